@@ -1,0 +1,86 @@
+"""A compiled network: what the compiler writes and every backend runs.
+
+A program is a list of steps over named tensors. An accelerator step is one run of the engine from `start` to `done`;
+a host step is a small `.tflite` model for the operators that the accelerator does not execute.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loomwork.arch.config import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """A tensor that crosses the border of a step.
+
+    shape: as the user sees it, batch first. dtype: NumPy name ("int8", "uint8", "int32", "float32").
+    scale, zero_point: per-tensor quantization, `real = scale * (value - zero_point)`; None when not quantized.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where an int8 tensor lies in the INPUTS or OUTPUTS window of an accelerator step.
+
+    The tensor is `rows` rows of `row_bytes` bytes (NHWC, one image), `row_stride` bytes apart, the first at `offset`.
+    A tensor of rank 2 or less is one row.
+    """
+
+    tensor: str
+    offset: int
+    row_stride: int
+    rows: int
+    row_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceleratorStep:
+    """One run of the engine.
+
+    commands, constants: contents of those windows. inputs, outputs: tensors in those windows.
+    workspace_bytes: size of the WORKSPACE window.
+    """
+
+    commands: bytes
+    constants: bytes
+    inputs: tuple[Placement, ...]
+    outputs: tuple[Placement, ...]
+    workspace_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostStep:
+    """Operators executed by tflite-micro on the host.
+
+    model: a `.tflite` file of just these operators. inputs, outputs: tensors in the order of the model's.
+    operators: (operator, reason it is not on the accelerator), for reports.
+    """
+
+    model: bytes
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    operators: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A compiled network for one configuration.
+
+    tensors: every tensor named by a step, an input or an output. report: what the compiler found out (JSON values).
+    """
+
+    config: Config
+    isa_hash: int
+    tensors: tuple[Tensor, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    steps: tuple[AcceleratorStep | HostStep, ...]
+    report: Mapping[str, Any] = field(default_factory=dict[str, Any])

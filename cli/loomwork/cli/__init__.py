@@ -1,0 +1,1 @@
+"""The `loomwork` command, one file per subcommand."""

@@ -1,0 +1,173 @@
+"""The graph between importer and lowering: feature maps and layers with their exact integer arithmetic.
+
+Importers turn a model file into a `Graph`; passes turn a `Graph` into a `Graph`; lowering turns it into commands. Every
+number a layer needs to be exact is in it: no scale is left to interpret.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loomwork.arch.numerics import INT8_MAX, INT8_MIN, Rounding
+from loomwork.arch.program import Tensor
+
+
+class CompileError(ValueError):
+    """A model that cannot be compiled: one sentence that names the operator or tensor, and what to do about it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureMap:
+    """An int8 tensor `[height, width, channels]` of one image. A vector of n values is `[1, 1, n]`."""
+
+    name: str
+    height: int
+    width: int
+    channels: int
+    zero_point: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one image row."""
+        return self.width * self.channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requantize:
+    """`clamp(requantize(value + bias) + zero_point)`, see arch/numerics.py.
+
+    multiplier, shift: `[channels]` int64, or of length 1 when all channels share them. bias: `[channels]` int32 values
+    (or length 1) that already contain what the input's zero point contributes.
+    """
+
+    multiplier: NDArray[np.int64]
+    shift: NDArray[np.int64]
+    bias: NDArray[np.int64]
+    zero_point: int
+    minimum: int = INT8_MIN
+    maximum: int = INT8_MAX
+    rounding: Rounding = Rounding.TFLITE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One operation on feature maps. name: of the operator in the model. operator: its type there, for reports."""
+
+    name: str
+    operator: str
+    input: str
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolution(Layer):
+    """Convolution, dense or depthwise, over an input padded with its zero point.
+
+    kernel: int8 `[kernel height, kernel width, input channels, output channels]`; depthwise:
+    `[kernel height, kernel width, 1, output channels]`, output channel o reads input channel `o // multiplier` with
+    `multiplier = output channels / input channels`. stride, dilation: (y, x). pad: rows above, columns to the left of the
+    image (what lies below and to the right follows from the output's shape). Fully connected layers are convolutions
+    whose kernel covers the image.
+    """
+
+    kernel: NDArray[np.int8]
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)
+    depthwise: bool = False
+    requantize: Requantize
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaxPool(Layer):
+    """Maximum over windows clipped to the image, then clamp. window, stride: (y, x). pad: rows above, columns left."""
+
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    pad: tuple[int, int] = (0, 0)
+    minimum: int = INT8_MIN
+    maximum: int = INT8_MAX
+
+
+@dataclass(frozen=True, kw_only=True)
+class AveragePool(Layer):
+    """Mean over windows clipped to the image (half away from zero), on raw values, then clamp (TFLite AVERAGE_POOL_2D)."""
+
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    pad: tuple[int, int] = (0, 0)
+    minimum: int = INT8_MIN
+    maximum: int = INT8_MAX
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean(Layer):
+    """Mean over the whole image: sum + bias, requantize, divide by the count (half away from zero), zero point, clamp.
+
+    requantize: its zero_point and clamp apply after the division (TFLite integer MEAN).
+    """
+
+    requantize: Requantize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Add(Layer):
+    """TFLite int8 ADD of `input` and `operand`, both of the output's shape; see COMBINE in arch/isa.py."""
+
+    operand: str
+    multiplier_input: int
+    shift_input: int
+    zero_input: int
+    multiplier_operand: int
+    shift_operand: int
+    zero_operand: int
+    multiplier: int
+    shift: int
+    zero_point: int
+    minimum: int = INT8_MIN
+    maximum: int = INT8_MAX
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescale(Layer):
+    """Requantize every value by itself (QUANTIZE int8 to int8, RELU, RELU6). All of `requantize` has length 1."""
+
+    requantize: Requantize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph:
+    """Layers in an order in which each reads only what is there.
+
+    maps: feature maps by name. inputs, outputs: names of those that come from and go to external memory.
+    """
+
+    maps: dict[str, FeatureMap] = field(default_factory=dict[str, FeatureMap])
+    layers: tuple[Layer, ...] = ()
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostPart:
+    """Operators left to the host; see arch/program.py HostStep for the members."""
+
+    model: bytes
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    operators: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """An imported network: parts in order of execution, the tensors between them, and the network's own inputs and outputs.
+
+    A tensor that an accelerator part shares with others appears in `tensors` with its user's shape and in the part's
+    `Graph` as the feature map of the same name. Reshaping is free: `[1, 8, 8, 64]` and `[1, 4096]` are the same bytes.
+    """
+
+    parts: tuple[Graph | HostPart, ...]
+    tensors: tuple[Tensor, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]

@@ -1,0 +1,1 @@
+"""The accelerator in Amaranth: units joined by streams, assembled in `core`, turned into Verilog by `generate`."""

@@ -1,0 +1,1 @@
+"""Running programs: golden model, Verilator, and the machinery they share."""
