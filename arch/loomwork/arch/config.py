@@ -87,7 +87,8 @@ class Config:
             )
         if self.scratchpad_bytes % (2 * BANKS * self.rows):
             raise ConfigError(
-                f"scratchpad_kib={self.scratchpad_kib} is not a whole number of word pairs of {self.rows} bytes in {BANKS} banks"
+                f"scratchpad_kib={self.scratchpad_kib} is not a whole number of pairs of words "
+                f"of {self.rows} bytes in {BANKS} banks"
             )
 
     @property
@@ -175,7 +176,9 @@ MID = Config(name="mid", rows=16, cols=8, scratchpad_kib=128, accumulator_depth=
 BASE = Config(name="base", rows=16, cols=16, scratchpad_kib=256, accumulator_depth=256, bus_bytes=16, requant_lanes=16)
 """256 MAC/cycle, the benchmark shape."""
 
-LARGE = Config(name="large", rows=32, cols=32, scratchpad_kib=512, accumulator_depth=256, bus_bytes=32, requant_lanes=32)
+LARGE = Config(
+    name="large", rows=32, cols=32, scratchpad_kib=512, accumulator_depth=256, bus_bytes=32, requant_lanes=32
+)
 """1024 MAC/cycle."""
 
 PRESETS: dict[str, Config] = {config.name: config for config in (FORMAL, NANO, TINY, SMALL, MID, BASE, LARGE)}
@@ -185,7 +188,8 @@ PRESETS: dict[str, Config] = {config.name: config for config in (FORMAL, NANO, T
 def load_config(name_or_file: str) -> Config:
     """Find a preset by name, or read a JSON file of the fields of `Config`.
 
-    A file may say `"base": PRESET` and then only what differs. Raises ConfigError, naming the presets or what is wrong with the file.
+    A file may say `"base": PRESET` and then only what differs. Raises ConfigError, naming the presets or what is wrong
+    with the file.
     """
     if name_or_file in PRESETS:
         return PRESETS[name_or_file]

@@ -1,7 +1,7 @@
-"""The command set: one table from which encoder, RTL decoder, golden model, disassembler, C header and docs are made.
+"""The command set: one table behind encoder, RTL decoder, golden model, disassembler, C header and docs.
 
-A program is an array of 32-byte commands, little-endian, fetched in order. Each goes to the queue of one unit; units run
-at the same time, each its own queue in order. A command begins when the tickets in its header are there: a *ticket*
+A program is an array of 32-byte commands, little-endian, fetched in order. Each goes to the queue of one unit; units
+run at the same time, each its own queue in order. A command begins when the tickets in its header are there: a *ticket*
 for unit U is the number of commands that U must have finished since `start` (modulo 2**TICKET_BITS).
 
 Scratchpad addresses: byte `j` of image row `y` of a tensor lies in bank `y % 4` at byte `j` behind word
@@ -358,7 +358,9 @@ def decode(data: bytes) -> Command:
     word = int.from_bytes(data, "little")
     opcode = word & (1 << OPCODE_BITS) - 1
     if opcode not in BY_OPCODE:
-        raise IsaError(f"opcode {opcode} is not one of {', '.join(f'{o} ({i.mnemonic})' for o, i in BY_OPCODE.items())}")
+        raise IsaError(
+            f"opcode {opcode} is not one of {', '.join(f'{o} ({i.mnemonic})' for o, i in BY_OPCODE.items())}"
+        )
     insn = BY_OPCODE[opcode]
     if word >> insn.bits:
         raise IsaError(f"{insn.mnemonic} has bits set behind its last operand")

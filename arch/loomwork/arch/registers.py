@@ -61,6 +61,13 @@ class Register:
     bits: tuple[Bits, ...] = ()
     reset: int = 0
 
+    def mask(self, name: str) -> int:
+        """The bits of one named part, in place. Raises KeyError for a name the register does not have."""
+        for part in self.bits:
+            if part.name == name:
+                return (1 << part.width) - 1 << part.low
+        raise KeyError(f"{self.name} has no part {name!r}")
+
 
 ID_VALUE = 0x4C4F4F4D
 """'LOOM'."""
@@ -177,5 +184,3 @@ REGISTERS: tuple[Register, ...] = (
 )
 
 BY_NAME = {register.name: register for register in REGISTERS}
-
-

@@ -1,0 +1,55 @@
+"""Host steps: operators that the accelerator does not execute, run by tflite-micro's reference kernels."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from tflite_micro.python.tflite_micro import runtime
+
+from loomwork.arch.program import HostStep
+
+ARENA_BYTES = 16 << 20
+"""Working memory given to tflite-micro; it takes what it needs of it."""
+
+
+class HostError(RuntimeError):
+    """tflite-micro refused or failed to run a host step; the message names its operators."""
+
+
+class HostRunner:
+    """Runs one host step, image by image, with one interpreter.
+
+    Raises HostError when tflite-micro cannot load the step's model.
+    """
+
+    def __init__(self, step: HostStep) -> None:
+        self._step = step
+        self._names = ", ".join(name for name, _ in step.operators)
+        try:
+            self._interpreter = runtime.Interpreter.from_bytes(step.model, arena_size=ARENA_BYTES)
+        except Exception as error:
+            raise HostError(f"tflite-micro cannot prepare the host operators {self._names}: {error}") from error
+
+    def run(self, tensors: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+        """Execute the step for every image.
+
+        tensors: arrays `[images, ...]` by name; each image may have any shape with the right number of values.
+        Returns arrays `[images, shape of the model's output without its batch]`.
+        """
+        images = len(tensors[self._step.inputs[0]])
+        details = [self._interpreter.get_input_details(index) for index in range(len(self._step.inputs))]
+        results: list[list[NDArray[np.generic]]] = [[] for _ in self._step.outputs]
+        for image in range(images):
+            for index, (name, detail) in enumerate(zip(self._step.inputs, details, strict=True)):
+                value = np.ascontiguousarray(tensors[name][image]).reshape(detail["shape"])
+                self._interpreter.set_input(value, index)
+            try:
+                self._interpreter.invoke()
+            except Exception as error:
+                raise HostError(f"tflite-micro failed in the host operators {self._names}: {error}") from error
+            for index, collected in enumerate(results):
+                collected.append(np.array(self._interpreter.get_output(index)))
+        return {
+            name: np.stack([value.reshape(value.shape[1:] if value.ndim > 1 else value.shape) for value in collected])
+            for name, collected in zip(self._step.outputs, results, strict=True)
+        }

@@ -1,0 +1,45 @@
+"""Windows of external memory: how the tensors of an accelerator step lie in them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loomwork.arch.program import AcceleratorStep, Placement
+
+Bytes = NDArray[np.uint8]
+
+
+def window_bytes(placements: Sequence[Placement]) -> int:
+    """Bytes that a window must have to hold the placements."""
+    return max((p.offset + p.rows * p.row_stride for p in placements), default=0)
+
+
+def pack_inputs(step: AcceleratorStep, tensors: Mapping[str, NDArray[np.int8]]) -> Bytes:
+    """Lay out the step's inputs as its INPUTS window.
+
+    tensors: int8 arrays `[images, ...]` by name. Returns `[images, window bytes]` uint8, zero between rows.
+    """
+    images = {tensors[p.tensor].shape[0] for p in step.inputs}
+    window = np.zeros((max(images, default=1), window_bytes(step.inputs)), dtype=np.uint8)
+    for p in step.inputs:
+        rows = tensors[p.tensor].view(np.uint8).reshape(-1, p.rows, p.row_bytes)
+        _rows_of(window, p)[:, :, : p.row_bytes] = rows
+    return window
+
+
+def unpack_outputs(step: AcceleratorStep, window: Bytes) -> dict[str, NDArray[np.int8]]:
+    """Take the step's outputs out of its OUTPUTS window.
+
+    window: `[images, window bytes]` uint8. Returns int8 arrays `[images, rows * row_bytes]` by tensor name.
+    """
+    return {
+        p.tensor: np.ascontiguousarray(_rows_of(window, p)[:, :, : p.row_bytes]).reshape(len(window), -1).view(np.int8)
+        for p in step.outputs
+    }
+
+
+def _rows_of(window: Bytes, p: Placement) -> Bytes:
+    """A view `[images, rows, row_stride]` of one tensor's part of a window."""
+    part = window[:, p.offset : p.offset + p.rows * p.row_stride]
+    return part.reshape(len(window), p.rows, p.row_stride)

@@ -1,0 +1,1 @@
+"""cocotb test benches of the core: registers, programs under random bus behaviour, errors and recovery."""

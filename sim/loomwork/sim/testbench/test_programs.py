@@ -1,0 +1,50 @@
+"""Programs on the core, compared with the golden model, under random latency and back-pressure."""
+
+import cocotb
+from cocotb.handle import SimHandleBase
+
+from loomwork.arch.isa import Window
+from loomwork.arch.registers import BY_NAME
+from loomwork.sim.testbench.environment import Bench
+from loomwork.sim.testbench.expected import golden_outputs
+from loomwork.sim.testbench.programs import copy_program, layer_program
+
+PAUSES = (0, 30, 70)
+
+
+@cocotb.test()
+@cocotb.parametrize(pause_percent=PAUSES)
+async def copies(dut: SimHandleBase, pause_percent: int) -> None:
+    """What LOAD brings in, STORE brings out, byte for byte."""
+    bench = await Bench.create(dut, pause_percent=pause_percent)
+    for _ in range(8):
+        program = copy_program(bench.config, bench.random)
+        assert await bench.run(program.commands, program.windows) == program.inputs
+
+
+@cocotb.test()
+@cocotb.parametrize(pause_percent=PAUSES)
+async def layers(dut: SimHandleBase, pause_percent: int) -> None:
+    """Random convolutions and poolings give the golden model's bytes."""
+    bench = await Bench.create(dut, pause_percent=pause_percent)
+    for number in range(10):
+        program = layer_program(bench.config, bench.random)
+        expected = golden_outputs(bench.config, program)
+        found = await bench.run(program.commands, program.windows)
+        assert found == expected, f"program {number} differs"
+
+
+@cocotb.test()
+async def counters(dut: SimHandleBase) -> None:
+    """Counters agree with the bus traffic, start from zero each time, and the interrupt can be cleared."""
+    bench = await Bench.create(dut)
+    program = copy_program(bench.config, bench.random)
+    beats = len(program.inputs) // bench.config.bus_bytes
+    for _ in range(2):
+        await bench.run(program.commands, program.windows)
+        assert await bench.read("COUNT_WRITE_BEATS") == beats
+        assert await bench.read("COUNT_READ_BEATS") >= beats
+        assert 0 < await bench.read("COUNT_LOAD_BUSY") <= await bench.read("COUNT_CYCLES")
+    await bench.write("IRQ_STATUS", BY_NAME["IRQ_STATUS"].mask("DONE"))
+    assert bench.dut.irq.value == 0
+    assert bench.memory.content(Window.INPUTS) == program.inputs

@@ -1,0 +1,352 @@
+"""The Verilator backend: the generated Verilog as a shared library with a memory model, driven by its registers."""
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from loomwork.arch.config import Config
+from loomwork.arch.isa import COMMAND_BYTES, READABLE_WINDOWS, WRITABLE_WINDOWS, Unit, Window, decode, isa_hash
+from loomwork.arch.program import AcceleratorStep
+from loomwork.arch.registers import BY_NAME, COUNTERS, ErrorCode
+from loomwork.rtl.generate import TOP_NAME, generate_verilog
+from loomwork.sim.backend import Event, RunError, StepStatistics
+from loomwork.sim.memory import Bytes
+from loomwork.sim.toolchain import Toolchain, cache_directory, verilator
+
+READ_LATENCY = 40
+"""Cycles from a read address to its first data, unless told otherwise."""
+WINDOW_ALIGNMENT = 4096
+WATCHDOG_CYCLES = 100_000
+TRACE_UNITS = (Unit.LOAD, Unit.EXECUTE, Unit.DRAIN, Unit.STORE, Unit.STREAM)
+
+VERILATOR_FLAGS = (
+    "-O3",
+    "--x-assign",
+    "fast",
+    "--x-initial",
+    "fast",
+    "--no-assert",
+    "--output-split",
+    "20000",
+    "--output-split-cfuncs",
+    "2000",
+    "-Wno-fatal",
+    "-Wno-lint",
+)
+CXX_FLAGS = ("-O2", "-fPIC", "-fno-strict-aliasing")
+
+
+class EngineError(RunError):
+    """The engine stopped with an error.
+
+    code: why. offset: byte of the failing command in the COMMANDS window.
+    """
+
+    def __init__(self, code: ErrorCode, offset: int, command: str) -> None:
+        super().__init__(f"the engine stopped with {code.name} at command byte {offset} ({command})")
+        self.code = code
+        self.offset = offset
+
+
+class _CEvent(ctypes.Structure):
+    _fields_ = (
+        ("cycle", ctypes.c_uint64),
+        ("unit", ctypes.c_uint32),
+        ("kind", ctypes.c_uint32),
+        ("offset", ctypes.c_uint32),
+    )
+
+
+@dataclass(frozen=True)
+class MemoryTiming:
+    """How the external memory behaves.
+
+    latency: cycles from address to first data. stall_percent: chance per cycle that a channel pauses (and that reads
+    of different ids overtake each other). seed: of those chances.
+    """
+
+    latency: int = READ_LATENCY
+    stall_percent: int = 0
+    seed: int = 0
+
+
+def build_library(config: Config, *, report: Callable[[str], None] | None = None) -> Path:
+    """Verilate the core of a configuration into a shared library, or find it in the cache.
+
+    The cache key is the content: Verilog, harness, flags and Verilator's version. report: told before a long build.
+    Raises ToolchainError when a tool is missing, RunError when the build fails.
+    """
+    tool = verilator()
+    source = generate_verilog(config, trace=True)
+    harness = files("loomwork.sim").joinpath("harness/harness.cpp").read_text(encoding="utf-8")
+    key = hashlib.sha256()
+    for part in (source, harness, tool.version, *VERILATOR_FLAGS, *CXX_FLAGS, *_defines(config)):
+        key.update(part.encode())
+        key.update(b"\0")
+    folder = cache_directory() / "simulations"
+    library = folder / f"{config.name}-{key.hexdigest()[:16]}.so"
+    if library.is_file():
+        return library
+    if report is not None:
+        report(f"building the simulation of {config.name!r} (once per configuration)")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f"{config.name}-build-") as directory:
+        built = _build(tool, config, source, harness, Path(directory))
+        # Renaming is atomic: another process building the same core just replaces equal content.
+        os.replace(built, library)
+    return library
+
+
+def _defines(config: Config) -> tuple[str, ...]:
+    units = " ".join(f"X({unit.name.lower()})" for unit in TRACE_UNITS)
+    return (
+        "-DCORE=Vcore",
+        '-DCORE_HEADER="Vcore.h"',
+        f"-DBUS_BYTES={config.bus_bytes}",
+        f"-DTRACE_UNITS={units}",
+    )
+
+
+def _build(tool: Toolchain, config: Config, source: str, harness: str, directory: Path) -> Path:
+    (directory / "core.v").write_text(source, encoding="utf-8")
+    (directory / "harness.cpp").write_text(harness, encoding="utf-8")
+    log = directory / "build.log"
+    objects = directory / "objects"
+    jobs = str(os.cpu_count() or 1)
+    flags = " ".join(CXX_FLAGS)
+    verilate = [
+        *(str(tool.executable), "--cc", "--build", "-j", jobs, "--prefix", "Vcore", "--top-module", TOP_NAME),
+        *("--Mdir", str(objects), "-CFLAGS", flags, *VERILATOR_FLAGS, str(directory / "core.v")),
+    ]
+    library = directory / "core.so"
+    include = tool.root / "include"
+    link = [
+        *("g++", "-std=gnu++17", "-shared", *CXX_FLAGS, *_defines(config)),
+        *(f"-I{objects}", f"-I{include}", f"-I{include / 'vltstd'}", str(directory / "harness.cpp")),
+        *("-Wl,--whole-archive", str(objects / "libVcore.a"), "-Wl,--no-whole-archive"),
+        *(str(objects / "libverilated.a"), "-pthread", "-o", str(library)),
+    ]
+    for command in (verilate, link):
+        with log.open("a") as output:
+            done = subprocess.run(command, stdout=output, stderr=output, env=os.environ | tool.env, check=False)
+        if done.returncode:
+            kept = cache_directory() / f"{config.name}-build.log"
+            shutil.copyfile(log, kept)
+            raise RunError(f"building the simulation of {config.name!r} failed in {Path(command[0]).name}; see {kept}")
+    return library
+
+
+class VerilatorBackend:
+    """Runs accelerator steps on the RTL.
+
+    One model per configuration is built on first use and kept; images follow each other on it without a reset.
+    timing: of the external memory. trace: collect the timeline of every run. report: told before long work.
+    max_cycles: a run longer than this is given up with RunError.
+    """
+
+    def __init__(
+        self,
+        *,
+        timing: MemoryTiming | None = None,
+        trace: bool = False,
+        report: Callable[[str], None] | None = None,
+        max_cycles: int = 200_000_000,
+    ) -> None:
+        self._timing = timing or MemoryTiming()
+        self._trace = trace
+        self._report = report
+        self._max_cycles = max_cycles
+        self._engines: dict[Config, Engine] = {}
+
+    def run_step(
+        self, config: Config, step: AcceleratorStep, inputs: Bytes, output_bytes: int
+    ) -> tuple[Bytes, list[StepStatistics]]:
+        """See `Backend.run_step`. Raises EngineError when the engine stops with an error."""
+        if config not in self._engines:
+            self._engines[config] = Engine(config, self._timing, report=self._report)
+        engine = self._engines[config]
+        outputs = np.zeros((len(inputs), output_bytes), dtype=np.uint8)
+        statistics = [
+            engine.run(step, image, output, trace=self._trace, max_cycles=self._max_cycles)
+            for image, output in zip(inputs, outputs, strict=True)
+        ]
+        return outputs, statistics
+
+
+class Engine:
+    """One verilated core with its memory, addressed through its registers.
+
+    Raises RunError when the core's identity does not match this version of the command set and configuration.
+    """
+
+    def __init__(self, config: Config, timing: MemoryTiming, *, report: Callable[[str], None] | None = None) -> None:
+        self._library = _load(build_library(config, report=report))
+        self._handle = ctypes.c_void_p(self._library.harness_create())
+        self._library.harness_memory(self._handle, timing.latency, timing.stall_percent, timing.seed)
+        self._config = config
+        hashes = {
+            "ISA_HASH": isa_hash(),
+            "CONFIG_HASH_LOW": config.hash & 0xFFFF_FFFF,
+            "CONFIG_HASH_HIGH": config.hash >> 32,
+        }
+        for name, expected in hashes.items():
+            if (found := self.read(name)) != expected:
+                raise RunError(f"the core's {name} is {found:#010x}, the program needs {expected:#010x}")
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            self._library.harness_destroy(self._handle)
+
+    def read(self, register: str) -> int:
+        """Read a register by name."""
+        return int(self._library.harness_read(self._handle, BY_NAME[register].offset))
+
+    def write(self, register: str, value: int) -> None:
+        """Write a register by name."""
+        self._library.harness_write(self._handle, BY_NAME[register].offset, value)
+
+    def clock(self, cycles: int) -> None:
+        """Let time pass."""
+        self._library.harness_step(self._handle, cycles)
+
+    def map_windows(self, contents: dict[Window, Bytes], *, response: int = 0) -> None:
+        """Put the windows into memory, 4 KiB apart and more, and program their registers.
+
+        contents: bytes of each window, written in place by the engine. response: AXI response code for all of them.
+        """
+        self._library.harness_clear_regions(self._handle)
+        self._contents = contents
+        address = WINDOW_ALIGNMENT
+        for window in READABLE_WINDOWS:
+            data = contents.get(window)
+            size = 0 if data is None else data.size
+            self.write(f"{window.name}_BASE_LOW", address & 0xFFFF_FFFF)
+            self.write(f"{window.name}_BASE_HIGH", address >> 32)
+            self.write(f"{window.name}_SIZE", size)
+            if data is not None and size:
+                pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+                writable = window in WRITABLE_WINDOWS
+                self._library.harness_add_region(self._handle, address, size, pointer, writable, response)
+            # At least one unmapped page behind each window: running over its end meets a decode error.
+            address += (size // WINDOW_ALIGNMENT + 2) * WINDOW_ALIGNMENT
+
+    def start(self) -> None:
+        """Enable the interrupt and start the program."""
+        events = BY_NAME["IRQ_ENABLE"].mask("DONE") | BY_NAME["IRQ_ENABLE"].mask("ERROR")
+        self.write("IRQ_STATUS", events)
+        self.write("IRQ_ENABLE", events)
+        self.write("CONTROL", BY_NAME["CONTROL"].mask("START"))
+
+    def wait(self, max_cycles: int) -> bool:
+        """Clock until the interrupt; False when `max_cycles` went by without."""
+        return bool(self._library.harness_wait(self._handle, max_cycles))
+
+    def counters(self) -> dict[str, int]:
+        """All performance counters."""
+        return {name: self.read(f"COUNT_{name.upper()}") for name, _ in COUNTERS}
+
+    def run(
+        self, step: AcceleratorStep, inputs: Bytes, outputs: Bytes, *, trace: bool, max_cycles: int
+    ) -> StepStatistics:
+        """Run one step on one image; `outputs` is filled. Raises EngineError, or RunError when it takes too long."""
+        bus = self._config.bus_bytes
+        padded_output = _padded(outputs, bus)
+        self.map_windows(
+            {
+                Window.COMMANDS: _padded(np.frombuffer(step.commands, np.uint8), bus),
+                Window.CONSTANTS: _padded(np.frombuffer(step.constants, np.uint8), bus),
+                Window.INPUTS: _padded(inputs, bus),
+                Window.OUTPUTS: padded_output,
+                Window.WORKSPACE: np.zeros(-(-step.workspace_bytes // bus) * bus, dtype=np.uint8),
+            }
+        )
+        self.write("WATCHDOG", WATCHDOG_CYCLES)
+        self._library.harness_trace(self._handle, trace)
+        self.start()
+        origin = int(self._library.harness_now(self._handle))
+        if not self.wait(max_cycles):
+            raise RunError(f"the program did not end within {max_cycles} cycles")
+        self._raise_error(step)
+        outputs[:] = padded_output[: outputs.size]
+        return StepStatistics(counters=self.counters(), events=self._events(origin) if trace else ())
+
+    def _raise_error(self, step: AcceleratorStep) -> None:
+        if not self.read("STATUS") & BY_NAME["STATUS"].mask("ERROR"):
+            return
+        code, offset = ErrorCode(self.read("ERROR_CODE")), self.read("ERROR_COMMAND")
+        self.reset()
+        word = step.commands[offset : offset + COMMAND_BYTES]
+        try:
+            name = decode(word).mnemonic
+        except ValueError:
+            name = "not a command"
+        raise EngineError(code, offset, name)
+
+    def reset(self) -> None:
+        """Soft reset: afterwards the engine is idle and without error."""
+        self.write("CONTROL", BY_NAME["CONTROL"].mask("RESET"))
+        for _ in range(1000):
+            if not self.read("STATUS") & BY_NAME["STATUS"].mask("BUSY"):
+                return
+            self.clock(100)
+        raise RunError("the engine did not come back from a soft reset")
+
+    def _events(self, origin: int) -> Sequence[Event]:
+        pointer = ctypes.POINTER(_CEvent)()
+        count = self._library.harness_events(self._handle, ctypes.byref(pointer))
+        pending: dict[int, list[_CEvent]] = {}
+        events: list[Event] = []
+        for index in range(count):
+            item = pointer[index]
+            if item.kind == 0:
+                pending.setdefault(item.unit, []).append(
+                    _CEvent(cycle=item.cycle, unit=item.unit, kind=0, offset=item.offset)
+                )
+            elif pending.get(item.unit):
+                first = pending[item.unit].pop(0)
+                name = TRACE_UNITS[item.unit].name
+                events.append(
+                    Event(unit=name, offset=first.offset, start=first.cycle - origin, end=item.cycle - origin)
+                )
+        return events
+
+
+def _padded(data: Bytes, multiple: int) -> Bytes:
+    """A copy, filled with zeros to a whole number of bus beats."""
+    padded = np.zeros(-(-data.size // multiple) * multiple, dtype=np.uint8)
+    padded[: data.size] = data
+    return padded
+
+
+def _load(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    handle, u8p = ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint8)
+    u32, u64 = ctypes.c_uint32, ctypes.c_uint64
+    signatures: dict[str, tuple[object, list[object]]] = {
+        "harness_create": (handle, []),
+        "harness_destroy": (None, [handle]),
+        "harness_memory": (None, [handle, u64, ctypes.c_uint, u32]),
+        "harness_clear_regions": (None, [handle]),
+        "harness_add_region": (None, [handle, u64, u64, u8p, ctypes.c_bool, ctypes.c_uint]),
+        "harness_write": (None, [handle, u32, u32]),
+        "harness_read": (u32, [handle, u32]),
+        "harness_wait": (ctypes.c_bool, [handle, u64]),
+        "harness_step": (None, [handle, u64]),
+        "harness_now": (u64, [handle]),
+        "harness_trace": (None, [handle, ctypes.c_bool]),
+        "harness_events": (u64, [handle, ctypes.POINTER(ctypes.POINTER(_CEvent))]),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, name)
+        function.restype = result
+        function.argtypes = arguments
+    return library
