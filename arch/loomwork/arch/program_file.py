@@ -20,11 +20,13 @@ A step names its data by offset (from the start of the data) and length. The sam
 """
 
 import json
+import math
+import reprlib
 import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from loomwork.arch.config import Config, ConfigError
 from loomwork.arch.isa import COMMAND_BYTES, IsaError, decode_program, isa_hash
@@ -34,6 +36,8 @@ MAGIC = b"LOOMWORK"
 FORMAT_VERSION = 1
 ALIGNMENT = 16
 DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "bool")
+MAX_WINDOW_BYTES = (1 << 32) - 1
+"""Largest window: what the SIZE registers can hold."""
 _HEADER = struct.Struct("<8sIIQQIIII")
 
 
@@ -42,7 +46,7 @@ class ProgramError(ValueError):
 
 
 def write_program(program: Program) -> bytes:
-    """The bytes of a `.lwb` file."""
+    """The bytes of a `.lwb` file. Raises ValueError when the report or a scale holds NaN or an infinity."""
     data = bytearray()
 
     def store(blob: bytes) -> dict[str, int]:
@@ -85,6 +89,7 @@ def write_program(program: Program) -> bytes:
         },
         sort_keys=True,
         separators=(",", ":"),
+        allow_nan=False,
     ).encode()
     gap = -(_HEADER.size + len(metadata)) % ALIGNMENT
     body = metadata + bytes(gap) + bytes(data)
@@ -109,8 +114,15 @@ def read_program(data: bytes | Path) -> Program:
     Raises ProgramError for a file that is not one, is damaged, or was made for another command set or format, and
     OSError when the path cannot be read.
     """
-    if isinstance(data, Path):
-        data = data.read_bytes()
+    if isinstance(data, bytes):
+        return _read(data)
+    try:
+        return _read(data.read_bytes())
+    except ProgramError as error:
+        raise ProgramError(f"{data}: {error}") from None
+
+
+def _read(data: bytes) -> Program:
     if data[: len(MAGIC)] != MAGIC:
         raise ProgramError("this is not a Loomwork program: it does not begin with 'LOOMWORK'")
     if len(data) < _HEADER.size:
@@ -135,14 +147,18 @@ def read_program(data: bytes | Path) -> Program:
     if metadata_length > len(body):
         raise ProgramError(f"the program's metadata of {metadata_length} bytes passes the end of the file")
     try:
-        metadata = json.loads(body[:metadata_length])
-    except ValueError as error:
+        metadata = json.loads(body[:metadata_length].decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise ProgramError(f"the program's metadata (from byte {_HEADER.size}) is not JSON: {error}") from None
     start = metadata_length + -(_HEADER.size + metadata_length) % ALIGNMENT
     program = _Reader(body[start:]).program(_Node(metadata, "metadata"), isa)
     if program.config.hash != config_hash:
         raise ProgramError("the program's configuration does not match the fingerprint in its header")
     return program
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
 
 
 class _Node:
@@ -160,7 +176,7 @@ class _Node:
 
     def _as(self, kind: type, name: str) -> Any:
         if not isinstance(self.value, kind) or (kind is not bool and isinstance(self.value, bool)):
-            raise ProgramError(f"{self.place} must be {name}, not {self.value!r}")
+            raise ProgramError(f"{self.place} must be {name}, not {reprlib.repr(self.value)}")
         return self.value
 
     def mapping(self) -> Mapping[str, Any]:
@@ -171,16 +187,23 @@ class _Node:
         return [_Node(value, f"{self.place}[{index}]") for index, value in enumerate(values)]
 
     def text(self) -> str:
-        return self._as(str, "text")
+        value = self._as(str, "text")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ProgramError(f"{self.place} must be text, not {value!r}, which cannot be written as UTF-8") from None
+        return value
 
-    def whole(self, low: int = 0, high: int = 1 << 40) -> int:
+    def whole(self, low: int = 0, high: int = MAX_WINDOW_BYTES) -> int:
         value = self._as(int, "a whole number")
         if not low <= value <= high:
-            raise ProgramError(f"{self.place} must be from {low} to {high}, not {value}")
+            raise ProgramError(f"{self.place} must be from {low} to {high}, not {reprlib.repr(value)}")
         return value
 
     def names(self, known: Mapping[str, Tensor]) -> tuple[str, ...]:
         names = tuple(item.text() for item in self.items())
+        if not names:
+            raise ProgramError(f"{self.place} must name at least one tensor")
         for name in names:
             if name not in known:
                 raise ProgramError(f"{self.place} names a tensor {name!r} that is not in the table")
@@ -198,7 +221,12 @@ class _Reader:
             config = Config.from_dict(root["config"].mapping())
         except ConfigError as error:
             raise ProgramError(f"the program's configuration is not valid: {error}") from None
-        tensors = {tensor.name: tensor for tensor in map(self._tensor, root["tensors"].items())}
+        tensors: dict[str, Tensor] = {}
+        for node in root["tensors"].items():
+            tensor = self._tensor(node)
+            if tensor.name in tensors:
+                raise ProgramError(f"{node.place} is a second tensor called {tensor.name!r}")
+            tensors[tensor.name] = tensor
         steps = tuple(self._step(step, tensors) for step in root["steps"].items())
         inputs, outputs = root["inputs"].names(tensors), root["outputs"].names(tensors)
         available = set(inputs)
@@ -221,8 +249,8 @@ class _Reader:
         if dtype not in DTYPES:
             raise ProgramError(f"{node.place}.dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
         scale, zero_point = node["scale"].value, node["zero_point"].value
-        if scale is not None and not isinstance(scale, float):
-            raise ProgramError(f"{node.place}.scale must be a number or null, not {scale!r}")
+        if scale is not None and not (isinstance(scale, float) and math.isfinite(scale)):
+            raise ProgramError(f"{node.place}.scale must be a finite number or null, not {reprlib.repr(scale)}")
         if zero_point is not None:
             zero_point = node["zero_point"].whole(-(1 << 31), (1 << 31) - 1)
         shape = tuple(item.whole(1, 1 << 31) for item in node["shape"].items())
@@ -235,14 +263,16 @@ class _Reader:
             if not commands or len(commands) % COMMAND_BYTES:
                 raise ProgramError(f"{node.place}.commands must be a multiple of {COMMAND_BYTES} bytes and not empty")
             try:
-                decode_program(commands)
+                decoded = decode_program(commands)
             except IsaError as error:
                 raise ProgramError(f"{node.place}: {error}") from None
+            if decoded[-1].mnemonic != "END":
+                raise ProgramError(f"{node.place}: the last command must be END, not {decoded[-1].mnemonic}")
             return AcceleratorStep(
                 commands=commands,
                 constants=self._blob(node["constants"]),
-                inputs=tuple(self._placement(item, tensors) for item in node["inputs"].items()),
-                outputs=tuple(self._placement(item, tensors) for item in node["outputs"].items()),
+                inputs=self._placements(node["inputs"], tensors),
+                outputs=self._placements(node["outputs"], tensors),
                 workspace_bytes=node["workspace_bytes"].whole(),
             )
         if kind == "host":
@@ -257,6 +287,12 @@ class _Reader:
             )
         raise ProgramError(f"{node.place}.kind must be 'accelerator' or 'host', not {kind!r}")
 
+    def _placements(self, node: _Node, tensors: Mapping[str, Tensor]) -> tuple[Placement, ...]:
+        placements = tuple(self._placement(item, tensors) for item in node.items())
+        if not placements:
+            raise ProgramError(f"{node.place} must place at least one tensor")
+        return placements
+
     def _placement(self, node: _Node, tensors: Mapping[str, Tensor]) -> Placement:
         placement = Placement(
             tensor=node["tensor"].text(),
@@ -268,11 +304,14 @@ class _Reader:
         tensor = tensors.get(placement.tensor)
         if tensor is None:
             raise ProgramError(f"{node.place} names a tensor {placement.tensor!r} that is not in the table")
-        values = 1
-        for size in tensor.shape:
-            values *= size
+        if tensor.dtype != "int8":
+            raise ProgramError(f"{node.place}: the accelerator holds int8, but {tensor.name!r} is {tensor.dtype}")
+        values = math.prod(tensor.shape)
         if placement.rows * placement.row_bytes != values or placement.row_stride < placement.row_bytes:
             raise ProgramError(f"{node.place}: its rows do not hold the {values} values of {tensor.name!r}")
+        end = placement.offset + placement.rows * placement.row_stride
+        if end > MAX_WINDOW_BYTES:
+            raise ProgramError(f"{node.place} ends at byte {end} of its window, which can hold {MAX_WINDOW_BYTES}")
         return placement
 
     def _blob(self, node: _Node) -> bytes:

@@ -8,8 +8,8 @@ import typer
 
 from loomwork.arch.config import load_config
 from loomwork.cli.options import LatencyOption
-from loomwork.cli.output import UsageError, console, status, write_json
-from loomwork.sim.verilator import READ_LATENCY
+from loomwork.cli.output import UsageError, check_destination, console, status, write_json
+from loomwork.sim.memory import READ_LATENCY
 
 
 def bench(
@@ -31,6 +31,8 @@ def bench(
     """
     from loomwork.cli.benchmark import find_models, measure, table
 
+    check_destination(json_file)
+    shapes = [load_config(name) for name in config or ["base"]]
     folder = models or Path(os.environ.get("LOOMWORK_MODELS", "../shared/models"))
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}; name one with --models or $LOOMWORK_MODELS")
@@ -38,8 +40,7 @@ def bench(
     if not found:
         raise UsageError(f"no .tflite network found in {folder}" + (f" with {select!r} in its name" if select else ""))
     rows = []
-    for name in config or ["base"]:
-        shape = load_config(name)
+    for shape in shapes:
         for path in found:
             with status.status(f"{path.stem} on {shape.name}"):
                 rows.append(measure(path, shape, images=images, latency=latency, report=status.print))

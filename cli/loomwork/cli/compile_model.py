@@ -8,8 +8,7 @@ import typer
 from loomwork.arch.config import load_config
 from loomwork.arch.program_file import write_program
 from loomwork.cli.options import ConfigOption
-from loomwork.cli.output import console, status, write_file, write_json
-from loomwork.compiler import driver, report
+from loomwork.cli.output import check_destination, console, status, write_file, write_json
 
 
 def compile_model(
@@ -26,6 +25,9 @@ def compile_model(
 
     Example: `loomwork compile net.tflite -o net.lwb --config small --report net.json`
     """
+    from loomwork.compiler import driver, report
+
+    check_destination(output, report_file)
     shape = load_config(config)
     with status.status(f"compiling {model.name} for {shape.name}"):
         program = driver.compile_model(model, shape)

@@ -10,6 +10,8 @@ def configs() -> None:
     """List the preset configurations.
 
     A file of your own may start from one: `{"base": "small", "scratchpad_kib": 128}`
+
+    Example: `loomwork configs`
     """
     table = Table("name", "array", "MAC/cycle", "scratchpad", "accumulators", "bus", "requantize lanes")
     for name, config in PRESETS.items():

@@ -8,18 +8,8 @@ import typer
 from rich.progress import Progress
 
 from loomwork.arch.config import load_config
-from loomwork.arch.program_file import write_program
-from loomwork.cli.benchmark import reference_outputs
 from loomwork.cli.options import ConfigOption
 from loomwork.cli.output import UsageError, console, status, write_file, write_json
-from loomwork.cli.run import statistics
-from loomwork.compiler import driver, report
-from loomwork.compiler.disasm import disassemble
-from loomwork.rtl.generate import write_core
-from loomwork.sim.backend import run_program
-from loomwork.sim.golden import GoldenBackend
-from loomwork.sim.trace import chrome_trace
-from loomwork.sim.verilator import VerilatorBackend, build_library
 
 MODEL = Path("examples/digits/digits_int8.tflite")
 IMAGES = Path("examples/digits/digits_test.npz")
@@ -35,7 +25,19 @@ def demo(
     """Compile a small pruned digits classifier, generate the Verilog, run test images through it, compare every bit.
 
     Run it from the repository. Exit code 1 when one bit differs from tflite-micro.
+
+    Example: `loomwork demo --config small --images 16 -o build/demo`
     """
+    from loomwork.arch.program_file import write_program
+    from loomwork.cli.benchmark import reference_outputs
+    from loomwork.compiler import driver, report
+    from loomwork.compiler.disasm import disassemble
+    from loomwork.rtl.generate import write_core
+    from loomwork.sim.backend import run_program
+    from loomwork.sim.golden import GoldenBackend
+    from loomwork.sim.trace import chrome_trace
+    from loomwork.sim.verilator import VerilatorBackend, build_library
+
     if not MODEL.is_file():
         raise UsageError(f"{MODEL} is not here: run `loomwork demo` in a checkout of the repository")
     shape = load_config(config)
@@ -64,7 +66,7 @@ def demo(
     first = {name: value[:1] for name, value in inputs.items()}
     traced = run_program(program, first, VerilatorBackend(trace=True))
     write_json(directory / "timeline.json", chrome_trace(program, traced.statistics[0]))
-    write_json(directory / "statistics.json", statistics(on_rtl, shape))
+    write_json(directory / "statistics.json", on_rtl.to_dict(shape))
     console.print("5. comparing with tflite-micro and the golden model")
     name = program.outputs[0]
     expected = reference_outputs(model, program, inputs)[name].reshape(len(pictures), -1)
@@ -82,5 +84,5 @@ def demo(
     made = [*core, *(directory / n for n in ("digits.lwb", "digits.disasm", "report.json", "timeline.json"))]
     console.print("made            " + ", ".join(str(path) for path in (*made, directory / "statistics.json")))
     if any(differing):
-        status.print("[bold red]the RTL does not compute what tflite-micro computes[/]")
+        status.print("the RTL does not compute what tflite-micro computes", style="bold red")
         raise typer.Exit(1)

@@ -3,7 +3,6 @@
 from loomwork.arch.program_file import read_program
 from loomwork.cli.options import ProgramArgument
 from loomwork.cli.output import console
-from loomwork.compiler.disasm import disassemble
 
 
 def disasm(program_file: ProgramArgument) -> None:
@@ -11,4 +10,6 @@ def disasm(program_file: ProgramArgument) -> None:
 
     Example: `loomwork disasm net.lwb | less`
     """
+    from loomwork.compiler.disasm import disassemble
+
     console.out(disassemble(read_program(program_file)), highlight=False, end="")

@@ -7,7 +7,6 @@ from loomwork.arch.program import AcceleratorStep, Program
 from loomwork.arch.program_file import read_program
 from loomwork.cli.options import ProgramArgument
 from loomwork.cli.output import console
-from loomwork.compiler import report
 
 
 def info(program_file: ProgramArgument) -> None:
@@ -15,6 +14,8 @@ def info(program_file: ProgramArgument) -> None:
 
     Example: `loomwork info net.lwb`
     """
+    from loomwork.compiler import report
+
     program = read_program(program_file)
     config = program.config
     console.print(

@@ -4,21 +4,8 @@ import sys
 
 import typer
 
-from loomwork.arch.config import ConfigError
-from loomwork.arch.isa import IsaError
-from loomwork.arch.program_file import ProgramError
 from loomwork.cli import bench, compile_model, configs, demo, disasm, info, regress, run, verilog
 from loomwork.cli.output import UsageError, status
-from loomwork.compiler.graph import CompileError
-from loomwork.sim.backend import RunError
-from loomwork.sim.host import HostError
-from loomwork.sim.toolchain import ToolchainError
-
-USER_ERRORS = (
-    *(CompileError, ConfigError, HostError, IsaError, ProgramError, RunError, ToolchainError, UsageError),
-    # A missing or unreadable file, a full disk: the system's own sentence names the path.
-    OSError,
-)
 
 app = typer.Typer(
     name="loomwork",
@@ -40,14 +27,37 @@ app.command("regress")(regress.regress)
 app.command("demo")(demo.demo)
 
 
+def user_errors() -> tuple[type[Exception], ...]:
+    """What a user can mend; anything else is a defect of Loomwork and shows its traceback."""
+    # Here, so that commands which need neither compiler nor simulator start without them.
+    from loomwork.arch.config import ConfigError
+    from loomwork.arch.isa import IsaError
+    from loomwork.arch.program_file import ProgramError
+    from loomwork.compiler.graph import CompileError
+    from loomwork.sim.backend import RunError
+    from loomwork.sim.host import HostError
+    from loomwork.sim.toolchain import ToolchainError
+
+    # OSError: a missing or unreadable file, a full disk.
+    return (CompileError, ConfigError, HostError, IsaError, ProgramError, RunError, ToolchainError, UsageError, OSError)
+
+
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence on standard error and exit code 2."""
     try:
         app()
-    except USER_ERRORS as error:
-        status.print("[bold red]error:[/]", end=" ")
-        status.print(str(error), markup=False)
+    except Exception as error:
+        if not isinstance(error, user_errors()):
+            raise
+        status.print("error:", style="bold red", end=" ")
+        status.print(_sentence(error))
         sys.exit(2)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 if __name__ == "__main__":

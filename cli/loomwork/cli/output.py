@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-console = Console(highlight=False, soft_wrap=True)
+# Names of tensors and files may look like rich's markup or like an emoji code, and are printed as they are.
+console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 """Results, on standard output."""
-status = Console(stderr=True, highlight=False, soft_wrap=True)
+status = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 """Progress and errors, on standard error."""
 
 
@@ -18,26 +19,50 @@ class UsageError(ValueError):
     """A mistake in how a command was called; one sentence for the user."""
 
 
+def check_destination(*paths: Path | None) -> None:
+    """Find out before long work whether files can be written there; None is passed over.
+
+    Raises UsageError when a path is a folder or lies in a folder that does not exist or cannot be written.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise UsageError(f"cannot write {path}: it is a folder")
+        if not path.parent.is_dir():
+            raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
+        if not os.access(path.parent, os.W_OK):
+            raise UsageError(f"cannot write {path}: the folder {path.parent} is read-only")
+
+
 def write_file(path: Path, content: bytes | str) -> None:
     """Write a file whole or not at all: under another name first, then renamed.
 
-    Raises UsageError when the folder does not exist, OSError when it cannot be written.
+    Raises UsageError when it cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
-    if not path.parent.is_dir():
-        raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise UsageError(f"cannot write {path}: it is a folder")
+    check_destination(path)
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)  # a device or a pipe, such as /dev/stdout, which must not be replaced
+        else:
+            _replace(path.resolve(), data)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _replace(path: Path, data: bytes) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    new = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
+        new.chmod(0o666 & ~mask)
+        new.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
         raise
 
 

@@ -7,8 +7,7 @@ import typer
 
 from loomwork.arch.config import load_config
 from loomwork.cli.options import ConfigOption
-from loomwork.cli.output import console, status
-from loomwork.rtl.generate import write_core
+from loomwork.cli.output import UsageError, console, status
 
 
 def verilog(
@@ -21,7 +20,11 @@ def verilog(
 
     Example: `loomwork verilog --config small -o build/small`
     """
+    from loomwork.rtl.generate import write_core
+
     shape = load_config(config)
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"cannot write into {directory}: it is not a folder")
     with status.status(f"generating {shape.name}"):
         directory.mkdir(parents=True, exist_ok=True)
         written = write_core(shape, directory)

@@ -103,9 +103,10 @@ class AveragePool(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class Mean(Layer):
-    """Mean over the whole image: sum + bias, requantize, divide by the count (half away from zero), zero point, clamp.
+    """Mean over the whole image: `clamp(requantize(sum + bias) + zero_point)`.
 
-    requantize: its zero_point and clamp apply after the division (TFLite integer MEAN).
+    The multiplier contains the division by the number of pixels (TFLite QuantizedMeanOrSum). All of `requantize` has
+    length 1.
     """
 
     requantize: Requantize

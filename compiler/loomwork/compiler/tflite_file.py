@@ -48,9 +48,12 @@ class Tensor:
 class AlignedBuffer(schema.BufferT):
     """Constant data at a multiple of 16 bytes, as the schema demands; the Python generator does not see to it."""
 
-    def Pack(self, builder: flatbuffers.Builder) -> int:
+    def pack_aligned(self, builder: flatbuffers.Builder) -> int:
+        """Write the buffer, its data first; returns its offset."""
         builder.Prep(16, 0 if self.data is None else len(self.data))
         return super().Pack(builder)
+
+    Pack = pack_aligned
 
 
 class ModelFile:

@@ -66,8 +66,9 @@ class ModelBuilder(ModelFile):
     def conv_2d(
         self, x: Tensor, weights: np.ndarray, bias: np.ndarray | None = None, **output: Unpack[ConvOutput]
     ) -> Tensor:
-        """`weights` [Cout, kh, kw, Cin]; `bias` [Cout] int32, in units of input scale * weight scale."""
-        if weights.shape[3] != x.shape[3]:
+        """`weights` [Cout, kh, kw, Cin / groups]; `bias` [Cout] int32, in units of input scale * weight scale."""
+        groups, rest = divmod(x.shape[3], weights.shape[3])
+        if rest or weights.shape[0] % groups:
             raise ValueError(f"CONV_2D: expected weights [Cout, kh, kw, {x.shape[3]}], got {weights.shape}")
         return self._conv("CONV_2D", x, weights, bias, 0, output)
 

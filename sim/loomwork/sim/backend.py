@@ -7,7 +7,7 @@ result.outputs["output"]      # [images, ...]
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from loomwork.arch.config import Config
 from loomwork.arch.program import AcceleratorStep, HostStep, Program, Tensor
 from loomwork.sim.host import HostRunner
-from loomwork.sim.memory import Bytes, pack_inputs, unpack_outputs
+from loomwork.sim.memory import Bytes, pack_inputs, unpack_outputs, window_bytes
 
 Array = NDArray[np.generic]
 
@@ -66,6 +66,15 @@ class Result:
             if all(step.cycles is not None for step in image)
         ]
 
+    def to_dict(self, config: Config) -> dict[str, Any]:
+        """The statistics as plain values (JSON): the configuration, and per image the counters of each step."""
+        return {
+            "config": config.to_dict(),
+            "images": len(self.statistics),
+            "cycles_per_image": self.cycles_per_image,
+            "steps": [[dict(step.counters) for step in image] for image in self.statistics],
+        }
+
 
 class Backend(Protocol):
     """Executes accelerator steps."""
@@ -111,8 +120,7 @@ def run_program(
                 values.update(host.run(values))
                 continue
             window = pack_inputs(step, {p.tensor: values[p.tensor].astype(np.int8, copy=False) for p in step.inputs})
-            size = max((p.offset + p.rows * p.row_stride for p in step.outputs), default=0)
-            result, runs = backend.run_step(program.config, step, window, size)
+            result, runs = backend.run_step(program.config, step, window, window_bytes(step.outputs))
             values.update(unpack_outputs(step, result))
             for row, run in zip(rows, runs, strict=True):
                 row.append(run)
@@ -147,15 +155,23 @@ def _as_batch(tensor: Tensor, value: Array) -> Array:
     if value.dtype != np.dtype(tensor.dtype):
         raise RunError(f"input {tensor.name!r} must be {tensor.dtype}, not {value.dtype}")
     one = tensor.shape[1:]
-    if value.shape == one:
-        return value[np.newaxis]
-    if value.ndim == len(tensor.shape) and value.shape[1:] == one and len(value):
-        return value
-    shape = "x".join(map(str, tensor.shape))
-    raise RunError(
-        f"input {tensor.name!r} must have shape {shape} (any number of images in place of the first 1), "
-        f"not {'x'.join(map(str, value.shape)) or 'a scalar'}"
-    )
+    batch = value[np.newaxis] if value.shape == one else value
+    if batch.ndim != len(one) + 1 or batch.shape[1:] != one:
+        raise RunError(
+            f"input {tensor.name!r} must have shape {_shape(tensor.shape)} (any number of images in place of the "
+            f"first {tensor.shape[0] if tensor.shape else 1}), not {_shape(value.shape)}"
+        )
+    if not len(batch):
+        raise RunError(f"input {tensor.name!r} holds no image: its shape is {_shape(value.shape)}")
+    # Quantizing NaN or an infinity is undefined in C++, and so in the network that was trained.
+    if batch.dtype.kind == "f" and not np.isfinite(batch).all():
+        first = np.argwhere(~np.isfinite(batch))[0].tolist()
+        raise RunError(f"input {tensor.name!r} must hold finite numbers, not {batch[tuple(first)]} as at index {first}")
+    return batch
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "of a scalar"
 
 
 def _listing(program: Program) -> str:

@@ -19,7 +19,7 @@ class HostError(RuntimeError):
 class HostRunner:
     """Runs one host step, image by image, with one interpreter.
 
-    Raises HostError when tflite-micro cannot load the step's model.
+    Raises HostError when tflite-micro cannot load the step's model, or the model has fewer inputs than the step.
     """
 
     def __init__(self, step: HostStep) -> None:
@@ -27,6 +27,7 @@ class HostRunner:
         self._names = ", ".join(name for name, _ in step.operators)
         try:
             self._interpreter = runtime.Interpreter.from_bytes(step.model, arena_size=ARENA_BYTES)
+            self._shapes = [self._interpreter.get_input_details(i)["shape"] for i in range(len(step.inputs))]
         except Exception as error:
             raise HostError(f"tflite-micro cannot prepare the host operators {self._names}: {error}") from error
 
@@ -37,13 +38,12 @@ class HostRunner:
         Returns arrays `[images, shape of the model's output without its batch]`.
         """
         images = len(tensors[self._step.inputs[0]])
-        details = [self._interpreter.get_input_details(index) for index in range(len(self._step.inputs))]
         results: list[list[NDArray[np.generic]]] = [[] for _ in self._step.outputs]
         for image in range(images):
-            for index, (name, detail) in enumerate(zip(self._step.inputs, details, strict=True)):
-                value = np.ascontiguousarray(tensors[name][image]).reshape(detail["shape"])
-                self._interpreter.set_input(value, index)
             try:
+                for index, (name, shape) in enumerate(zip(self._step.inputs, self._shapes, strict=True)):
+                    value = np.ascontiguousarray(tensors[name][image]).reshape(shape)
+                    self._interpreter.set_input(value, index)
                 self._interpreter.invoke()
             except Exception as error:
                 raise HostError(f"tflite-micro failed in the host operators {self._names}: {error}") from error

@@ -1,6 +1,7 @@
-"""Windows of external memory: how the tensors of an accelerator step lie in them."""
+"""External memory: how the tensors of an accelerator step lie in its windows, and how fast it answers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,22 @@ from numpy.typing import NDArray
 from loomwork.arch.program import AcceleratorStep, Placement
 
 Bytes = NDArray[np.uint8]
+
+READ_LATENCY = 40
+"""Cycles from a read address to its first data, unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class MemoryTiming:
+    """How the external memory behaves.
+
+    latency: cycles from address to first data. stall_percent: chance per cycle that a channel pauses (and that reads
+    of different ids overtake each other). seed: of those chances.
+    """
+
+    latency: int = READ_LATENCY
+    stall_percent: int = 0
+    seed: int = 0
 
 
 def window_bytes(placements: Sequence[Placement]) -> int:
@@ -34,7 +51,7 @@ def unpack_outputs(step: AcceleratorStep, window: Bytes) -> dict[str, NDArray[np
     window: `[images, window bytes]` uint8. Returns int8 arrays `[images, rows * row_bytes]` by tensor name.
     """
     return {
-        p.tensor: np.ascontiguousarray(_rows_of(window, p)[:, :, : p.row_bytes]).reshape(len(window), -1).view(np.int8)
+        p.tensor: _rows_of(window, p)[:, :, : p.row_bytes].copy().reshape(len(window), -1).view(np.int8)
         for p in step.outputs
     }
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,13 +16,11 @@ from loomwork.arch.config import Config
 from loomwork.arch.isa import COMMAND_BYTES, READABLE_WINDOWS, WRITABLE_WINDOWS, Unit, Window, decode, isa_hash
 from loomwork.arch.program import AcceleratorStep
 from loomwork.arch.registers import BY_NAME, COUNTERS, ErrorCode
-from loomwork.rtl.generate import TOP_NAME, generate_verilog
+from loomwork.rtl.generate import MODULE_NAME, generate_verilog
 from loomwork.sim.backend import Event, RunError, StepStatistics
-from loomwork.sim.memory import Bytes
+from loomwork.sim.memory import Bytes, MemoryTiming
 from loomwork.sim.toolchain import Toolchain, cache_directory, verilator
 
-READ_LATENCY = 40
-"""Cycles from a read address to its first data, unless told otherwise."""
 WINDOW_ALIGNMENT = 4096
 WATCHDOG_CYCLES = 100_000
 TRACE_UNITS = (Unit.LOAD, Unit.EXECUTE, Unit.DRAIN, Unit.STORE, Unit.STREAM)
@@ -66,19 +63,6 @@ class _CEvent(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True)
-class MemoryTiming:
-    """How the external memory behaves.
-
-    latency: cycles from address to first data. stall_percent: chance per cycle that a channel pauses (and that reads
-    of different ids overtake each other). seed: of those chances.
-    """
-
-    latency: int = READ_LATENCY
-    stall_percent: int = 0
-    seed: int = 0
-
-
 def build_library(config: Config, *, report: Callable[[str], None] | None = None) -> Path:
     """Verilate the core of a configuration into a shared library, or find it in the cache.
 
@@ -102,7 +86,7 @@ def build_library(config: Config, *, report: Callable[[str], None] | None = None
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"{config.name}-build-") as directory:
         built = _build(tool, config, source, harness, Path(directory))
         # Renaming is atomic: another process building the same core just replaces equal content.
-        os.replace(built, library)
+        built.replace(library)
     return library
 
 
@@ -124,7 +108,7 @@ def _build(tool: Toolchain, config: Config, source: str, harness: str, directory
     jobs = str(os.cpu_count() or 1)
     flags = " ".join(CXX_FLAGS)
     verilate = [
-        *(str(tool.executable), "--cc", "--build", "-j", jobs, "--prefix", "Vcore", "--top-module", TOP_NAME),
+        *(str(tool.executable), "--cc", "--build", "-j", jobs, "--prefix", "Vcore", "--top-module", MODULE_NAME),
         *("--Mdir", str(objects), "-CFLAGS", flags, *VERILATOR_FLAGS, str(directory / "core.v")),
     ]
     library = directory / "core.so"

@@ -4,10 +4,11 @@ import json
 import os
 import random
 from collections.abc import Iterator
+from typing import Protocol
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.handle import SimHandleBase
+from cocotb.handle import LogicObject
 from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave
 from cocotbext.axi.address_space import Region
@@ -27,6 +28,14 @@ def tested_config() -> Config:
     return Config.from_dict(json.loads(os.environ[CONFIG_VARIABLE]))
 
 
+class Dut(Protocol):
+    """The ports of the core that a test bench touches itself; the bus models find theirs by prefix."""
+
+    clk: LogicObject
+    rst: LogicObject
+    irq: LogicObject
+
+
 class BusError(Exception):
     """Makes the memory answer SLVERR."""
 
@@ -38,7 +47,7 @@ class GuardedMemory(Region):
     with SLVERR. latency: extra cycles drawn per burst. failing: windows that answer SLVERR whatever is asked.
     """
 
-    def __init__(self, clock: SimHandleBase, generator: random.Random, latency: int) -> None:
+    def __init__(self, clock: LogicObject, generator: random.Random, latency: int) -> None:
         super().__init__(1 << 32)
         self.bytes = bytearray()
         self.bases: dict[Window, int] = {}
@@ -114,7 +123,7 @@ def pauses(generator: random.Random, percent: int) -> Iterator[bool]:
 class Bench:
     """A core with clock, registers and memory. Make one with `await Bench.create(dut)`."""
 
-    def __init__(self, dut: SimHandleBase, generator: random.Random, latency: int) -> None:
+    def __init__(self, dut: Dut, generator: random.Random, latency: int) -> None:
         self.dut = dut
         self.random = generator
         self.config = tested_config()
@@ -123,7 +132,7 @@ class Bench:
         self.bus = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, target=self.memory)
 
     @classmethod
-    async def create(cls, dut: SimHandleBase, *, latency: int = 20, pause_percent: int = 0) -> "Bench":
+    async def create(cls, dut: Dut, *, latency: int = 20, pause_percent: int = 0) -> "Bench":
         """Start the clock and reset the core. latency: of the memory. pause_percent: of every bus channel."""
         generator = random.Random(cocotb.RANDOM_SEED)
         dut.rst.value = 1
@@ -131,6 +140,8 @@ class Bench:
         bench = cls(dut, generator, latency)
         if pause_percent:
             read, write = bench.bus.read_if, bench.bus.write_if
+            assert read is not None
+            assert write is not None
             channels = (read.ar_channel, read.r_channel, write.aw_channel, write.w_channel, write.b_channel)
             for channel in channels:
                 channel.set_pause_generator(pauses(generator, pause_percent))

@@ -1,9 +1,17 @@
 """What a program must write, according to the golden model."""
 
-from loomwork.arch.config import Config
+import numpy as np
+
+from loomwork.arch.isa import encode
+from loomwork.arch.program import AcceleratorStep
+from loomwork.sim.golden import Golden
 from loomwork.sim.testbench.programs import TestProgram
 
 
-def golden_outputs(config: Config, program: TestProgram) -> bytes:
+def golden_outputs(program: TestProgram) -> bytes:
     """Contents of the OUTPUTS window after the program."""
-    raise RuntimeError
+    step = AcceleratorStep(
+        commands=b"".join(map(encode, program.commands)), constants=program.constants, inputs=(), outputs=()
+    )
+    window = np.frombuffer(program.inputs, dtype=np.uint8)[np.newaxis]
+    return Golden(program.config).run(step, window, program.output_bytes).tobytes()

@@ -11,14 +11,33 @@ from loomwork.arch.reduction import pass_count
 
 @dataclass(frozen=True)
 class TestProgram:
-    """Commands, the windows they use, and the bytes of the OUTPUTS window they write."""
+    """Commands, the windows they use, and the tensors they leave in the OUTPUTS window, end to end.
+
+    STORE copies whole words; what lies behind the last byte of a row in its last word has no defined value.
+    """
 
     __test__ = False
 
+    config: Config
     commands: list[Command]
     constants: bytes
     inputs: bytes
-    output_bytes: int
+    results: tuple["Map", ...]
+
+    @property
+    def output_bytes(self) -> int:
+        """Size of the OUTPUTS window."""
+        return sum(result.height * result.pitch * self.config.rows for result in self.results)
+
+    def defined(self, window: bytes) -> bytes:
+        """The bytes of the OUTPUTS window that have a defined value."""
+        kept = bytearray()
+        position = 0
+        for result in self.results:
+            for _ in range(result.height):
+                kept += window[position : position + result.width * result.channels]
+                position += result.pitch * self.config.rows
+        return bytes(kept)
 
     @property
     def windows(self) -> dict[Window, bytes]:
@@ -43,6 +62,7 @@ class Map:
 
     @classmethod
     def at(cls, config: Config, base: int, height: int, width: int, channels: int) -> "Map":
+        """A map that begins at word `base`, its rows packed as tightly as the scratchpad allows."""
         return cls(height, width, channels, base, -(-width * channels // config.rows))
 
     @property
@@ -72,13 +92,13 @@ def transfer(mnemonic: str, config: Config, tensor: Map, waits: dict[Unit, int])
 def copy_program(config: Config, generator: random.Random) -> TestProgram:
     """LOAD a tensor and STORE it again."""
     tensor = Map.at(config, 3, generator.randint(1, 9), generator.randint(1, 6), generator.randint(1, 2 * config.rows))
-    size = tensor.height * tensor.pitch * config.rows
     commands = [
         transfer("LOAD", config, tensor, {}),
         transfer("STORE", config, tensor, {Unit.LOAD: 1}),
         Command("END"),
     ]
-    return TestProgram(commands, b"", generator.randbytes(size), size)
+    inputs = generator.randbytes(tensor.height * tensor.pitch * config.rows)
+    return TestProgram(config, commands, b"", inputs, (tensor,))
 
 
 def layer_program(config: Config, generator: random.Random) -> TestProgram:
@@ -151,12 +171,8 @@ def layer_program(config: Config, generator: random.Random) -> TestProgram:
     store = transfer("STORE", config, pooled, {Unit.DRAIN: 4})
     result_bytes = result.height * result.pitch * config.rows
     commands += [Command("STORE", {**store.operands, "offset": result_bytes}, store.waits), Command("END")]
-    return TestProgram(
-        commands,
-        bytes(constants),
-        g.randbytes(height * source.pitch * config.rows),
-        result_bytes + pooled.height * pooled.pitch * config.rows,
-    )
+    inputs = g.randbytes(height * source.pitch * config.rows)
+    return TestProgram(config, commands, bytes(constants), inputs, (result, pooled))
 
 
 def _requant(g: random.Random) -> Command:

@@ -1,12 +1,13 @@
 """Builds the core for cocotb, runs the test benches, and keeps a waveform of every test that failed."""
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from cocotb_tools.runner import get_runner
 from rich.table import Table
 
 from loomwork.arch.config import Config
-from loomwork.rtl.generate import TOP_NAME, generate_verilog
+from loomwork.rtl.generate import MODULE_NAME, generate_verilog
 from loomwork.sim.backend import RunError
 from loomwork.sim.testbench.environment import CONFIG_VARIABLE
 from loomwork.sim.toolchain import cache_directory, verilator
@@ -114,7 +115,7 @@ def build(config: Config, *, waves: bool) -> Path:
     source = generate_verilog(config)
     key = hashlib.sha256("\0".join((source, tool.version, str(waves), *VERILATOR_FLAGS)).encode()).hexdigest()[:16]
     folder = cache_directory() / "testbenches" / f"{config.name}{'-waves' if waves else ''}-{key}"
-    if (folder / TOP_NAME).is_file():
+    if (folder / MODULE_NAME).is_file():
         return folder
     building = folder.with_name(f"{folder.name}.{os.getpid()}")
     building.mkdir(parents=True, exist_ok=True)
@@ -122,7 +123,7 @@ def build(config: Config, *, waves: bool) -> Path:
     libraries = cocotb_tools.config.libs_dir
     command = [
         *(str(tool.executable), "--cc", "--exe", "--build", "-j", str(os.cpu_count() or 1)),
-        *("--prefix", "Vtop", "--top-module", TOP_NAME, "-o", TOP_NAME, "--Mdir", str(building)),
+        *("--prefix", "Vtop", "--top-module", MODULE_NAME, "-o", MODULE_NAME, "--Mdir", str(building)),
         *VERILATOR_FLAGS,
         *(("--trace",) if waves else ()),
         *("-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"),
@@ -149,10 +150,11 @@ def _run(
     os.environ.update(verilator().env)
     results = folder / "results.xml"
     runner = get_runner("verilator")
-    try:
+    # SystemExit: a crash of the simulator itself; what it wrote until then is in the log.
+    with contextlib.suppress(SystemExit):
         runner.test(
             test_module=MODULES,
-            hdl_toplevel=TOP_NAME,
+            hdl_toplevel=MODULE_NAME,
             hdl_toplevel_lang="verilog",
             build_dir=built,
             test_dir=folder,
@@ -163,15 +165,12 @@ def _run(
             log_file=folder / "simulation.log",
             extra_env={CONFIG_VARIABLE: json.dumps(config.to_dict())},
         )
-    except SystemExit:
-        # A crash of the simulator itself; what it wrote until then is in the log.
-        pass
     if not results.is_file():
         raise RunError(f"the simulation ended abnormally; see {folder / 'simulation.log'}")
-    return [_result(case) for case in ElementTree.parse(results).getroot().iter("testcase")]
+    return [_result(case) for case in ET.parse(results).getroot().iter("testcase")]
 
 
-def _result(case: ElementTree.Element) -> TestResult:
+def _result(case: ET.Element) -> TestResult:
     problem = next((child for child in case if child.tag in ("failure", "error")), None)
     message = "" if problem is None else (problem.get("error_msg") or problem.get("message") or "").split("\n")[0]
     return TestResult(case.get("name", "?"), problem is None, message, float(case.get("time", "0")))

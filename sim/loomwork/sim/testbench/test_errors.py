@@ -5,13 +5,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import cocotb
-from cocotb.handle import SimHandleBase
 from cocotb.triggers import ClockCycles
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import BY_MNEMONIC, COMMAND_BYTES, Command, Unit, Window, encode
 from loomwork.arch.registers import ErrorCode
-from loomwork.sim.testbench.environment import Bench
+from loomwork.sim.testbench.environment import Bench, Dut
 from loomwork.sim.testbench.programs import TestProgram, copy_program
 
 PAUSES = (0, 40)
@@ -37,7 +36,7 @@ async def check_recovery(bench: Bench) -> None:
 
 
 async def stops(
-    dut: SimHandleBase,
+    dut: Dut,
     pause_percent: int,
     damage: Callable[[Bench, TestProgram], tuple[bytes | list[Command], ErrorCode, int]],
 ) -> None:
@@ -55,7 +54,7 @@ async def stops(
 
 @cocotb.test()
 @cocotb.parametrize(pause_percent=PAUSES)
-async def illegal_opcode(dut: SimHandleBase, pause_percent: int) -> None:
+async def illegal_opcode(dut: Dut, pause_percent: int) -> None:
     """An opcode without a command."""
 
     def damage(bench: Bench, program: TestProgram) -> tuple[bytes, ErrorCode, int]:
@@ -67,7 +66,7 @@ async def illegal_opcode(dut: SimHandleBase, pause_percent: int) -> None:
 
 
 @cocotb.test()
-async def illegal_operand(dut: SimHandleBase) -> None:
+async def illegal_operand(dut: Dut) -> None:
     """An operand below its minimum, and bits set behind the last one."""
 
     def damage(bench: Bench, program: TestProgram) -> tuple[bytes, ErrorCode, int]:
@@ -87,7 +86,7 @@ async def illegal_operand(dut: SimHandleBase) -> None:
 
 @cocotb.test()
 @cocotb.parametrize(pause_percent=PAUSES)
-async def load_beyond_window(dut: SimHandleBase, pause_percent: int) -> None:
+async def load_beyond_window(dut: Dut, pause_percent: int) -> None:
     """A LOAD that would read behind its window never reaches the bus."""
 
     def damage(bench: Bench, program: TestProgram) -> tuple[list[Command], ErrorCode, int]:
@@ -99,7 +98,7 @@ async def load_beyond_window(dut: SimHandleBase, pause_percent: int) -> None:
 
 @cocotb.test()
 @cocotb.parametrize(pause_percent=PAUSES)
-async def store_beyond_window(dut: SimHandleBase, pause_percent: int) -> None:
+async def store_beyond_window(dut: Dut, pause_percent: int) -> None:
     """A STORE that would write behind its window, or into one that is read-only, never reaches the bus."""
 
     def damage(bench: Bench, program: TestProgram) -> tuple[list[Command], ErrorCode, int]:
@@ -117,10 +116,10 @@ async def store_beyond_window(dut: SimHandleBase, pause_percent: int) -> None:
 
 
 @cocotb.test()
-async def stream_beyond_window(dut: SimHandleBase) -> None:
+async def stream_beyond_window(dut: Dut) -> None:
     """A STREAM behind its window."""
 
-    def damage(bench: Bench, program: TestProgram) -> tuple[list[Command], ErrorCode, int]:
+    def damage(_: Bench, program: TestProgram) -> tuple[list[Command], ErrorCode, int]:
         stream = Command("STREAM", {"window": Window.CONSTANTS, "offset": 0, "words": 1})
         return [stream, *program.commands], ErrorCode.WINDOW, 0
 
@@ -128,17 +127,17 @@ async def stream_beyond_window(dut: SimHandleBase) -> None:
 
 
 @cocotb.test()
-async def program_without_end(dut: SimHandleBase) -> None:
+async def program_without_end(dut: Dut) -> None:
     """A program that runs off its window stops there."""
 
-    def damage(bench: Bench, program: TestProgram) -> tuple[list[Command], ErrorCode, int]:
+    def damage(_: Bench, program: TestProgram) -> tuple[list[Command], ErrorCode, int]:
         return program.commands[:2], ErrorCode.WINDOW, 2 * COMMAND_BYTES
 
     await stops(dut, 0, damage)
 
 
 @cocotb.test()
-async def scratchpad_overrun(dut: SimHandleBase) -> None:
+async def scratchpad_overrun(dut: Dut) -> None:
     """A LOAD beyond the last scratchpad word."""
 
     def damage(bench: Bench, program: TestProgram) -> tuple[list[Command], ErrorCode, int]:
@@ -150,7 +149,7 @@ async def scratchpad_overrun(dut: SimHandleBase) -> None:
 
 @cocotb.test()
 @cocotb.parametrize(pause_percent=PAUSES)
-async def read_error(dut: SimHandleBase, pause_percent: int) -> None:
+async def read_error(dut: Dut, pause_percent: int) -> None:
     """SLVERR on the data of a LOAD."""
     bench = await Bench.create(dut, pause_percent=pause_percent)
     program = copy_program(bench.config, bench.random)
@@ -163,7 +162,7 @@ async def read_error(dut: SimHandleBase, pause_percent: int) -> None:
 
 
 @cocotb.test()
-async def fetch_error(dut: SimHandleBase) -> None:
+async def fetch_error(dut: Dut) -> None:
     """SLVERR on the commands themselves."""
     bench = await Bench.create(dut)
     program = copy_program(bench.config, bench.random)
@@ -176,7 +175,7 @@ async def fetch_error(dut: SimHandleBase) -> None:
 
 @cocotb.test()
 @cocotb.parametrize(pause_percent=PAUSES)
-async def write_error(dut: SimHandleBase, pause_percent: int) -> None:
+async def write_error(dut: Dut, pause_percent: int) -> None:
     """SLVERR as the answer to a STORE."""
     bench = await Bench.create(dut, pause_percent=pause_percent)
     program = copy_program(bench.config, bench.random)
@@ -188,7 +187,7 @@ async def write_error(dut: SimHandleBase, pause_percent: int) -> None:
 
 
 @cocotb.test()
-async def watchdog(dut: SimHandleBase) -> None:
+async def watchdog(dut: Dut) -> None:
     """A program whose tickets never come is stopped by the watchdog."""
     bench = await Bench.create(dut)
     program = copy_program(bench.config, bench.random)
@@ -204,7 +203,7 @@ async def watchdog(dut: SimHandleBase) -> None:
 
 @cocotb.test()
 @cocotb.parametrize(pause_percent=PAUSES)
-async def abort(dut: SimHandleBase, pause_percent: int) -> None:
+async def abort(dut: Dut, pause_percent: int) -> None:
     """A soft reset in the middle of a program, at any moment, leaves the bus in order and the engine usable."""
     bench = await Bench.create(dut, pause_percent=pause_percent)
     generator = random.Random(bench.random.random())

@@ -1,0 +1,191 @@
+"""Building the commands of the drain: settings, and DRAIN with the scratchpad words it touches."""
+
+from dataclasses import dataclass
+
+from loomwork.arch.isa import Combine, Command, Params, Pool, Source
+from loomwork.arch.numerics import IDENTITY_MULTIPLIER, IDENTITY_SHIFT, INT8_MAX, INT8_MIN, Rounding, divide_multiplier
+from loomwork.compiler.allocate import Allocation
+from loomwork.compiler.graph import Add, Requantize
+from loomwork.compiler.task import Region, Task
+from loomwork.compiler.tiling import covered
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """Pixels of a feature map: the first one's row and byte, and the bytes from one to the next in a row."""
+
+    map: str
+    row: int = 0
+    offset: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooling:
+    """A pooling window (y, x) and the steps from one to the next."""
+
+    mode: Pool = Pool.NONE
+    window: tuple[int, int] = (1, 1)
+    step: tuple[int, int] = (1, 1)
+
+
+NO_POOLING = Pooling()
+
+
+def requant_shared(requantize: Requantize, params: Params) -> Command:
+    """REQUANT for a `Requantize`; what the stream delivers for each channel is zero here."""
+    shared = params is not Params.PER_CHANNEL
+    return Command(
+        "REQUANT",
+        {
+            "bias": int(requantize.bias[0]) if params is Params.UNIFORM else 0,
+            "multiplier": int(requantize.multiplier[0]) if shared else 0,
+            "shift": int(requantize.shift[0]) if shared else 0,
+            "zero_point": requantize.zero_point,
+            "minimum": requantize.minimum,
+            "maximum": requantize.maximum,
+            "rounding": requantize.rounding,
+        },
+    )
+
+
+def requant_identity(minimum: int = INT8_MIN, maximum: int = INT8_MAX) -> Command:
+    """REQUANT that only clamps."""
+    return Command(
+        "REQUANT",
+        {
+            "bias": 0,
+            "multiplier": IDENTITY_MULTIPLIER,
+            "shift": IDENTITY_SHIFT,
+            "zero_point": 0,
+            "minimum": minimum,
+            "maximum": maximum,
+            "rounding": Rounding.TFLITE,
+        },
+    )
+
+
+def requant_divide(count: int, minimum: int, maximum: int) -> Command:
+    """REQUANT that divides a sum by `count`, half away from zero, and clamps."""
+    multiplier, shift = divide_multiplier(count)
+    return Command(
+        "REQUANT",
+        {
+            "bias": 0,
+            "multiplier": multiplier,
+            "shift": shift,
+            "zero_point": 0,
+            "minimum": minimum,
+            "maximum": maximum,
+            "rounding": Rounding.ONNX,
+        },
+    )
+
+
+def combine_add(add: Add, allocation: Allocation) -> Command:
+    """COMBINE for an ADD whose `operand` lies in the scratchpad."""
+    return Command(
+        "COMBINE",
+        {
+            "operand_base": allocation.base[add.operand],
+            "operand_pitch": allocation.pitch(add.operand),
+            "multiplier_a": add.multiplier_input,
+            "shift_a": add.shift_input,
+            "zero_a": add.zero_input,
+            "multiplier_b": add.multiplier_operand,
+            "shift_b": add.shift_operand,
+            "zero_b": add.zero_operand,
+            "multiplier": add.multiplier,
+            "shift": add.shift,
+            "zero_point": add.zero_point,
+            "minimum": add.minimum,
+            "maximum": add.maximum,
+            "rounding": Rounding.TFLITE,
+        },
+    )
+
+
+def combine_divide(count: int, requantize: Requantize) -> Command:
+    """COMBINE that divides by `count`, half away from zero, then applies the zero point and clamp of `requantize`."""
+    multiplier, shift = divide_multiplier(count)
+    return Command(
+        "COMBINE",
+        {
+            "operand_base": 0,
+            "operand_pitch": 0,
+            "multiplier_a": 0,
+            "shift_a": 0,
+            "zero_a": 0,
+            "multiplier_b": 0,
+            "shift_b": 0,
+            "zero_b": 0,
+            "multiplier": multiplier,
+            "shift": shift,
+            "zero_point": requantize.zero_point,
+            "minimum": requantize.minimum,
+            "maximum": requantize.maximum,
+            "rounding": Rounding.ONNX,
+        },
+    )
+
+
+def drain(
+    allocation: Allocation,
+    layer: int,
+    *,
+    output: Pixels,
+    height: int,
+    width: int,
+    channels: int,
+    source: Pixels | None = None,
+    accumulator_pitch: int = 0,
+    operand: Pixels | None = None,
+    pooling: Pooling = NO_POOLING,
+    combine: Combine = Combine.NONE,
+    params: Params = Params.UNIFORM,
+) -> Task:
+    """A DRAIN of `height` x `width` output pixels of `channels` channels.
+
+    source: the values in the scratchpad; None takes them from the accumulators, `accumulator_pitch` pixels per row.
+    operand: the second tensor of an ADD; with a scratchpad source, at the same row and byte.
+    """
+    values = source or operand or Pixels(map=output.map)
+    rows = covered(height, pooling.window[0], pooling.step[0])
+    columns = covered(width, pooling.window[1], pooling.step[1])
+
+    def region(pixels: Pixels, rows: int, columns: int) -> Region:
+        end = pixels.offset + (columns - 1) * pixels.step + channels
+        return allocation.region(pixels.map, pixels.row, rows, pixels.offset, end)
+
+    command = Command(
+        "DRAIN",
+        {
+            "source": Source.SCRATCHPAD if source else Source.ACCUMULATOR,
+            "in_base": allocation.base[source.map] if source else 0,
+            "in_pitch": allocation.pitch(source.map) if source else accumulator_pitch,
+            "in_row": values.row if source or operand else 0,
+            "in_offset": values.offset if source or operand else 0,
+            "in_step": values.step if source or operand else 0,
+            "out_base": allocation.base[output.map],
+            "out_pitch": allocation.pitch(output.map),
+            "out_row": output.row,
+            "out_offset": output.offset,
+            "out_step": output.step,
+            "width": width,
+            "height": height,
+            "channels": channels,
+            "pool": pooling.mode,
+            "pool_height": pooling.window[0],
+            "pool_width": pooling.window[1],
+            "pool_y_step": pooling.step[0],
+            "pool_x_step": pooling.step[1],
+            "combine": combine,
+            "params": params,
+        },
+    )
+    return Task(
+        command=command,
+        layer=layer,
+        reads=tuple(region(pixels, rows, columns) for pixels in (source, operand) if pixels),
+        writes=(region(output, height, width),),
+    )

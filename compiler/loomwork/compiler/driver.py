@@ -1,0 +1,113 @@
+"""From a model file to a program: the order of passes, readable at a glance."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from loomwork.arch.config import Config
+from loomwork.arch.isa import IsaError, encode, isa_hash
+from loomwork.arch.program import AcceleratorStep, HostStep, Program
+from loomwork.compiler.allocate import allocate, place_external
+from loomwork.compiler.graph import CompileError, Graph, HostPart, Partition
+from loomwork.compiler.importers.tflite import import_tflite
+from loomwork.compiler.lower import lower
+from loomwork.compiler.passes.fuse_add import fuse_add
+from loomwork.compiler.passes.fuse_pool import fuse_pool
+from loomwork.compiler.report import CompiledGraph, build_report
+from loomwork.compiler.schedule import schedule
+from loomwork.compiler.synchronize import synchronize
+from loomwork.compiler.task import Task
+from loomwork.compiler.verify import verify
+from loomwork.compiler.weights import ConstantPool
+
+Progress = Callable[[str], None]
+
+
+def compile_model(
+    model: Path | str | bytes,
+    config: Config,
+    *,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> Program:
+    """Compile a `.tflite` file, or its contents, for one configuration.
+
+    name: of the network in the report; the file's name when absent. progress: called with what is done next.
+    The same model gives the same program, byte for byte. Raises CompileError with a sentence for the user.
+    """
+    data, name = _read(model, name)
+    _tell(progress, "reading the model")
+    return compile_partition(import_tflite(data, name), config, name=name, progress=progress)
+
+
+def compile_partition(partition: Partition, config: Config, *, name: str, progress: Progress | None = None) -> Program:
+    """Compile an imported network. Raises CompileError."""
+    steps: list[AcceleratorStep | HostStep] = []
+    parts: list[CompiledGraph | HostPart] = []
+    for number, part in enumerate(partition.parts):
+        _tell(progress, f"compiling part {number + 1} of {len(partition.parts)}")
+        if isinstance(part, HostPart):
+            steps.append(HostStep(model=part.model, inputs=part.inputs, outputs=part.outputs, operators=part.operators))
+            parts.append(part)
+        else:
+            step, compiled = compile_graph(part, config)
+            steps.append(step)
+            parts.append(compiled)
+    return Program(
+        config=config,
+        isa_hash=isa_hash(),
+        tensors=partition.tensors,
+        inputs=partition.inputs,
+        outputs=partition.outputs,
+        steps=tuple(steps),
+        report=build_report(name, config, parts),
+    )
+
+
+def compile_graph(graph: Graph, config: Config, *, fuse: bool = True) -> tuple[AcceleratorStep, CompiledGraph]:
+    """Compile the layers of one accelerator step. fuse: False leaves every layer by itself, for comparison.
+
+    Raises CompileError.
+    """
+    verify(graph)
+    if fuse:
+        if config.residual_add:
+            graph = fuse_add(graph)
+        graph = fuse_pool(graph, config)
+    allocation = allocate(graph, config)
+    inputs = place_external(graph, graph.inputs, config)
+    outputs = place_external(graph, graph.outputs, config)
+    constants = ConstantPool()
+    tasks = schedule(lower(graph, allocation, constants), allocation, inputs, outputs)
+    step = AcceleratorStep(
+        commands=_encode(tasks, graph, config),
+        constants=bytes(constants),
+        inputs=inputs,
+        outputs=outputs,
+    )
+    return step, CompiledGraph(graph=graph, allocation=allocation, tasks=tasks)
+
+
+def _encode(tasks: list[Task], graph: Graph, config: Config) -> bytes:
+    commands = bytearray()
+    for task, command in zip(tasks, synchronize(tasks, config), strict=True):
+        try:
+            commands += encode(command)
+        except IsaError as error:
+            layer = graph.layers[task.layer]
+            raise CompileError(f"layer {layer.name!r} ({layer.operator}) cannot be expressed: {error}") from error
+    return bytes(commands)
+
+
+def _read(model: Path | str | bytes, name: str | None) -> tuple[bytes, str]:
+    if isinstance(model, bytes):
+        return model, name or "model"
+    path = Path(model)
+    try:
+        return path.read_bytes(), name or path.stem
+    except OSError as error:
+        raise CompileError(f"cannot read the model {path}: {error.strerror}") from error
+
+
+def _tell(progress: Progress | None, text: str) -> None:
+    if progress is not None:
+        progress(text)

@@ -1,0 +1,19 @@
+"""What fusion makes of a convolution and the layers behind it."""
+
+from dataclasses import dataclass
+
+from loomwork.compiler.graph import Add, Convolution, Layer, MaxPool
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedConvolution(Layer):
+    """A convolution whose result is added to `operand` and pooled on its way out of the accumulators.
+
+    add: the ADD, with the convolution's result as its `input`. pool: the MAX_POOL_2D; its windows neither overlap nor
+    reach over the border. operand: the second input of the ADD, None without one.
+    """
+
+    convolution: Convolution
+    add: Add | None = None
+    pool: MaxPool | None = None
+    operand: str | None = None

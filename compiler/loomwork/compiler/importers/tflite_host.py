@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tflite-micro refuses, aborts on or silently gets wrong: refused here, with a sentence."""
+
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.schema_py_generated import ActivationFunctionType
+
+from loomwork.arch.numerics import quantize_multiplier
+from loomwork.compiler.graph import CompileError
+from loomwork.compiler.importers.tflite_model import Operator
+from loomwork.compiler.importers.tflite_operators import HOST
+from loomwork.compiler.importers.tflite_quantization import add_output_factor, scale, zero_point
+
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_INT8_ONLY = (*_WEIGHTED, "ADD", "MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "RELU", "RELU6", "SOFTMAX", "LOGISTIC")
+_EXECUTED = (
+    ActivationFunctionType.NONE,
+    ActivationFunctionType.RELU,
+    ActivationFunctionType.RELU_N1_TO_1,
+    ActivationFunctionType.RELU6,
+)
+SMALLEST_SOFTMAX_SCALE = 2.0**-26
+
+
+def check_host(operator: Operator) -> None:
+    """Raise CompileError for an operator that tflite-micro does not execute as the file means it."""
+    if operator.code not in HOST:
+        raise CompileError(f"{operator} is executed neither by the accelerator nor by tflite-micro; replace it")
+    tensors = [tensor for tensor in (*operator.inputs, *operator.outputs) if tensor is not None]
+    if operator.code in _INT8_ONLY and any(tensor.dtype == "uint8" for tensor in tensors):
+        raise CompileError(
+            f"{operator} is quantized to uint8, TensorFlow's legacy format, which neither the accelerator nor "
+            f"tflite-micro executes; convert the model again, to int8"
+        )
+    activation = getattr(operator.table.builtinOptions, "fusedActivationFunction", ActivationFunctionType.NONE)
+    if activation not in _EXECUTED:
+        raise CompileError(f"{operator} has the fused activation {activation} of the schema, which no kernel executes")
+    if tensors[0].dtype != "int8" or operator.outputs[0].dtype != "int8":
+        return
+    if operator.code in ("CONV_2D", "DEPTHWISE_CONV_2D") and tensors[1].zero_point.any():
+        raise CompileError(f"{operator} has weights with a zero point other than 0, which TFLite does not allow for int8")
+    if operator.code in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
+        source, output = tensors[0], operator.outputs[0]
+        if scale(source) != scale(output) or zero_point(source) != zero_point(output):
+            raise CompileError(f"{operator} has another scale or zero point at its output than at its input")
+    if operator.code in ("ADD", "SUB") and all(len(tensor.scale) for tensor in tensors[:2]):
+        factor = add_output_factor(tensors[0], tensors[1], operator.outputs[0])
+        if factor >= 1 or quantize_multiplier(factor)[1] > 0:
+            raise CompileError(f"{operator}: its output scale is less than the larger input scale / 2**19")
+    softmax = operator.table.builtinOptions
+    if isinstance(softmax, schema.SoftmaxOptionsT) and softmax.beta * scale(tensors[0]) <= SMALLEST_SOFTMAX_SCALE:
+        raise CompileError(f"{operator}: beta {softmax.beta} x input scale {scale(tensors[0])} is too small to compute")

@@ -1,0 +1,174 @@
+"""What the compiler found out about a network: a dictionary of JSON values, and the same as a table for people.
+
+    model, configuration: names
+    layers: in order of execution; of each
+        name, operator (as in the model), where ("accelerator" or "host"), reason (why on the host), step (of the program)
+      and, on the accelerator,
+        commands: their numbers within the step
+        tiles: DRAIN commands
+        macs: multiply-accumulates of the network (the array also multiplies by padding)
+        weight_bytes, streamed_bytes: of the model, and as read from external memory for all tiles, with parameters
+        scratchpad_bytes: in use while the layer runs
+        array_cycles: in which pixels or weights occupy the array, if nothing ever stalls
+        bound_cycles: that no design can beat with as many MAC units and as wide a bus (the larger of the two quotients)
+    totals: sums of these; largest scratchpad_bytes; accelerator_layers, host_operators
+    memory: feature maps in the scratchpad: step, map, height, width, channels, first_layer, last_layer of its life,
+        base, pitch and words (of each bank)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from loomwork.arch.config import Config
+from loomwork.arch.program import Program
+from loomwork.arch.reduction import pass_count
+from loomwork.compiler.allocate import Allocation, lifetimes, scratchpad_bytes
+from loomwork.compiler.fused import FusedConvolution
+from loomwork.compiler.graph import Convolution, Graph, HostPart, Layer
+from loomwork.compiler.task import Task
+
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledGraph:
+    """A graph on its way to an accelerator step: as it was lowered, where its maps lie, its commands in order."""
+
+    graph: Graph
+    allocation: Allocation
+    tasks: Sequence[Task]
+
+
+def build_report(name: str, config: Config, parts: Sequence[CompiledGraph | HostPart]) -> Entry:
+    """Describe all parts of a program, in the order of its steps."""
+    layers: list[Entry] = []
+    memory: list[Entry] = []
+    for step, part in enumerate(parts):
+        if isinstance(part, HostPart):
+            layers += [
+                {"name": operator, "operator": operator, "where": "host", "reason": reason, "step": step}
+                for operator, reason in part.operators
+            ]
+        else:
+            layers += _layers(part, config, step)
+            memory += _memory(part, config, step)
+    accelerated = [layer for layer in layers if layer["where"] == "accelerator"]
+    totals = {
+        key: sum(layer[key] for layer in accelerated)
+        for key in ("macs", "weight_bytes", "streamed_bytes", "tiles", "array_cycles", "bound_cycles")
+    }
+    totals["commands"] = sum(len(part.tasks) for part in parts if isinstance(part, CompiledGraph))
+    totals["scratchpad_bytes"] = max((layer["scratchpad_bytes"] for layer in accelerated), default=0)
+    totals["accelerator_layers"] = len(accelerated)
+    totals["host_operators"] = len(layers) - len(accelerated)
+    return {"model": name, "configuration": config.name, "layers": layers, "totals": totals, "memory": memory}
+
+
+def _layers(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
+    entries: list[Entry] = []
+    for index, layer in enumerate(part.graph.layers):
+        own = [(position, task) for position, task in enumerate(part.tasks) if task.layer == index]
+        convolution = _convolution(layer)
+        kernel = 0 if convolution is None else convolution.kernel.size
+        macs = _macs(convolution, part.graph)
+        entries.append(
+            {
+                "name": layer.name,
+                "operator": layer.operator,
+                "where": "accelerator",
+                "reason": "",
+                "step": step,
+                "commands": [position for position, _ in own],
+                "tiles": sum(task.command.mnemonic == "DRAIN" for _, task in own),
+                "macs": macs,
+                "weight_bytes": kernel,
+                "streamed_bytes": sum(
+                    task.command["words"] * config.cols for _, task in own if task.command.mnemonic == "STREAM"
+                ),
+                "scratchpad_bytes": scratchpad_bytes(part.graph, config, index),
+                "array_cycles": sum(_array_cycles(task, config) for _, task in own),
+                "bound_cycles": max(ceil(macs / config.macs_per_cycle), ceil(kernel / config.bus_bytes)),
+            }
+        )
+    return entries
+
+
+def _memory(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
+    entries: list[Entry] = []
+    for life in lifetimes(part.graph, config):
+        feature_map = part.graph.maps[life.map]
+        entries.append(
+            {
+                "step": step,
+                "map": life.map,
+                "height": feature_map.height,
+                "width": feature_map.width,
+                "channels": feature_map.channels,
+                "base": part.allocation.base[life.map],
+                "pitch": part.allocation.pitch(life.map),
+                "words": life.words,
+                "first_layer": life.first,
+                "last_layer": life.last,
+            }
+        )
+    return entries
+
+
+def _convolution(layer: Layer) -> Convolution | None:
+    if isinstance(layer, FusedConvolution):
+        return layer.convolution
+    return layer if isinstance(layer, Convolution) else None
+
+
+def _macs(convolution: Convolution | None, graph: Graph) -> int:
+    if convolution is None:
+        return 0
+    result = graph.maps[convolution.output]
+    return result.height * result.width * convolution.kernel.size
+
+
+def _array_cycles(task: Task, config: Config) -> int:
+    if task.command.mnemonic != "CONVOLVE":
+        return 0
+    command = task.command
+    passes = pass_count(config.rows, command["kernel_rows"], command["length"], command["row_step"])
+    pixels = max(command["tile_width"] * command["tile_height"], config.rows)
+    return command["blocks"] * command["tap_count"] * passes * pixels
+
+
+def summary(program: Program) -> Table:
+    """The report of a program as a table, one line per layer and a line of totals."""
+    report = program.report
+    table = Table(title=Text(f"{report['model']} on {report['configuration']}"))
+    table.add_column("layer")
+    table.add_column("operator")
+    for heading in _COLUMNS:
+        table.add_column(heading, justify="right")
+    for layer in report["layers"]:
+        if layer["where"] == "host":
+            table.add_row(Text(layer["name"]), Text(f"host: {layer['reason']}"))
+        else:
+            table.add_row(Text(layer["name"]), Text(layer["operator"]), *_numbers(layer))
+    table.add_section()
+    table.add_row("total", "", *_numbers(report["totals"]))
+    return table
+
+
+_COLUMNS = {
+    "MACs": "macs",
+    "weights": "weight_bytes",
+    "streamed": "streamed_bytes",
+    "scratchpad": "scratchpad_bytes",
+    "tiles": "tiles",
+    "array cycles": "array_cycles",
+    "bound": "bound_cycles",
+}
+
+
+def _numbers(entry: Mapping[str, Any]) -> list[str]:
+    return [f"{entry[key]:,}" for key in _COLUMNS.values()]

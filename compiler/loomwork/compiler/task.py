@@ -1,0 +1,46 @@
+"""What lowering produces: commands together with the scratchpad words they touch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loomwork.arch.config import BANKS
+from loomwork.arch.isa import Command
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """Words `word .. word + words - 1` of image rows `row .. row + rows - 1` of one feature map in the scratchpad.
+
+    base, pitch: where the map lies, as in the commands.
+    """
+
+    map: str
+    base: int
+    pitch: int
+    row: int
+    rows: int
+    word: int
+    words: int
+
+    @property
+    def end_row(self) -> int:
+        """The row behind the last one."""
+        return self.row + self.rows
+
+    def addresses(self, bank_words: int) -> NDArray[np.int64]:
+        """The region's words, each as `bank * bank_words + word in the bank`."""
+        rows = np.arange(self.row, self.end_row)
+        starts = rows % BANKS * bank_words + self.base + rows // BANKS * self.pitch + self.word
+        return (starts[:, np.newaxis] + np.arange(self.words)).ravel()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A command before its tickets are known. layer: index in the graph. reads, writes: scratchpad words it touches."""
+
+    command: Command
+    layer: int
+    reads: tuple[Region, ...] = ()
+    writes: tuple[Region, ...] = ()

@@ -1,0 +1,113 @@
+"""Weights and requantization parameters in the order in which the array takes them from the stream."""
+
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loomwork.arch.config import Config
+from loomwork.arch.isa import Params
+from loomwork.arch.numerics import MAX_LEFT_SHIFT, MAX_RIGHT_SHIFT, wrap_int32
+from loomwork.arch.reduction import passes
+from loomwork.compiler.graph import CompileError, Convolution, Requantize
+from loomwork.compiler.mapping import Mapping
+
+
+class ConstantPool:
+    """The contents of the CONSTANTS window; equal pieces are stored once."""
+
+    ALIGNMENT = 64
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._offsets: dict[bytes, int] = {}
+
+    def add(self, piece: bytes) -> int:
+        """Store a piece, padded to ALIGNMENT; returns its offset."""
+        if piece not in self._offsets:
+            self._offsets[piece] = len(self._data)
+            self._data += piece + bytes(-len(piece) % self.ALIGNMENT)
+        return self._offsets[piece]
+
+    def __bytes__(self) -> bytes:
+        return bytes(self._data)
+
+
+def params_mode(requantize: Requantize) -> Params:
+    """Which parameters follow each block's weights."""
+    shared = all(len(np.unique(values)) == 1 for values in (requantize.multiplier, requantize.shift))
+    return Params.BIAS if shared else Params.PER_CHANNEL
+
+
+def pack_weights(layer: Convolution, mapping: Mapping, config: Config, first: int, channels: int) -> bytes:
+    """The stream of output channels `first .. first + channels - 1` of one tile; `first` is a multiple of `cols`.
+
+    For each block of `cols` output channels: for each tap, for each pass, `rows` words of `cols` int8 weights (zero
+    where the reduction has no byte or the layer no channel); then the block's parameters.
+    Raises CompileError for a rescaling that the hardware cannot carry out.
+    """
+    _check_rescaling(layer)
+    pieces: list[bytes] = []
+    for block in range(first // config.cols, first // config.cols + ceil(channels / config.cols)):
+        kernel = _block_kernel(layer, mapping, config, block)
+        for tap in range(mapping.tap_count):
+            # The kernel rows lie end to end, and passes cut them where they come: a pass is a slice.
+            reduction = kernel[:, tap].reshape(-1, config.cols)
+            start = 0
+            for segments in passes(config.rows, mapping.kernel_rows, mapping.length, mapping.row_step):
+                size = sum(segment.length for segment in segments)
+                tile = np.zeros((config.rows, config.cols), dtype=np.int8)
+                tile[:size] = reduction[start : start + size]
+                pieces.append(tile.tobytes())
+                start += size
+        pieces.append(_block_params(layer, config, block))
+    return b"".join(pieces)
+
+
+def _block_kernel(layer: Convolution, mapping: Mapping, config: Config, block: int) -> NDArray[np.int8]:
+    """The weights of one block as `[kernel rows, taps, length, cols]`."""
+    height, width, _, outputs = layer.kernel.shape
+    first = block * config.cols
+    count = min(config.cols, outputs - first)
+    reads = mapping.length if mapping.diagonal else mapping.input_channels
+    kernel = np.zeros((height, width, reads, config.cols), dtype=np.int8)
+    part = layer.kernel[..., first : first + count]
+    if layer.depthwise:
+        columns = np.arange(count)
+        multiplier = outputs // mapping.input_channels
+        first_input = first // multiplier if mapping.diagonal else 0
+        kernel[:, :, (first + columns) // multiplier - first_input, columns] = part[:, :, 0, :]
+    else:
+        kernel[..., :count] = part
+    return kernel.reshape(height, mapping.tap_count, mapping.length, config.cols)
+
+
+def _block_params(layer: Convolution, config: Config, block: int) -> bytes:
+    """The parameters of one block; see `arch.isa.Params`."""
+    outputs = layer.kernel.shape[3]
+    first = block * config.cols
+
+    def column_values(values: NDArray[np.int64], dtype: str) -> bytes:
+        padded = np.zeros(config.cols, dtype=np.int64)
+        part = np.broadcast_to(values, outputs)[first : first + config.cols]
+        padded[: len(part)] = part
+        return padded.astype(dtype).tobytes()
+
+    requantize = layer.requantize
+    data = column_values(wrap_int32(requantize.bias), "<i4")
+    if params_mode(requantize) is Params.PER_CHANNEL:
+        data += column_values(requantize.multiplier, "<i4") + column_values(requantize.shift, "i1")
+    return data
+
+
+def _check_rescaling(layer: Convolution) -> None:
+    for values, low, high, name in (
+        (layer.requantize.multiplier, 0, (1 << 31) - 1, "multiplier"),
+        (layer.requantize.shift, -MAX_RIGHT_SHIFT, MAX_LEFT_SHIFT, "shift"),
+    ):
+        for extreme in (int(values.min()), int(values.max())):
+            if not low <= extreme <= high:
+                raise CompileError(
+                    f"layer {layer.name!r} ({layer.operator}) has a requantization {name} of {extreme}, "
+                    f"the hardware carries out {low} to {high}"
+                )

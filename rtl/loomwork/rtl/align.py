@@ -1,0 +1,103 @@
+"""From the words of the four banks to one byte for each array row."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
+
+from loomwork.arch.config import BANKS, Config
+
+
+def turn_layout(config: Config) -> data.StructLayout:
+    """What to do with the two words of one bank: see `alignment_layout`."""
+    return data.StructLayout({"merge": range(config.rows), "rotate": range(config.rows)})
+
+
+def span_layout(config: Config) -> data.StructLayout:
+    """Neighbouring array rows that take bytes from the same bank: see `alignment_layout`."""
+    return data.StructLayout({"bank": range(BANKS), "low": range(config.rows + 1), "high": range(config.rows + 1)})
+
+
+def alignment_layout(config: Config) -> data.StructLayout:
+    """How the words of one pixel become bytes of array rows.
+
+    banks: of each window of two words, word 1 replaces bytes below `merge` of word 0; then array row `r` may take
+    byte `(r + rotate) % rows` of it.
+    spans: array rows `low <= r < high` take theirs from `bank`; none when `high` is 0.
+    pad: for array rows in no span.
+    """
+    return data.StructLayout(
+        {
+            "banks": data.ArrayLayout(turn_layout(config), BANKS),
+            "spans": data.ArrayLayout(span_layout(config), BANKS),
+            "pad": signed(8),
+        }
+    )
+
+
+class Align(Component):
+    """Rotates each bank's window to the array rows it is meant for, then selects one bank per row.
+
+    A pipeline without stalls; results come `latency` cycles after their input.
+    words: `[BANKS][2 * rows] bytes`. alignment: see `alignment_layout`; comes with the words. o: `[rows] bytes`.
+    """
+
+    latency = 3
+
+    words: data.View
+    alignment: data.View
+    o: data.View
+
+    def __init__(self, config: Config) -> None:
+        self._rows = config.rows
+        self._alignment = alignment_layout(config)
+        super().__init__(
+            {
+                "words": In(data.ArrayLayout(data.ArrayLayout(8, 2 * config.rows), BANKS)),
+                "alignment": In(self._alignment),
+                "o": Out(data.ArrayLayout(8, config.rows)),
+            }
+        )
+
+    def model(self, words: Sequence[Sequence[int]], alignment: Mapping[str, Any]) -> list[int]:
+        """Result for `[BANKS][2 * rows]` bytes and an alignment given as dicts and lists: `[rows]` unsigned bytes."""
+        result = [alignment["pad"] & 0xFF] * self._rows
+        for span in alignment["spans"]:
+            turn = alignment["banks"][span["bank"]]
+            for row in range(span["low"], span["high"]):
+                byte = (row + turn["rotate"]) % self._rows
+                result[row] = words[span["bank"]][byte + self._rows * (byte < turn["merge"])]
+        return result
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        rows = self._rows
+        alignments = [Signal(self._alignment, name=f"alignment_{stage}") for stage in (1, 2)]
+        m.d.sync += [alignments[0].eq(self.alignment), alignments[1].eq(alignments[0])]
+
+        rotated: list[Value] = []
+        for number in range(BANKS):
+            window, turn = self.words[number], self.alignment.banks[number]
+            merged = Signal(8 * rows, name=f"merged_{number}")
+            m.d.sync += merged.eq(
+                Cat(Mux(turn.merge > byte, window[byte + rows], window[byte]) for byte in range(rows))
+            )
+            turned: Value = merged
+            for level in range(exact_log2(rows)):
+                turned = Mux(alignments[0].banks[number].rotate[level], turned.rotate_right(8 << level), turned)
+            rotated.append(Signal(8 * rows, name=f"rotated_{number}"))
+            m.d.sync += rotated[-1].eq(turned)
+
+        for row in range(rows):
+            covers = [(span.low <= row) & (row < span.high) for span in alignments[0].spans]
+            covered, bank = Signal(name=f"covered_{row}"), Signal(range(BANKS), name=f"bank_{row}")
+            m.d.sync += covered.eq(Cat(covers).any())
+            for span, cover in zip(alignments[0].spans, covers, strict=True):
+                with m.If(cover):
+                    m.d.sync += bank.eq(span.bank)
+            byte = Array(value[8 * row : 8 * row + 8] for value in rotated)[bank]
+            m.d.sync += self.o[row].eq(Mux(covered, byte, alignments[1].pad))
+        return m

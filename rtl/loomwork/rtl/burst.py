@@ -1,0 +1,84 @@
+"""Bursts: how runs of beats are cut for the bus."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
+
+from loomwork.arch.config import Config
+from loomwork.rtl.axi import MAX_BURST_BEATS, MAX_BURST_BYTES
+
+RUN_BEATS_BITS = 32
+
+
+def run_layout(config: Config) -> data.StructLayout:
+    """Neighbouring beats in external memory: byte address, a multiple of the bus width, and number, at least 1."""
+    return data.StructLayout({"address": config.address_bits, "beats": RUN_BEATS_BITS})
+
+
+def burst_layout(config: Config) -> data.StructLayout:
+    """One burst: byte address of its first beat, and number of beats, at least 1. It crosses no 4 KiB boundary."""
+    return data.StructLayout({"address": config.address_bits, "beats": range(MAX_BURST_BEATS + 1)})
+
+
+def burst_limit(config: Config, queue_beats: int) -> int:
+    """Beats of the longest burst for a queue of `queue_beats` (a power of two, at least 4).
+
+    A quarter of the queue: while one burst waits for its last beat to leave the queue, the others cover the latency.
+    """
+    return min(MAX_BURST_BEATS, MAX_BURST_BYTES // config.bus_bytes, queue_beats // 4)
+
+
+class BurstSplitter(Component):
+    """Cuts runs into bursts, one per cycle, in order.
+
+    max_beats: a power of two. Bursts end where the address is a multiple of `max_beats` beats, or with their run; as
+    that is at most MAX_BURST_BYTES, none crosses a 4 KiB boundary.
+
+    i: runs. o: bursts.
+    """
+
+    i: stream.Interface
+    o: stream.Interface
+
+    def __init__(self, config: Config, max_beats: int) -> None:
+        if max_beats < 1 or max_beats & (max_beats - 1) or max_beats * config.bus_bytes > MAX_BURST_BYTES:
+            raise ValueError(
+                f"max_beats must be a power of two and at most {MAX_BURST_BYTES // config.bus_bytes} "
+                f"({MAX_BURST_BYTES} bytes), not {max_beats}"
+            )
+        self._max_beats = max_beats
+        self._beat_bits = (config.bus_bytes - 1).bit_length()
+        super().__init__(
+            {
+                "i": In(stream.Signature(run_layout(config))),
+                "o": Out(stream.Signature(burst_layout(config))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        address = Signal.like(self.o.payload.address)
+        left = Signal(RUN_BEATS_BITS)
+        low = self._beat_bits
+        high = low + (self._max_beats - 1).bit_length()
+        room = Signal(range(self._max_beats + 1))
+        last = Signal()
+        m.d.comb += [
+            room.eq(self._max_beats - address[low:high]),
+            last.eq(left <= room),
+            self.o.payload.address.eq(address),
+            self.o.payload.beats.eq(Mux(last, left, room)),
+            self.i.ready.eq(~self.o.valid | (self.o.ready & last)),
+        ]
+        with m.If(self.i.ready):
+            m.d.sync += [
+                self.o.valid.eq(self.i.valid),
+                address.eq(self.i.payload.address),
+                left.eq(self.i.payload.beats),
+            ]
+        with m.Elif(self.o.ready):
+            m.d.sync += [
+                address.eq(Cat(Const(0, high), address[high:] + 1)),
+                left.eq(left - room),
+            ]
+        return m

@@ -1,0 +1,136 @@
+"""Start, end, error and soft reset of the engine."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+
+from loomwork.arch.registers import ErrorCode
+from loomwork.rtl.decoder import COMMAND_INDEX_BITS
+from loomwork.rtl.ports import ERROR_BITS
+
+WATCHDOG_BITS = 32
+QUIET_CYCLES = 8
+"""Cycles that the bus must have been idle before a soft reset: requests on their way to it have come out by then."""
+FAULT = data.StructLayout({"code": ERROR_BITS, "index": COMMAND_INDEX_BITS})
+"""code: nonzero `ErrorCode` for one cycle. index: number of the command that failed."""
+
+
+class Control(Component):
+    """Runs one program at a time.
+
+    start, reset: requests, one cycle each. START counts only when the engine is idle without an error.
+    faults: what may stop the engine; of several in one cycle the first in order is kept.
+    ended: the program has reached END and all units are idle. bus_idle: no burst is under way.
+    progress: a command was finished or a beat moved on the bus. watchdog: cycles without progress that are an error,
+    0 = never. stuck_index: the command to blame for that.
+
+    clear: reset all units, for one cycle, before each program and at the end of a soft reset.
+    go: first cycle of a program. running: between `go` and the end or the error. halt: begin nothing new, drop what
+    comes. soft_clear: a soft reset is complete. busy, done, error: as in register STATUS. done_event, error_event: one
+    cycle. error_code, error_index: the first error since the last soft reset.
+    """
+
+    start: Signal
+    reset: Signal
+    faults: data.View
+    ended: Signal
+    bus_idle: Signal
+    progress: Signal
+    watchdog: Signal
+    stuck_index: Signal
+    clear: Signal
+    go: Signal
+    running: Signal
+    halt: Signal
+    soft_clear: Signal
+    busy: Signal
+    done: Signal
+    error: Signal
+    done_event: Signal
+    error_event: Signal
+    error_code: Signal
+    error_index: Signal
+
+    def __init__(self, fault_count: int) -> None:
+        self._fault_count = fault_count
+        outputs = ("clear", "go", "running", "halt", "soft_clear", "busy", "done", "error", "done_event", "error_event")
+        super().__init__(
+            {
+                **{name: In(1) for name in ("start", "reset", "ended", "bus_idle", "progress")},
+                **{name: Out(1) for name in outputs},
+                "faults": In(data.ArrayLayout(FAULT, fault_count)),
+                "watchdog": In(WATCHDOG_BITS),
+                "stuck_index": In(COMMAND_INDEX_BITS),
+                "error_code": Out(ErrorCode),
+                "error_index": Out(COMMAND_INDEX_BITS),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        code, index = Signal(ErrorCode), Signal(COMMAND_INDEX_BITS)
+        with m.If(self._watchdog_expires(m)):
+            m.d.comb += [code.eq(ErrorCode.WATCHDOG), index.eq(self.stuck_index)]
+        # The last assignment wins.
+        for fault in [self.faults[place] for place in reversed(range(self._fault_count))]:
+            with m.If(fault.code.any()):
+                m.d.comb += [code.eq(fault.code), index.eq(fault.index)]
+
+        quiet = Signal(range(QUIET_CYCLES))
+        reset_waits = Signal()
+        m.d.comb += self.error.eq(self.error_code != ErrorCode.NONE)
+        with m.If(self.reset):
+            m.d.sync += reset_waits.eq(1)
+        with m.FSM() as fsm:
+            with m.State("IDLE"):
+                with m.If(reset_waits):
+                    m.next = "QUIESCE"
+                with m.Elif(self.start & ~self.reset & ~self.error):
+                    m.d.sync += self.done.eq(0)
+                    m.next = "PREPARE"
+            with m.State("PREPARE"):
+                m.d.comb += self.clear.eq(1)
+                m.next = "START"
+            with m.State("START"):
+                m.d.comb += [self.go.eq(1), self.running.eq(1)]
+                m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += self.running.eq(1)
+                with m.If(reset_waits):
+                    m.next = "QUIESCE"
+                with m.Elif(code != ErrorCode.NONE):
+                    m.d.comb += self.error_event.eq(1)
+                    m.d.sync += [self.error_code.eq(code), self.error_index.eq(index)]
+                    m.next = "STOPPED"
+                with m.Elif(self.ended & self.bus_idle):
+                    m.d.comb += self.done_event.eq(1)
+                    m.d.sync += self.done.eq(1)
+                    m.next = "IDLE"
+            with m.State("STOPPED"):
+                m.d.comb += self.halt.eq(1)
+                with m.If(reset_waits):
+                    m.next = "QUIESCE"
+            with m.State("QUIESCE"):
+                m.d.comb += self.halt.eq(1)
+                m.d.sync += quiet.eq(Mux(self.bus_idle, quiet + 1, 0))
+                with m.If(self.bus_idle & (quiet == QUIET_CYCLES - 1)):
+                    m.next = "CLEAR"
+            with m.State("CLEAR"):
+                m.d.comb += [self.halt.eq(1), self.clear.eq(1), self.soft_clear.eq(1)]
+                m.d.sync += [self.done.eq(0), self.error_code.eq(ErrorCode.NONE), self.error_index.eq(0)]
+                m.d.sync += reset_waits.eq(0)
+                m.next = "IDLE"
+        m.d.comb += self.busy.eq(~(fsm.ongoing("IDLE") | fsm.ongoing("STOPPED")) | reset_waits)
+        return m
+
+    def _watchdog_expires(self, m: Module) -> Signal:
+        """Count cycles without progress; 1 when there have been too many."""
+        idle_cycles, expired = Signal(WATCHDOG_BITS), Signal()
+        with m.If(~self.running | self.progress):
+            m.d.sync += [idle_cycles.eq(0), expired.eq(0)]
+        with m.Else():
+            m.d.sync += [
+                idle_cycles.eq(idle_cycles + 1),
+                expired.eq((self.watchdog != 0) & (idle_cycles >= self.watchdog)),
+            ]
+        return expired

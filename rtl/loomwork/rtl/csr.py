@@ -1,0 +1,113 @@
+"""Control and status registers behind AXI4-Lite, made from the table in `arch/registers.py`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib.wiring import Component, In, Member, Out
+
+from loomwork.arch.isa import Window
+from loomwork.arch.registers import CSR_BYTES, REGISTERS, Access, Register
+from loomwork.rtl.axi import LITE_DATA_BITS, Axi4Lite
+
+CSR_ADDRESS_BITS = (CSR_BYTES - 1).bit_length()
+RESP_OKAY = 0
+PAGE_BITS = 12
+"""The low bits of a window's base are 0, so that no burst of a unit can cross a 4 KiB border by surprise."""
+
+
+def writable_bits(register: Register, address_bits: int) -> int:
+    """Mask of the bits of a register that software can change or, for WRITE_PULSE, that do something.
+
+    Named bits where the table names any; of a window's base, those that a multiple of 4096 on a bus of `address_bits`
+    may have set.
+    """
+    for window in Window:
+        if register.name == f"{window.name}_BASE_LOW":
+            return (1 << min(address_bits, 32)) - (1 << PAGE_BITS)
+        if register.name == f"{window.name}_BASE_HIGH":
+            return (1 << max(address_bits - 32, 0)) - 1
+    if register.bits:
+        return sum((1 << part.width) - 1 << part.low for part in register.bits)
+    return (1 << LITE_DATA_BITS) - 1
+
+
+class Csr(Component):
+    """The register file.
+
+    Addresses without a register read as 0 and ignore writes, answered OKAY: looking at the whole space shall not crash
+    the processor that does. Byte enables are honoured; a write acts when address and data are both there, one cycle
+    before its response. The two low bits of an address are ignored.
+
+    bus: AXI4-Lite. For a register NAME of the table there is a member `name`: READ, its value (in); READ_WRITE, its
+    value (out); WRITE_PULSE, the bits just written as 1, for one cycle (out); STICKY, its value (out) together with
+    `name_set`, bits that happen now (in) and win over clearing. clear: clear the STICKY registers.
+    """
+
+    bus: Any
+    clear: Signal
+
+    def __init__(self, registers: Sequence[Register] = REGISTERS, *, address_bits: int = 32) -> None:
+        self._registers = registers
+        self._address_bits = address_bits
+        members: dict[str, Member] = {}
+        for register in registers:
+            name = register.name.lower()
+            members[name] = (In if register.access is Access.READ else Out)(LITE_DATA_BITS)
+            if register.access is Access.STICKY:
+                members[f"{name}_set"] = In(LITE_DATA_BITS)
+        super().__init__({"bus": In(Axi4Lite(CSR_ADDRESS_BITS)), "clear": In(1), **members})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        bus = self.bus
+        values = {register.name: Value.cast(getattr(self, register.name.lower())) for register in self._registers}
+
+        write = Signal()
+        m.d.comb += [
+            write.eq(bus.awvalid & bus.wvalid & (~bus.bvalid | bus.bready)),
+            bus.awready.eq(write),
+            bus.wready.eq(write),
+            bus.bresp.eq(RESP_OKAY),
+        ]
+        with m.If(write):
+            m.d.sync += bus.bvalid.eq(1)
+        with m.Elif(bus.bready):
+            m.d.sync += bus.bvalid.eq(0)
+        enabled = Cat(strobe.replicate(8) for strobe in bus.wstrb)
+        for register in self._registers:
+            chosen = Signal(name=f"write_{register.name.lower()}")
+            m.d.comb += chosen.eq(write & (bus.awaddr[2:] == register.offset >> 2))
+            mask = writable_bits(register, self._address_bits)
+            self._write(m, register, values[register.name], Mux(chosen, enabled & mask, 0))
+
+        m.d.comb += [bus.arready.eq(~bus.rvalid | bus.rready), bus.rresp.eq(RESP_OKAY)]
+        with m.If(bus.arready):
+            m.d.sync += [bus.rvalid.eq(bus.arvalid), bus.rdata.eq(self._read(m, values))]
+        return m
+
+    def _write(self, m: Module, register: Register, value: Value, mask: Value) -> None:
+        """What a write of the bits in `mask` does to one register."""
+        written = self.bus.wdata & mask
+        match register.access:
+            case Access.READ_WRITE:
+                kept = Signal(LITE_DATA_BITS, name=register.name.lower(), init=register.reset)
+                m.d.sync += kept.eq((kept & ~mask) | written)
+                m.d.comb += value.eq(kept)
+            case Access.WRITE_PULSE:
+                m.d.comb += value.eq(written)
+            case Access.STICKY:
+                events = getattr(self, f"{register.name.lower()}_set")
+                m.d.sync += value.eq((Mux(self.clear, 0, value) & ~written) | events)
+            case Access.READ:
+                pass
+
+    def _read(self, m: Module, values: Mapping[str, Value]) -> Value:
+        """What the addressed register reads as."""
+        data = Signal(LITE_DATA_BITS, name="read_data")
+        with m.Switch(self.bus.araddr[2:]):
+            for register in self._registers:
+                if register.access is not Access.WRITE_PULSE:
+                    with m.Case(register.offset >> 2):
+                        m.d.comb += data.eq(values[register.name])
+        return data

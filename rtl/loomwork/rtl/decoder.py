@@ -1,0 +1,93 @@
+"""The decoder: checks each command against the table of `arch/isa.py` and finds its unit."""
+
+from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
+
+from loomwork.arch.isa import COMMAND_BYTES, INSNS, OPCODE_BITS, Field, Insn, Unit
+from loomwork.arch.registers import ErrorCode
+from loomwork.rtl.command import command_layout
+from loomwork.rtl.ports import COMMAND_BITS, ERROR_BITS
+
+COMMAND_INDEX_BITS = 32 - (COMMAND_BYTES - 1).bit_length()
+"""Width of a command's number in its window, which has a size of 32 bits."""
+
+FETCHED = data.StructLayout({"command": COMMAND_BITS, "index": COMMAND_INDEX_BITS})
+"""A command on its way to the decoder. index: its byte offset in the COMMANDS window, in units of COMMAND_BYTES."""
+
+DECODED = data.StructLayout({"command": COMMAND_BITS, "index": COMMAND_INDEX_BITS, "unit": Unit})
+"""A legal command on its way to the queue of its unit."""
+
+
+def operand_is_legal(item: Field, value: Value) -> Value | None:
+    """Whether `value`, of the operand's own shape, lies between its limits; None when every value does."""
+    shape = value.shape()
+    lowest = -(1 << (shape.width - 1)) if shape.signed else 0
+    highest = lowest + (1 << shape.width) - 1
+    checks: list[Value] = []
+    if item.low > lowest:
+        checks.append(value >= item.low)
+    if item.high < highest:
+        checks.append(value <= item.high)
+    return Cat(*checks).all() if checks else None
+
+
+def operands_are_legal(insn: Insn, command: Value) -> Value:
+    """Whether a raw command, known to be an `insn`, has all operands in range and nothing behind the last."""
+    fields = data.View(command_layout(insn.mnemonic), command[: insn.bits])
+    checks = [operand_is_legal(item, Value.cast(fields[item.name])) for item in insn.operands]
+    return Cat(~command[insn.bits :].any(), *(check for check in checks if check is not None)).all()
+
+
+class Decoder(Component):
+    """Checks commands and passes on the legal ones, one cycle later. The first illegal command stops it until reset.
+
+    i: commands in program order. o: the same with their unit.
+    error: nonzero `ErrorCode` for one cycle when a command is illegal. error_index: which command, at that time.
+    """
+
+    i: stream.Interface
+    o: stream.Interface
+    error: Signal
+    error_index: Signal
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "i": In(stream.Signature(FETCHED)),
+                "o": Out(stream.Signature(DECODED)),
+                "error": Out(ERROR_BITS),
+                "error_index": Out(COMMAND_INDEX_BITS),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        command = Value.cast(self.i.payload.command)
+        unit = Signal(Unit)
+        code = Signal(ErrorCode)
+        with m.Switch(command[:OPCODE_BITS]):
+            for insn in INSNS:
+                with m.Case(insn.opcode):
+                    m.d.comb += unit.eq(insn.unit)
+                    with m.If(~operands_are_legal(insn, command)):
+                        m.d.comb += code.eq(ErrorCode.ILLEGAL_OPERAND)
+            with m.Default():
+                m.d.comb += code.eq(ErrorCode.ILLEGAL_OPCODE)
+
+        stopped = Signal()
+        m.d.comb += self.i.ready.eq((~self.o.valid | self.o.ready) & ~stopped)
+        m.d.sync += self.error.eq(ErrorCode.NONE)
+        with m.If(self.o.ready):
+            m.d.sync += self.o.valid.eq(0)
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [
+                self.o.payload.command.eq(command),
+                self.o.payload.index.eq(self.i.payload.index),
+                self.o.payload.unit.eq(unit),
+                self.o.valid.eq(code == ErrorCode.NONE),
+                self.error.eq(code),
+                self.error_index.eq(self.i.payload.index),
+                stopped.eq(code != ErrorCode.NONE),
+            ]
+        return m

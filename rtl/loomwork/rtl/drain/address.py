@@ -1,0 +1,112 @@
+"""The address pipeline: turns the points of the walker into places in the accumulators and the scratchpad."""
+
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
+
+from loomwork.arch.config import Config
+from loomwork.arch.isa import Source
+from loomwork.rtl.command import command_layout
+from loomwork.rtl.drain.layouts import point_layout, step_layout
+from loomwork.rtl.ports import WORD_ADDRESS_BITS
+
+
+def saturate(value: Value) -> Value:
+    """A word address, or the highest one, which no scratchpad has, for anything beyond."""
+    return Mux(value[WORD_ADDRESS_BITS:].any(), (1 << WORD_ADDRESS_BITS) - 1, value[:WORD_ADDRESS_BITS])
+
+
+class Address(Component):
+    """Computes the addresses of steps in `latency` cycles, one step per cycle.
+
+    command: the DRAIN, constant from its first point to its last step. operand_base, operand_pitch: of COMBINE.
+    i: points. o: steps (layouts.py).
+    """
+
+    command: data.View
+    operand_base: Signal
+    operand_pitch: Signal
+    i: stream.Interface
+    o: stream.Interface
+
+    latency = 3
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "command": In(command_layout("DRAIN")),
+                "operand_base": In(16),
+                "operand_pitch": In(12),
+                "i": In(stream.Signature(point_layout(config))),
+                "o": Out(stream.Signature(step_layout(config))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        config, command, point, step = self._config, self.command, self.i.payload, self.o.payload
+        byte_bits = (config.rows - 1).bit_length()
+
+        # All stages move together, whenever the last one is free.
+        advance = Signal()
+        valid = Signal(self.latency)
+        m.d.comb += [
+            advance.eq(~self.o.valid | self.o.ready),
+            self.i.ready.eq(advance),
+            self.o.valid.eq(valid[-1]),
+        ]
+
+        def register(name: str, value: Value) -> Signal:
+            q = Signal(value.shape(), name=name, reset_less=True)
+            with m.If(advance):
+                m.d.sync += q.eq(value)
+            return q
+
+        with m.If(advance):
+            m.d.sync += valid.eq((valid << 1) | self.i.valid)
+
+        # Stage 1: image rows and bytes.
+        row = register("row_1", point.row)
+        column = register("column_1", point.column)
+        in_row = register("in_row_1", point.row + command.in_row)
+        in_byte = register("in_byte_1", point.byte + point.channel)
+        out_row = register("out_row_1", point.out_row)
+        out_byte = register("out_byte_1", point.out_byte + point.channel)
+
+        # Stage 2: the rows' distances from the first word or pixel.
+        factor = Mux(command.source == Source.ACCUMULATOR, row, in_row >> 2)
+        distance = register("distance_2", factor * command.in_pitch)
+        operand_distance = register("operand_distance_2", (in_row >> 2) * self.operand_pitch)
+        out_distance = register("out_distance_2", (out_row >> 2) * command.out_pitch)
+        word = register("word_2", command.in_base + (in_byte >> byte_bits))
+        operand_word = register("operand_word_2", self.operand_base + (in_byte >> byte_bits))
+        out_word = register("out_word_2", command.out_base + (out_byte >> byte_bits))
+        column = register("column_2", column)
+
+        bank, out_bank = register("bank_2", in_row[:2]), register("out_bank_2", out_row[:2])
+        first, out_first = register("first_2", in_byte[:byte_bits]), register("out_first_2", out_byte[:byte_bits])
+        rest = register("point_1", Value.cast(point))
+        rest = data.View(point_layout(config), register("point_2", rest))
+
+        # Stage 3: their sums.
+        pixel = distance + column
+        with m.If(advance):
+            m.d.sync += [
+                step.bank.eq(bank),
+                step.word.eq(saturate(distance + word)),
+                step.operand_word.eq(saturate(operand_distance + operand_word)),
+                step.byte.eq(first),
+                step.wide.eq(first + rest.count > config.rows),
+                step.pixel.eq(pixel),
+                step.outside.eq(pixel >= config.accumulator_depth),
+                step.target.bank.eq(out_bank),
+                step.target.word.eq(saturate(out_distance + out_word)),
+                step.target.byte.eq(out_first),
+                step.target.count.eq(rest.count),
+                step.target.last.eq(rest.last),
+                step.window_last.eq(rest.window_last),
+                step.last.eq(rest.last),
+                step.flags.eq(rest.flags),
+            ]
+        return m

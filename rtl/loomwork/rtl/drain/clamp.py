@@ -1,0 +1,50 @@
+"""The clamp: from a rescaled int32 to an int8."""
+
+import numpy as np
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib.wiring import Component, In, Out
+from numpy.typing import ArrayLike, NDArray
+
+from loomwork.arch.numerics import to_int8
+
+
+class Clamp(Component):
+    """Adds the zero point and clamps to `minimum` .. `maximum`, in `latency` cycles.
+
+    x: int32. zero_point, minimum, maximum: constant while values pass. result: int8.
+    """
+
+    x: Signal
+    zero_point: Signal
+    minimum: Signal
+    maximum: Signal
+    result: Signal
+
+    latency = 2
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "x": In(signed(32)),
+                "zero_point": In(signed(8)),
+                "minimum": In(signed(8)),
+                "maximum": In(signed(8)),
+                "result": Out(signed(8)),
+            }
+        )
+
+    def model(self, x: ArrayLike, zero_point: int, minimum: int, maximum: int) -> NDArray[np.int8]:
+        """What comes out `latency` cycles after the same arguments."""
+        return to_int8(x, zero_point, minimum, maximum)
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        shifted = Signal(signed(33), reset_less=True)
+        # As np.clip does it: should the limits cross, the upper one holds.
+        raised = Mux(shifted < self.minimum, self.minimum, shifted[:8].as_signed())
+        is_high = (shifted > self.maximum) | (self.minimum > self.maximum)
+        m.d.sync += [
+            shifted.eq(self.x + self.zero_point),
+            self.result.eq(Mux(is_high, self.maximum, raised)),
+        ]
+        return m

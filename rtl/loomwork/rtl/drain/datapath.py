@@ -1,0 +1,88 @@
+"""The datapath: the lanes, the parameters they use, and the marks that accompany the steps through them."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+
+from loomwork.arch.config import Config
+from loomwork.arch.isa import Combine, Params
+from loomwork.rtl.command import command_layout
+from loomwork.rtl.drain.delay import delay
+from loomwork.rtl.drain.lane import Lane
+from loomwork.rtl.drain.layouts import launched_layout
+from loomwork.rtl.drain.parameters import CHANNEL_PARAMETERS
+
+
+class Datapath(Component):
+    """Computes `requant_lanes` channels per cycle.
+
+    requant, combine: the settings in force. mode: the `Combine` of all steps on their way.
+    i, source, operand: a step with its values, as the reader delivers them. parameters: of its channels.
+    bytes, push: finished bytes of a window, `latency` cycles after its last step at most.
+    """
+
+    requant: data.View
+    combine: data.View
+    mode: Signal
+    i: data.View
+    source: data.View
+    operand: data.View
+    parameters: data.View
+    bytes: Signal
+    push: Signal
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.latency = Lane.latency[Combine.ADD if config.residual_add else Combine.NONE]
+        lanes = config.requant_lanes
+        super().__init__(
+            {
+                "requant": In(command_layout("REQUANT")),
+                "combine": In(command_layout("COMBINE")),
+                "mode": In(Combine),
+                "i": In(launched_layout(config)),
+                "source": In(data.ArrayLayout(signed(32), lanes)),
+                "operand": In(data.ArrayLayout(signed(8), lanes)),
+                "parameters": In(data.ArrayLayout(CHANNEL_PARAMETERS, lanes)),
+                "bytes": Out(8 * lanes),
+                "push": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+
+        # Marks of the step that is about to enter the maximum, which lies as far down as its mode says; they end there,
+        # for the mode may change as soon as all results are written.
+        flags = self.i.flags
+        marks: Value = Cat(self.i.valid & flags.sum_last, flags.max_first, flags.max_last)
+        at_maximum: Value = Const(0, 3)
+        position = 0
+        for mode in (Combine.NONE, Combine.RESCALE, Combine.ADD) if self._config.residual_add else (Combine.NONE,):
+            marks = delay(m, f"marks_{mode.name.lower()}", marks, Lane.latency[mode] - 1 - position, reset=True)
+            position = Lane.latency[mode] - 1
+            at_maximum = Mux(self.mode == mode, marks, at_maximum)
+            marks = Mux(self.mode == mode, 0, marks)
+        m.d.sync += self.push.eq(at_maximum[0] & at_maximum[2])
+
+        for index in range(self._config.requant_lanes):
+            m.submodules[f"lane_{index}"] = lane = Lane(residual_add=self._config.residual_add)
+            stored, chosen = self.parameters[index], lane.parameters
+            m.d.comb += [
+                lane.requant.eq(self.requant),
+                lane.combine.eq(self.combine),
+                lane.mode.eq(self.mode),
+                lane.valid.eq(self.i.valid),
+                lane.source.eq(self.source[index]),
+                lane.operand.eq(self.operand[index]),
+                lane.sum_first.eq(flags.sum_first),
+                lane.max_valid.eq(at_maximum[0]),
+                lane.max_first.eq(at_maximum[1]),
+                chosen.bias.eq(Mux(self.i.params == Params.UNIFORM, self.requant.bias, stored.bias)),
+                self.bytes.word_select(index, 8).eq(lane.result),
+            ]
+            with m.If(self.i.params == Params.PER_CHANNEL):
+                m.d.comb += [chosen.multiplier.eq(stored.multiplier), chosen.shift.eq(stored.shift)]
+            with m.Else():
+                m.d.comb += [chosen.multiplier.eq(self.requant.multiplier), chosen.shift.eq(self.requant.shift)]
+        return m

@@ -1,0 +1,163 @@
+"""One lane of the drain: what becomes of one channel's values."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out
+
+from loomwork.arch.isa import Combine
+from loomwork.arch.numerics import ADD_LEFT_SHIFT
+from loomwork.rtl.command import command_layout
+from loomwork.rtl.drain.clamp import Clamp
+from loomwork.rtl.drain.delay import delay
+from loomwork.rtl.drain.parameters import CHANNEL_PARAMETERS
+from loomwork.rtl.requantize import Requantizer
+
+
+def connect_clamp(m: Module, clamp: Clamp, settings: data.View) -> None:
+    """Take the limits of REQUANT or COMBINE."""
+    m.d.comb += [
+        clamp.zero_point.eq(settings.zero_point),
+        clamp.minimum.eq(settings.minimum),
+        clamp.maximum.eq(settings.maximum),
+    ]
+
+
+class SecondStage(Component):
+    """ADD and RESCALE: the second requantization of one channel.
+
+    settings: the COMBINE in force, constant while values pass. is_add: ADD, otherwise RESCALE; constant likewise.
+    a, b: int8 values that ADD takes, `add_latency` cycles before the result. x: int32 value that RESCALE takes,
+    `rescale_latency` cycles before the result. result: int8.
+    """
+
+    settings: data.View
+    is_add: Signal
+    a: Signal
+    b: Signal
+    x: Signal
+    result: Signal
+
+    rescale_latency = 1 + Requantizer.latency + Clamp.latency
+    add_latency = 1 + Requantizer.latency + rescale_latency
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "settings": In(command_layout("COMBINE")),
+                "is_add": In(1),
+                "a": In(signed(8)),
+                "b": In(signed(8)),
+                "x": In(signed(32)),
+                "result": Out(signed(8)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        settings = self.settings
+        rescaled: list[Signal] = []
+        for name, value in (("a", self.a), ("b", self.b)):
+            m.submodules[f"requantize_{name}"] = requantizer = Requantizer(9, ADD_LEFT_SHIFT)
+            m.d.sync += requantizer.x.eq(value - settings[f"zero_{name}"])
+            m.d.comb += [
+                requantizer.multiplier.eq(settings[f"multiplier_{name}"]),
+                requantizer.shift.eq(settings[f"shift_{name}"]),
+                requantizer.rounding.eq(settings.rounding),
+            ]
+            rescaled.append(requantizer.result)
+
+        m.submodules.requantize = requantizer = Requantizer()
+        m.submodules.clamp = clamp = Clamp()
+        m.d.sync += requantizer.x.eq(Mux(self.is_add, rescaled[0] + rescaled[1], self.x))
+        m.d.comb += [
+            requantizer.multiplier.eq(settings.multiplier),
+            requantizer.shift.eq(settings.shift),
+            requantizer.rounding.eq(settings.rounding),
+            clamp.x.eq(requantizer.result),
+            self.result.eq(clamp.result),
+        ]
+        connect_clamp(m, clamp, settings)
+        return m
+
+
+class Lane(Component):
+    """Everything between the sources of one channel and its finished int8.
+
+    residual_add: whether there is a second stage.
+
+    requant, combine: the settings in force. mode: the `Combine` of all steps in the lane. Constant while steps are in it.
+    valid, source, sum_first, parameters, operand: one step.
+    max_valid, max_first: whether a step entered `latency[mode] - 1` cycles ago that takes part in a maximum, and whether
+    as its first. result: the maximum so far, one cycle after that.
+    """
+
+    valid: Signal
+    source: Signal
+    sum_first: Signal
+    parameters: data.View
+    operand: Signal
+    requant: data.View
+    combine: data.View
+    mode: Signal
+    max_valid: Signal
+    max_first: Signal
+    result: Signal
+
+    _requantized = 2 + Requantizer.latency
+    _clamped = _requantized + Clamp.latency
+    latency = {
+        Combine.NONE: _clamped + 1,
+        Combine.ADD: _clamped + SecondStage.add_latency + 1,
+        Combine.RESCALE: _requantized + SecondStage.rescale_latency + 1,
+    }
+
+    def __init__(self, *, residual_add: bool) -> None:
+        self._residual_add = residual_add
+        super().__init__(
+            {
+                "valid": In(1),
+                "source": In(signed(32)),
+                "sum_first": In(1),
+                "parameters": In(CHANNEL_PARAMETERS),
+                "operand": In(signed(8)),
+                "requant": In(command_layout("REQUANT")),
+                "combine": In(command_layout("COMBINE")),
+                "mode": In(Combine),
+                "max_valid": In(1),
+                "max_first": In(1),
+                "result": Out(signed(8)),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        total, biased = Signal(signed(32), reset_less=True), Signal(signed(32), reset_less=True)
+        bias = delay(m, "bias", self.parameters.bias, 1)
+        m.submodules.requantize = requantizer = Requantizer()
+        m.submodules.clamp = clamp = Clamp()
+        m.d.sync += biased.eq(total + bias)
+        with m.If(self.valid):
+            m.d.sync += total.eq(Mux(self.sum_first, 0, total) + self.source)
+        m.d.comb += [
+            requantizer.x.eq(biased),
+            requantizer.multiplier.eq(delay(m, "multiplier", self.parameters.multiplier, 2)),
+            requantizer.shift.eq(delay(m, "shift", self.parameters.shift, 2)),
+            requantizer.rounding.eq(self.requant.rounding),
+            clamp.x.eq(requantizer.result),
+        ]
+        connect_clamp(m, clamp, self.requant)
+
+        finished = clamp.result
+        if self._residual_add:
+            m.submodules.second = second = SecondStage()
+            m.d.comb += [
+                second.settings.eq(self.combine),
+                second.is_add.eq(self.mode == Combine.ADD),
+                second.a.eq(clamp.result),
+                second.b.eq(delay(m, "operand", self.operand, self._clamped)),
+                second.x.eq(requantizer.result),
+            ]
+            finished = Mux(self.mode == Combine.NONE, clamp.result, second.result)
+        with m.If(self.max_valid & (self.max_first | (finished > self.result))):
+            m.d.sync += self.result.eq(finished)
+        return m

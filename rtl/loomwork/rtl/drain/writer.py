@@ -1,0 +1,106 @@
+"""The writer: joins finished bytes with the place they go to, and writes them."""
+
+from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.lib import data, stream
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import Component, In, Out
+
+from loomwork.arch.config import Config
+from loomwork.rtl.drain.layouts import target_layout
+from loomwork.rtl.drain.shifter import Inserter
+from loomwork.rtl.ports import window_write_layout
+
+
+class Writer(Component):
+    """Takes the place of each result when its step is launched, and its bytes whenever they are finished.
+
+    depth: results on their way that it has room for.
+
+    room: another target may come. target, expect: one that does. bytes, push: `requant_lanes` finished bytes, in the
+    order of the targets. halt: write nothing. write: see ports.py. idle: every target has been written to.
+    done: the last bytes of a command are being taken.
+    """
+
+    room: Signal
+    target: data.View
+    expect: Signal
+    bytes: Signal
+    push: Signal
+    halt: Signal
+    write: stream.Interface
+    idle: Signal
+    done: Signal
+
+    def __init__(self, config: Config, depth: int) -> None:
+        self._config, self._depth = config, depth
+        super().__init__(
+            {
+                "room": Out(1),
+                "target": In(target_layout(config)),
+                "expect": In(1),
+                "bytes": In(8 * config.requant_lanes),
+                "push": In(1),
+                "halt": In(1),
+                "write": Out(stream.Signature(window_write_layout(config))),
+                "idle": Out(1),
+                "done": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        lanes = self._config.requant_lanes
+        m.submodules.targets = targets = SyncFIFOBuffered(width=len(Value.cast(self.target)), depth=self._depth)
+        m.submodules.values = values = SyncFIFOBuffered(width=8 * lanes, depth=self._depth)
+
+        # Results between launch and write; as there are never more than `depth`, neither queue overflows.
+        written = Signal()
+        outstanding = Signal(range(self._depth + 1))
+        m.d.comb += [
+            written.eq(self.write.valid & self.write.ready),
+            self.room.eq(outstanding != self._depth),
+            self.idle.eq(outstanding == 0),
+        ]
+        m.d.sync += outstanding.eq(outstanding + self.expect - written)
+
+        # The pipeline behind the queues moves whenever its end is free. A target is always there before its bytes.
+        advance, taken = Signal(), Signal()
+        m.d.comb += [
+            targets.w_data.eq(self.target),
+            targets.w_en.eq(self.expect),
+            values.w_data.eq(self.bytes),
+            values.w_en.eq(self.push),
+            taken.eq(advance & values.r_rdy),
+            values.r_en.eq(taken),
+            targets.r_en.eq(taken),
+        ]
+        target = data.View(target_layout(self._config), targets.r_data)
+
+        # A byte and its enable travel as nine bits, so that both are shifted alike.
+        m.submodules.inserter = inserter = Inserter(9, lanes, self._config.rows)
+        m.d.comb += [
+            inserter.enable.eq(advance),
+            inserter.amount.eq(target.byte),
+            inserter.i.eq(Cat(Cat(values.r_data.word_select(lane, 8), target.count > lane) for lane in range(lanes))),
+        ]
+        head = Cat(taken, target.bank, target.word, target.last)
+        for stage in range(inserter.latency):
+            q = Signal(len(head), name=f"head_{stage}")
+            with m.If(advance):
+                m.d.sync += q.eq(head)
+            head = q
+        valid, bank, word, last = head[0], head[1:3], head[3:-1], head[-1]
+        m.d.comb += [
+            advance.eq(~valid | written),
+            self.write.valid.eq(valid & ~self.halt),
+            self.write.payload.bank.eq(bank),
+            self.write.payload.word.eq(word),
+            self.done.eq(written & last),
+        ]
+        for place in range(2 * self._config.rows):
+            unit = inserter.o.word_select(place, 9)
+            m.d.comb += [
+                self.write.payload.data[place].eq(unit[:8]),
+                self.write.payload.mask[place].eq(unit[8]),
+            ]
+        return m

@@ -1,0 +1,145 @@
+"""EXECUTE: the unit that convolves. Joins pass sequencer, feed, weight loader, array and accumulators."""
+
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, stream
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+
+from loomwork.arch.config import Config
+from loomwork.arch.registers import ErrorCode
+from loomwork.rtl.accumulator import REUSE_CYCLES, TAG, Accumulator
+from loomwork.rtl.array import SystolicArray
+from loomwork.rtl.feed import Feed
+from loomwork.rtl.ports import AccumulatorRead, FeedRead, UnitPort, params_layout
+from loomwork.rtl.sequencer import PassSequencer
+from loomwork.rtl.weights import WeightLoader
+
+TILES_AHEAD = 8
+"""Passes that the sequencer may be ahead of the weight loader. The feed holds as many of one pixel, at 4 rows 3 of
+them in its pipeline; fewer here would leave it short of passes."""
+COMMANDS_AHEAD = 4
+"""Commands between their arrival and their last read: one in the sequencer, one in the walk, and more that are so
+short that they fit into the feed's pipeline."""
+
+
+class Execute(Component):
+    """Carries out CONVOLVE commands (docs/microarchitecture.md, "Feed and array").
+
+    unit: raw CONVOLVE commands. `done` comes when the data of a command's last scratchpad read is there, in order; the
+    next command may be taken before. `error`: SCRATCHPAD when a tile has more pixels than the accumulators, once all
+    commands before are done; nothing is executed after it.
+    read: scratchpad. weights: `[cols] bytes` per word, in the order of use. params: parameters found among them.
+    accumulator: the drain's requests.
+    halt: make no reads, take no weights, start no pixel from now on; only a reset makes sense after it.
+    array_active: a pixel enters the array. wait_weights, wait_accumulator: one could, but for its pass's weights, or
+    for a free half.
+    """
+
+    unit: Any
+    read: Any
+    weights: stream.Interface
+    params: stream.Interface
+    accumulator: Any
+    halt: Signal
+    array_active: Signal
+    wait_weights: Signal
+    wait_accumulator: Signal
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "unit": In(UnitPort()),
+                "read": Out(FeedRead(config)),
+                "weights": In(stream.Signature(data.ArrayLayout(8, config.cols))),
+                "params": Out(stream.Signature(params_layout(config))),
+                "accumulator": In(AccumulatorRead(config)),
+                "halt": In(1),
+                "array_active": Out(1),
+                "wait_weights": Out(1),
+                "wait_accumulator": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.sequencer = sequencer = PassSequencer(self._config)
+        m.submodules.tiles = tiles = SyncFIFO(width=len(sequencer.tiles.payload), depth=TILES_AHEAD)
+        m.submodules.feed = feed = Feed(self._config)
+        m.submodules.loader = loader = WeightLoader(self._config)
+        m.submodules.array = array = SystolicArray(self._config, TAG)
+        m.submodules.accumulator = accumulator = Accumulator(self._config)
+        connect(m, sequencer.passes, feed.passes)
+        connect(m, flipped(self.read), feed.read)
+        connect(m, flipped(self.weights), loader.i)
+        connect(m, flipped(self.params), loader.params)
+        connect(m, flipped(self.accumulator), accumulator.read)
+        m.d.comb += [
+            tiles.w_data.eq(sequencer.tiles.payload),
+            tiles.w_en.eq(sequencer.tiles.valid),
+            sequencer.tiles.ready.eq(tiles.w_rdy),
+            loader.tiles.payload.eq(tiles.r_data),
+            loader.tiles.valid.eq(tiles.r_rdy),
+            tiles.r_en.eq(loader.tiles.ready),
+            array.weights.eq(loader.word),
+            array.load.eq(loader.load),
+            accumulator.tag.eq(array.o_tag),
+            accumulator.psums.eq(array.psums),
+            *(part.halt.eq(self.halt) for part in (sequencer, feed, loader)),
+        ]
+        self._report(m, sequencer, feed)
+        self._admit(m, feed, loader, array, accumulator)
+        return m
+
+    def _report(self, m: Module, sequencer: PassSequencer, feed: Feed) -> None:
+        """Take commands; say when they are done, and when one cannot be."""
+        unfinished = Signal(range(COMMANDS_AHEAD + 1))
+        reported = Signal()
+        command = self.unit.command
+        fails = sequencer.oversize & (unfinished == 1) & ~reported & ~self.halt
+        m.d.comb += [
+            sequencer.command.payload.eq(command.payload),
+            sequencer.command.valid.eq(command.valid),
+            command.ready.eq(sequencer.command.ready),
+            self.unit.done.eq(feed.done),
+            self.unit.busy.eq((unfinished != 0) | feed.running),
+            self.unit.error.eq(Mux(fails, ErrorCode.SCRATCHPAD, ErrorCode.NONE)),
+        ]
+        m.d.sync += unfinished.eq(unfinished + (command.valid & command.ready) - self.unit.done)
+        with m.If(fails):
+            m.d.sync += reported.eq(1)
+
+    def _admit(
+        self, m: Module, feed: Feed, loader: WeightLoader, array: SystolicArray, accumulator: Accumulator
+    ) -> None:
+        """Let pixels into the array: the first one of a pass when its weights and an accumulator half are there."""
+        pixel, marks = feed.pixels.payload, feed.pixels.payload.marks
+        # Passes of fewer than REUSE_CYCLES pixels: the next one waits until pixel 0 may be added to again.
+        pause, pixels = Signal(range(REUSE_CYCLES)), Signal(range(REUSE_CYCLES))
+        half_there, admitted, first = Signal(), Signal(), Signal()
+        m.d.comb += [
+            half_there.eq(~marks.opens | accumulator.available),
+            admitted.eq(feed.pixels.valid & ~self.halt & (~marks.start | (loader.present & half_there & (pause == 0)))),
+            first.eq(admitted & marks.start),
+            feed.pixels.ready.eq(admitted),
+            loader.swap.eq(first),
+            accumulator.reserve.eq(first & marks.opens),
+            array.pixel.eq(pixel.bytes),
+            array.swap.eq(first),
+            array.tag.valid.eq(admitted),
+            array.tag.start.eq(marks.start),
+            array.tag.overwrite.eq(marks.opens),
+            array.tag.last.eq(marks.end & marks.closes),
+            self.array_active.eq(admitted),
+            self.wait_weights.eq(feed.pixels.valid & marks.start & ~loader.present),
+            self.wait_accumulator.eq(feed.pixels.valid & marks.start & loader.present & ~half_there),
+        ]
+        with m.If(pause != 0):
+            m.d.sync += pause.eq(pause - 1)
+        with m.If(admitted):
+            with m.If(marks.end):
+                m.d.sync += [pause.eq(REUSE_CYCLES - 1 - pixels), pixels.eq(0)]
+            with m.Elif(pixels != REUSE_CYCLES - 1):
+                m.d.sync += pixels.eq(pixels + 1)

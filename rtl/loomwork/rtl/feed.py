@@ -1,0 +1,108 @@
+"""The feed: brings each pixel's bytes from the scratchpad to the array."""
+
+from itertools import pairwise
+from typing import Any
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, stream
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+
+from loomwork.arch.config import Config
+from loomwork.rtl.align import Align
+from loomwork.rtl.passes import pass_layout
+from loomwork.rtl.ports import SCRATCHPAD_LATENCY, FeedRead
+from loomwork.rtl.walk import MARKS, Walk
+from loomwork.rtl.window import Window
+
+PIXELS_AHEAD = 17
+"""Pixels between the walk and the array: what is in the pipeline (13 cycles from a pixel's position to the return of
+its place) and some more. One is the output register of the queue, the others a power of two."""
+
+
+def pixel_layout(config: Config) -> data.StructLayout:
+    """One pixel on its way to the array. bytes: `[rows]`, one for each array row. marks: see `MARKS`."""
+    return data.StructLayout({"bytes": data.ArrayLayout(8, config.rows), "marks": MARKS})
+
+
+class Feed(Component):
+    """Reads the scratchpad for each pixel of each pass. Reads cannot be held back, so that a pixel is only begun when
+    there is room for it behind the pipeline.
+
+    passes: from the sequencer. read: scratchpad. pixels: to the array, one per cycle without a gap between passes.
+    done: one cycle, when the data of a command's last read is there. running: there are pixels between walk and array.
+    halt: make no more reads.
+    """
+
+    passes: stream.Interface
+    read: Any
+    pixels: stream.Interface
+    done: Signal
+    running: Signal
+    halt: Signal
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "passes": In(stream.Signature(pass_layout(config))),
+                "read": Out(FeedRead(config)),
+                "pixels": Out(stream.Signature(pixel_layout(config))),
+                "done": Out(1),
+                "running": Out(1),
+                "halt": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.walk = walk = Walk(self._config)
+        m.submodules.window = window = Window(self._config)
+        m.submodules.align = align = Align(self._config)
+        m.submodules.queue = queue = SyncFIFOBuffered(width=pixel_layout(self._config).size, depth=PIXELS_AHEAD)
+        connect(m, walk.passes, flipped(self.passes))
+
+        places = Signal(range(PIXELS_AHEAD + 1), init=PIXELS_AHEAD)
+        begins, leaves = Signal(), Signal()
+        m.d.comb += [
+            walk.positions.ready.eq((places != 0) & ~self.halt),
+            begins.eq(walk.positions.valid & walk.positions.ready),
+            leaves.eq(self.pixels.valid & self.pixels.ready),
+            self.running.eq(places != PIXELS_AHEAD),
+        ]
+        m.d.sync += places.eq(places - begins + leaves)
+
+        # What travels beside the reads: one signal per cycle from the walk to the queue.
+        tag = data.StructLayout({"valid": 1, "final": 1, "marks": MARKS})
+        data_time = window.latency + SCRATCHPAD_LATENCY
+        tags = [Signal(tag, name=f"tag_{cycle}") for cycle in range(data_time + align.latency + 1)]
+        m.d.comb += [
+            tags[0].valid.eq(begins),
+            tags[0].final.eq(begins & walk.positions.payload.final),
+            tags[0].marks.eq(walk.positions.payload.marks),
+            window.i.eq(walk.positions.payload),
+        ]
+        m.d.sync += [late.eq(early) for early, late in pairwise(tags)]
+
+        asked = tags[window.latency].valid
+        m.d.comb += [
+            self.read.enable.eq(window.reads.enable & asked.replicate(len(window.reads.enable))),
+            self.read.wide.eq(window.reads.wide),
+            self.read.word.eq(window.reads.word),
+            self.done.eq(tags[data_time].final),
+        ]
+        alignments = [Signal.like(window.alignment, name=f"alignment_{cycle}") for cycle in range(SCRATCHPAD_LATENCY)]
+        stages = [window.alignment, *alignments]
+        m.d.sync += [late.eq(early) for early, late in pairwise(stages)]
+        m.d.comb += [align.words.eq(self.read.data), align.alignment.eq(alignments[-1])]
+
+        entered = data.View(pixel_layout(self._config), queue.w_data)
+        m.d.comb += [
+            entered.bytes.eq(align.o),
+            entered.marks.eq(tags[-1].marks),
+            queue.w_en.eq(tags[-1].valid),
+            self.pixels.payload.eq(queue.r_data),
+            self.pixels.valid.eq(queue.r_rdy),
+            queue.r_en.eq(self.pixels.ready),
+        ]
+        return m

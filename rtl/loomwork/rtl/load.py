@@ -1,0 +1,107 @@
+"""The LOAD unit: copies image rows from external memory into the scratchpad."""
+
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import data, stream
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+
+from loomwork.arch.config import Config
+from loomwork.arch.registers import ErrorCode
+from loomwork.rtl.gearbox import Widener
+from loomwork.rtl.memory_window import windows_layout
+from loomwork.rtl.ports import UnitPort
+from loomwork.rtl.read_master import ReadBus
+from loomwork.rtl.scratchpad import word_write_layout
+from loomwork.rtl.transfer import PLACEMENT, TRANSFER, MemoryRows, ScratchpadWords, placement
+from loomwork.rtl.window_reader import WindowReader
+
+COMMANDS_AHEAD = 2
+"""Commands whose reads may be requested before the words of an earlier one are written."""
+
+
+class Load(Component):
+    """Requests rows as far ahead as the queue has room, across commands too, and writes their words as they come.
+
+    unit: commands; an error concerns the oldest one that is not done. windows: base and size registers.
+    bus: to the read master. write: to the scratchpad. halt: request and write nothing more.
+    """
+
+    unit: Any
+    windows: data.View
+    bus: Any
+    write: stream.Interface
+    halt: Signal
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "unit": In(UnitPort()),
+                "windows": In(windows_layout(config)),
+                "bus": Out(ReadBus(config)),
+                "write": Out(stream.Signature(word_write_layout(config))),
+                "halt": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.rows = rows = MemoryRows(self._config)
+        m.submodules.reader = reader = WindowReader(self._config)
+        m.submodules.placements = placements = SyncFIFOBuffered(width=PLACEMENT.size, depth=COMMANDS_AHEAD)
+        m.submodules.words = words = ScratchpadWords()
+        m.submodules.widener = widener = Widener(self._config.bus_bytes, self._config.rows)
+        connect(m, rows.o, reader.spans)
+        connect(m, reader.bus, flipped(self.bus))
+        m.d.comb += [reader.windows.eq(self.windows), reader.halt.eq(self.halt)]
+
+        # The next command is taken when all rows of this one are known to be legal: an illegal row is always one of
+        # the youngest command.
+        command = self.unit.command
+        transfer = data.View(TRANSFER, command.payload[: TRANSFER.size])
+        pending = Signal(range(COMMANDS_AHEAD + 3))
+        may_take, taken = Signal(), Signal()
+        m.d.comb += [
+            may_take.eq(rows.i.ready & ~reader.checking & ~reader.fault & placements.w_rdy & ~self.halt),
+            command.ready.eq(may_take),
+            taken.eq(command.valid & may_take),
+            rows.i.valid.eq(taken),
+            rows.i.payload.eq(transfer),
+            placements.w_en.eq(taken),
+            placements.w_data.eq(placement(transfer)),
+            words.i.valid.eq(placements.r_rdy),
+            Value.cast(words.i.payload).eq(placements.r_data),
+            placements.r_en.eq(words.i.ready),
+            self.unit.busy.eq(pending != 0),
+        ]
+        m.d.sync += pending.eq(pending + taken - self.unit.done)
+
+        beat = reader.beats
+        written = Signal()
+        m.d.comb += [
+            widener.i.payload.eq(beat.payload.data),
+            widener.i.valid.eq(beat.valid & ~beat.payload.error),
+            beat.ready.eq(widener.i.ready & ~beat.payload.error),
+            self.write.payload.bank.eq(words.o.payload.bank),
+            self.write.payload.word.eq(words.o.payload.word),
+            self.write.payload.data.eq(widener.o.payload),
+            self.write.valid.eq(widener.o.valid & words.o.valid & ~self.halt),
+            written.eq(self.write.valid & self.write.ready),
+            widener.o.ready.eq(written),
+            words.o.ready.eq(written),
+        ]
+        m.d.sync += self.unit.done.eq(written & words.o.payload.last)
+
+        code = Signal(ErrorCode)
+        failed = Signal()
+        with m.If(beat.valid & beat.payload.error):
+            m.d.comb += code.eq(ErrorCode.BUS_READ)
+        with m.Elif(reader.fault & (pending == 1)):
+            m.d.comb += code.eq(ErrorCode.WINDOW)
+        m.d.sync += [
+            self.unit.error.eq(Mux(failed, ErrorCode.NONE, code)),
+            failed.eq(failed | (code != ErrorCode.NONE)),
+        ]
+        return m

@@ -1,0 +1,111 @@
+"""Windows of external memory: where they lie, and the check that keeps every transfer inside its window."""
+
+from collections.abc import Sequence
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
+
+from loomwork.arch.config import Config
+from loomwork.arch.isa import Window
+from loomwork.rtl.burst import RUN_BEATS_BITS, run_layout
+
+SIZE_BITS = 32
+OFFSET_BITS = 37
+"""Width of an offset into a window: holds offset + rows * row_stride of any command without overflow."""
+LENGTH_BITS = 34
+"""Width of a number of bytes: holds words * cols of any STREAM."""
+
+SPAN = data.StructLayout({"window": 3, "offset": OFFSET_BITS, "length": LENGTH_BITS, "misaligned": 1})
+"""Bytes of a window that a command wants: the first one and how many, at least 1.
+
+misaligned: some number of the command is not a multiple of the bus width, so that the span is illegal in any case.
+"""
+
+
+def windows_layout(config: Config) -> data.ArrayLayout:
+    """Base address (a multiple of 4096) and size in bytes of each `Window`, from the registers."""
+    return data.ArrayLayout(data.StructLayout({"base": config.address_bits, "size": SIZE_BITS}), len(Window))
+
+
+class WindowCheck(Component):
+    """Turns spans into runs of beats, two cycles later, one per cycle. The first illegal span stops it until reset.
+
+    A span is illegal when it is misaligned, its window is not one of `allowed`, or it goes beyond the window's size or
+    beyond the last address. A run has as many beats as the span's bytes touch.
+
+    windows: the base and size registers; constant while there are spans. i: spans. o: runs of beats.
+    busy: a span is being looked at: neither in `o` nor in `fault` yet. fault: a span was illegal; stays 1.
+    """
+
+    windows: data.View
+    i: stream.Interface
+    o: stream.Interface
+    busy: Signal
+    fault: Signal
+
+    def __init__(self, config: Config, allowed: Sequence[Window]) -> None:
+        self._config = config
+        self._allowed = tuple(allowed)
+        super().__init__(
+            {
+                "windows": In(windows_layout(config)),
+                "i": In(stream.Signature(SPAN)),
+                "o": Out(stream.Signature(run_layout(config))),
+                "busy": Out(1),
+                "fault": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        bus_bytes = self._config.bus_bytes
+        address_bits = self._config.address_bits
+        span = self.i.payload
+
+        advance = Signal()
+        m.d.comb += [
+            advance.eq(~self.o.valid | self.o.ready),
+            self.i.ready.eq(advance & ~self.fault),
+        ]
+
+        # First stage: end of the span, choice of the window.
+        offset = Signal(OFFSET_BITS)
+        end = Signal(OFFSET_BITS + 1)
+        beats = Signal(RUN_BEATS_BITS)
+        base = Signal(address_bits)
+        size = Signal(SIZE_BITS)
+        illegal = Signal()
+        with m.If(advance):
+            m.d.sync += [
+                self.busy.eq(self.i.valid & self.i.ready),
+                offset.eq(span.offset),
+                end.eq(span.offset + span.length),
+                beats.eq((span.length + bus_bytes - 1) >> (bus_bytes - 1).bit_length()),
+            ]
+            with m.Switch(span.window):
+                for window in self._allowed:
+                    with m.Case(window):
+                        m.d.sync += [
+                            base.eq(self.windows[window].base),
+                            size.eq(self.windows[window].size),
+                            illegal.eq(span.misaligned),
+                        ]
+                with m.Default():
+                    m.d.sync += illegal.eq(1)
+
+        # Second stage: comparison, absolute address.
+        limit = Signal(max(address_bits, OFFSET_BITS + 1) + 1)
+        refused = Signal()
+        m.d.comb += [
+            limit.eq(base + end),
+            refused.eq(illegal | (end > size) | (limit > 1 << address_bits)),
+        ]
+        with m.If(advance):
+            m.d.sync += [
+                self.o.valid.eq(self.busy & ~refused & ~self.fault),
+                self.o.payload.address.eq(base + offset),
+                self.o.payload.beats.eq(beats),
+                self.fault.eq(self.fault | (self.busy & refused)),
+            ]
+        return m

@@ -1,0 +1,100 @@
+"""The pass sequencer: takes commands and cuts them into passes, ahead of the feed."""
+
+from amaranth.hdl import Module, Signal, signed
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+
+from loomwork.arch.config import Config
+from loomwork.arch.isa import Params
+from loomwork.rtl.command import command_layout
+from loomwork.rtl.passes import SLOT_BITS, PassCutter, pass_layout
+from loomwork.rtl.ports import COMMAND_BITS
+
+
+class PassSequencer(Component):
+    """Takes a command when its predecessor's last pass is taken, prepares it in a few cycles, and has it cut.
+
+    command: raw CONVOLVE commands. passes, tiles: see `PassCutter`.
+    oversize: the command taken last has a tile of more than `accumulator_depth` pixels. It has no passes and none
+    follow: the sequencer has stopped until reset. halt: take no commands.
+    """
+
+    command: stream.Interface
+    passes: stream.Interface
+    tiles: stream.Interface
+    oversize: Signal
+    halt: Signal
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "command": In(stream.Signature(COMMAND_BITS)),
+                "passes": Out(stream.Signature(pass_layout(config))),
+                "tiles": Out(stream.Signature(Params)),
+                "oversize": Out(1),
+                "halt": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.cutter = cutter = PassCutter(self._config)
+        connect(m, cutter.passes, flipped(self.passes))
+        connect(m, cutter.tiles, flipped(self.tiles))
+        layout = command_layout("CONVOLVE")
+        command = Signal(layout)
+        origin, row_words, y_words = (Signal(SLOT_BITS, name=name) for name in ("origin", "row_words", "y_words"))
+        m.d.comb += [
+            cutter.command.eq(command),
+            cutter.origin.eq(origin),
+            cutter.row_words.eq(row_words),
+            cutter.y_words.eq(y_words),
+        ]
+
+        step = Signal(range(5))
+        product = self._multiply(m, command, step)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.command.ready.eq(~self.halt)
+                m.d.sync += [command.eq(self.command.payload[: layout.size]), step.eq(0)]
+                with m.If(self.command.valid & self.command.ready):
+                    m.next = "PREPARE"
+            with m.State("PREPARE"):
+                m.d.sync += step.eq(step + 1)
+                with m.Switch(step):
+                    with m.Case(1):
+                        m.d.sync += origin.eq(command.base + product)
+                    with m.Case(2):
+                        m.d.sync += row_words.eq(product)
+                    with m.Case(3):
+                        m.d.sync += y_words.eq(product)
+                    with m.Case(4):
+                        m.d.comb += cutter.begin.eq(product <= self._config.accumulator_depth)
+                        m.next = "RUN"
+                        with m.If(~cutter.begin):
+                            m.next = "OVERSIZE"
+            with m.State("RUN"):
+                with m.If(cutter.taken):
+                    m.next = "IDLE"
+            with m.State("OVERSIZE"):
+                m.d.comb += self.oversize.eq(1)
+        return m
+
+    @staticmethod
+    def _multiply(m: Module, command: data.View, step: Signal) -> Signal:
+        """One multiplier for all products of a command: the product of each `step` is there in the next."""
+        factor, multiplicand = Signal(signed(11)), Signal(12)
+        product = Signal(SLOT_BITS)
+        m.d.comb += multiplicand.eq(command.pitch)
+        with m.Switch(step):
+            with m.Case(0):
+                m.d.comb += factor.eq(command.y_start >> 2)
+            with m.Case(1):
+                m.d.comb += factor.eq(command.row_step >> 2)
+            with m.Case(2):
+                m.d.comb += factor.eq(command.y_step >> 2)
+            with m.Case(3):
+                m.d.comb += [factor.eq(command.tile_height), multiplicand.eq(command.tile_width)]
+        m.d.sync += product.eq(factor * multiplicand)
+        return product

@@ -1,0 +1,108 @@
+"""The STORE unit: copies image rows from the scratchpad to external memory."""
+
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import data
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+
+from loomwork.arch.config import Config
+from loomwork.arch.isa import WRITABLE_WINDOWS
+from loomwork.arch.registers import ErrorCode
+from loomwork.rtl.burst import BurstSplitter, burst_limit
+from loomwork.rtl.memory_window import WindowCheck, windows_layout
+from loomwork.rtl.ports import UnitPort, WindowRead
+from loomwork.rtl.scratchpad_reader import MIN_QUEUE_WORDS, QUEUE_BEATS, ScratchpadReader
+from loomwork.rtl.transfer import TRANSFER, MemoryRows, ScratchpadWords, placement
+from loomwork.rtl.write_master import MAX_OUTSTANDING, WriteBus
+
+
+class Store(Component):
+    """Reads words into a queue, and asks for a burst when all its beats are there. One command at a time.
+
+    unit: commands. windows: base and size registers. read: from the scratchpad. bus: to the write master.
+    halt: read and request nothing more.
+    """
+
+    unit: Any
+    windows: data.View
+    read: Any
+    bus: Any
+    halt: Signal
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "unit": In(UnitPort()),
+                "windows": In(windows_layout(config)),
+                "read": Out(WindowRead(config)),
+                "bus": Out(WriteBus(config)),
+                "halt": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.rows = rows = MemoryRows(self._config)
+        m.submodules.check = check = WindowCheck(self._config, WRITABLE_WINDOWS)
+        m.submodules.splitter = splitter = BurstSplitter(self._config, burst_limit(self._config, QUEUE_BEATS))
+        m.submodules.words = words = ScratchpadWords()
+        m.submodules.reader = reader = ScratchpadReader(self._config)
+        connect(m, rows.o, check.i)
+        connect(m, check.o, splitter.i)
+        connect(m, words.o, reader.words)
+        connect(m, reader.read, flipped(self.read))
+        connect(m, reader.beats, flipped(self.bus.data))
+
+        command = self.unit.command
+        transfer = data.View(TRANSFER, command.payload[: TRANSFER.size])
+        taken = Signal()
+        m.d.comb += [
+            check.windows.eq(self.windows),
+            reader.halt.eq(self.halt),
+            command.ready.eq(~self.unit.busy & ~self.halt),
+            taken.eq(command.valid & command.ready),
+            rows.i.payload.eq(transfer),
+            rows.i.valid.eq(taken),
+            Value.cast(words.i.payload).eq(placement(transfer)),
+            words.i.valid.eq(taken),
+        ]
+
+        # A burst is requested when its beats are in the queue and not promised to an earlier one.
+        word_beats = self._config.rows // self._config.bus_bytes
+        available = Signal(range(max(QUEUE_BEATS, MIN_QUEUE_WORDS * word_beats) + 1))
+        unanswered = Signal(range(MAX_OUTSTANDING + 1))
+        burst, request = splitter.o, self.bus.request
+        may_request, requested = Signal(), Signal()
+        m.d.comb += [
+            may_request.eq((available >= burst.payload.beats) & ~self.halt),
+            request.payload.eq(burst.payload),
+            request.valid.eq(burst.valid & may_request),
+            burst.ready.eq(request.ready & may_request),
+            requested.eq(request.valid & request.ready),
+        ]
+        m.d.sync += [
+            available.eq(available + Mux(reader.arriving, word_beats, 0) - Mux(requested, burst.payload.beats, 0)),
+            unanswered.eq(unanswered + requested - self.bus.done),
+        ]
+
+        code = Signal(ErrorCode)
+        failed, finished = Signal(), Signal()
+        with m.If(self.bus.error):
+            m.d.comb += code.eq(ErrorCode.BUS_WRITE)
+        with m.Elif(check.fault):
+            m.d.comb += code.eq(ErrorCode.WINDOW)
+        all_requested = ~(rows.o.valid | check.busy | check.o.valid | splitter.o.valid)
+        m.d.comb += finished.eq(
+            (self.unit.busy & ~self.unit.done)
+            & (all_requested & (unanswered == 0))
+            & (~failed & (code == ErrorCode.NONE))
+        )
+        m.d.sync += [
+            failed.eq(failed | (code != ErrorCode.NONE)),
+            self.unit.error.eq(Mux(failed, ErrorCode.NONE, code)),
+            self.unit.done.eq(finished),
+            self.unit.busy.eq((self.unit.busy & ~self.unit.done) | taken),
+        ]
+        return m

@@ -1,0 +1,129 @@
+"""The two sides of LOAD and STORE: rows of an image in external memory and in the scratchpad."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
+
+from loomwork.arch.config import BANKS, Config
+from loomwork.rtl.command import command_layout
+from loomwork.rtl.memory_window import OFFSET_BITS, SPAN
+from loomwork.rtl.ports import WORD_ADDRESS_BITS
+
+TRANSFER = command_layout("LOAD")
+"""A LOAD, or a STORE: they have the same operands."""
+
+_PLACEMENT_FIELDS = ("base", "pitch", "row", "rows", "words")
+PLACEMENT = data.StructLayout({name: TRANSFER[name].shape for name in _PLACEMENT_FIELDS})
+"""The operands of a transfer that say where it lies in the scratchpad."""
+
+SCRATCHPAD_WORD = data.StructLayout({"bank": 2, "word": WORD_ADDRESS_BITS, "last": 1})
+"""Where one word of a transfer lies in the scratchpad, and whether it is the last one."""
+
+WIDE_ADDRESS_BITS = 24
+"""Holds the word address of the last row of any transfer: base + 2047 * pitch + words."""
+
+
+def placement(transfer: data.View) -> Value:
+    """The bits of the PLACEMENT in a TRANSFER."""
+    return Cat(transfer[name] for name in _PLACEMENT_FIELDS)
+
+
+class MemoryRows(Component):
+    """The rows of a transfer as spans of a window, one per cycle.
+
+    i: transfers; the next one is taken after the last row of this one. o: one span per row.
+    """
+
+    i: stream.Interface
+    o: stream.Interface
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__({"i": In(stream.Signature(TRANSFER)), "o": Out(stream.Signature(SPAN))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        span, transfer = self.o.payload, self.i.payload
+        stride = Signal.like(transfer.row_stride)
+        left = Signal.like(transfer.rows)
+        bus_bytes = self._config.bus_bytes
+        m.d.comb += self.i.ready.eq(~self.o.valid)
+        with m.If(self.i.valid & self.i.ready):
+            m.d.sync += [
+                self.o.valid.eq(1),
+                span.window.eq(transfer.window),
+                span.offset.eq(transfer.offset),
+                span.length.eq(transfer.words * self._config.rows),
+                span.misaligned.eq(((transfer.offset | transfer.row_stride) & (bus_bytes - 1)) != 0),
+                stride.eq(transfer.row_stride),
+                left.eq(transfer.rows),
+            ]
+        with m.If(self.o.valid & self.o.ready):
+            m.d.sync += [
+                span.offset.eq((span.offset + stride)[:OFFSET_BITS]),
+                left.eq(left - 1),
+                self.o.valid.eq(left != 1),
+            ]
+        return m
+
+
+class ScratchpadWords(Component):
+    """The words of a transfer in the scratchpad, row after row, one per cycle from the third cycle on.
+
+    Image row `y` lies in bank `y % 4`, from word `base + (y // 4) * pitch` on. An address that does not fit is given
+    as the largest one, which no bank has.
+
+    i: PLACEMENT; the next one is taken after the last word of this one. o: one word address per cycle.
+    """
+
+    i: stream.Interface
+    o: stream.Interface
+
+    def __init__(self) -> None:
+        super().__init__({"i": In(stream.Signature(PLACEMENT)), "o": Out(stream.Signature(SCRATCHPAD_WORD))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        transfer = Signal(PLACEMENT)
+        rows_left, words_left = Signal.like(transfer.rows), Signal.like(transfer.words)
+        row_start, word = Signal(WIDE_ADDRESS_BITS), Signal(WIDE_ADDRESS_BITS)
+        bank = Signal(range(BANKS))
+        bank_bits = len(bank)
+        next_start = Mux(bank == BANKS - 1, row_start + transfer.pitch, row_start)
+        with m.FSM():
+            with m.State("IDLE"):
+                m.d.comb += self.i.ready.eq(1)
+                m.d.sync += transfer.eq(self.i.payload)
+                with m.If(self.i.valid):
+                    m.next = "MULTIPLY"
+            with m.State("MULTIPLY"):
+                m.d.sync += [
+                    row_start.eq(transfer.row[bank_bits:] * transfer.pitch),
+                    bank.eq(transfer.row[:bank_bits]),
+                    rows_left.eq(transfer.rows),
+                    words_left.eq(transfer.words),
+                ]
+                m.next = "ADD"
+            with m.State("ADD"):
+                m.d.sync += [row_start.eq(row_start + transfer.base), word.eq(row_start + transfer.base)]
+                m.next = "WALK"
+            with m.State("WALK"):
+                m.d.comb += self.o.valid.eq(1)
+                with m.If(self.o.ready):
+                    m.d.sync += [word.eq(word + 1), words_left.eq(words_left - 1)]
+                    with m.If(words_left == 1):
+                        m.d.sync += [
+                            word.eq(next_start),
+                            row_start.eq(next_start),
+                            bank.eq(bank + 1),
+                            rows_left.eq(rows_left - 1),
+                            words_left.eq(transfer.words),
+                        ]
+                    with m.If(self.o.payload.last):
+                        m.next = "IDLE"
+        m.d.comb += [
+            self.o.payload.bank.eq(bank),
+            self.o.payload.word.eq(Mux(word[WORD_ADDRESS_BITS:].any(), ~0, word)),
+            self.o.payload.last.eq((words_left == 1) & (rows_left == 1)),
+        ]
+        return m

@@ -1,0 +1,122 @@
+"""The walk of the feed over the pixels of a tile, one pixel per cycle, pass after pass."""
+
+from amaranth.hdl import Module, Signal, signed
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
+
+from loomwork.arch.config import BANKS, Config
+from loomwork.rtl.passes import BYTE_BITS, OFFSET_BITS, ROW_BITS, SLOT_BITS, next_slot, pass_layout
+
+MARKS = data.StructLayout({"start": 1, "end": 1, "opens": 1, "closes": 1})
+"""What a pixel is in its pass and block. start, end: first, last pixel of a pass; opens, closes: the pass is the first,
+last of a block."""
+
+
+def place_layout(config: Config) -> data.StructLayout:
+    """Where the bytes of one pixel from one image row lie: see `position_layout`."""
+    return data.StructLayout(
+        {
+            "on": 1,
+            "bank": range(BANKS),
+            "slot": SLOT_BITS,
+            "first": range(config.rows),
+            "end": range(config.rows + 1),
+        }
+    )
+
+
+def position_layout(config: Config) -> data.StructLayout:
+    """Where the bytes of one pixel of one pass lie.
+
+    segments: by image row. on: the segment exists and its image row, too. bank, slot: the row's byte 0 is the first of
+    word `slot` of `bank`. first, end: array rows `first <= row < end` take its bytes.
+    x: byte in the image row where the kernel row begins. start: the first segment begins that much later.
+    row_bytes, pad: operands of CONVOLVE. marks: see `MARKS`. final: last pixel of its command.
+    """
+    return data.StructLayout(
+        {
+            "segments": data.ArrayLayout(place_layout(config), BANKS),
+            "x": signed(BYTE_BITS),
+            "start": OFFSET_BITS,
+            "row_bytes": 16,
+            "pad": signed(8),
+            "marks": MARKS,
+            "final": 1,
+        }
+    )
+
+
+class Walk(Component):
+    """Gives the position of every pixel of every pass: row by row, and passes without a gap as long as there are some.
+
+    passes: from the sequencer; taken in the cycle of the predecessor's last pixel.
+    positions: one pixel per word.
+    """
+
+    passes: stream.Interface
+    positions: stream.Interface
+
+    def __init__(self, config: Config) -> None:
+        self._layout = pass_layout(config)
+        super().__init__(
+            {
+                "passes": In(stream.Signature(self._layout)),
+                "positions": Out(stream.Signature(position_layout(config))),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        current = Signal(self._layout)
+        tile = current.tile
+        x = Signal(signed(BYTE_BITS))
+        ys = [Signal(signed(ROW_BITS), name=f"y_{s}") for s in range(BANKS)]
+        slots = [Signal(SLOT_BITS, name=f"slot_{s}") for s in range(BANKS)]
+        columns, rows = Signal(tile.shape()["tile_width"].shape), Signal(tile.shape()["tile_height"].shape)
+        start = Signal()
+
+        position = self.positions.payload
+        row_ends, pass_ends, moves = Signal(), Signal(), Signal()
+        m.d.comb += [
+            row_ends.eq(columns == 1),
+            pass_ends.eq(row_ends & (rows == 1)),
+            moves.eq(self.positions.valid & self.positions.ready),
+            self.passes.ready.eq(~self.positions.valid | (moves & pass_ends)),
+            position.x.eq(x),
+            *(position[name].eq(tile[name]) for name in ("row_bytes", "pad")),
+            position.start.eq(current.start),
+            position.marks.start.eq(start),
+            position.marks.end.eq(pass_ends),
+            position.marks.opens.eq(current.opens),
+            position.marks.closes.eq(current.closes),
+            position.final.eq(current.final & pass_ends),
+        ]
+        for segment, origin, y, slot in zip(position.segments, current.segments, ys, slots, strict=True):
+            m.d.comb += [
+                segment.on.eq(origin.valid & (y >= 0) & (y < tile.height)),
+                segment.bank.eq(y[:2]),
+                segment.slot.eq(slot),
+                segment.first.eq(origin.first),
+                segment.end.eq(origin.end),
+            ]
+
+        with m.If(moves):
+            m.d.sync += [start.eq(0), x.eq(x + tile.x_step), columns.eq(columns - 1)]
+            with m.If(row_ends):
+                m.d.sync += [x.eq(current.x), columns.eq(tile.tile_width), rows.eq(rows - 1)]
+                for y, slot in zip(ys, slots, strict=True):
+                    m.d.sync += y.eq(y + tile.y_step)
+                    m.d.sync += slot.eq(next_slot(slot, y, tile.y_step, tile.y_words, tile.pitch))
+        with m.If(self.passes.ready):
+            new = self.passes.payload
+            m.d.sync += [
+                self.positions.valid.eq(self.passes.valid),
+                current.eq(new),
+                start.eq(1),
+                x.eq(new.x),
+                columns.eq(new.tile.tile_width),
+                rows.eq(new.tile.tile_height),
+            ]
+            for segment, y, slot in zip(new.segments, ys, slots, strict=True):
+                m.d.sync += [y.eq(segment.y), slot.eq(segment.slot)]
+        return m

@@ -1,0 +1,85 @@
+"""The weight loader: deals out the stream of weights and parameters."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import data, stream
+from amaranth.lib.wiring import Component, In, Out
+
+from loomwork.arch.config import Config
+from loomwork.arch.isa import Params, params_words
+from loomwork.rtl.ports import PARAMS_INDEX_BITS, params_layout
+
+
+class WeightLoader(Component):
+    """Puts a tile of weights into the shadow registers as soon as its predecessor has become active, and passes
+    parameters on to the drain.
+
+    i: `[cols] bytes` per word, in the order of use. tiles: one `Params` per tile: what follows it in the stream; needed
+    by the time of the tile's last word. params: to the drain.
+    word, load: to the array. present: the tile is in the shadow registers, or its last row gets there in this cycle.
+    swap: the first pixel of a pass enters the array with this tile; only when `present`.
+    halt: take no words.
+    """
+
+    i: stream.Interface
+    tiles: stream.Interface
+    params: stream.Interface
+    word: data.View
+    load: Signal
+    present: Signal
+    swap: Signal
+    halt: Signal
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        super().__init__(
+            {
+                "i": In(stream.Signature(data.ArrayLayout(8, config.cols))),
+                "tiles": In(stream.Signature(Params)),
+                "params": Out(stream.Signature(params_layout(config))),
+                "word": Out(data.ArrayLayout(8, config.cols)),
+                "load": Out(config.rows),
+                "present": Out(1),
+                "swap": In(1),
+                "halt": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        rows = self._config.rows
+        # One word is kept here, so that the next tile can begin in the cycle after the swap.
+        full, taken = Signal(), Signal()
+        m.d.comb += self.i.ready.eq((~full | taken) & ~self.halt)
+        with m.If(self.i.ready):
+            m.d.sync += [full.eq(self.i.valid), self.word.eq(self.i.payload)]
+
+        row = Signal(range(rows))
+        complete, loads, last_row = Signal(), Signal(), Signal()
+        in_params = Signal()
+        index, last = Signal(PARAMS_INDEX_BITS), Signal(PARAMS_INDEX_BITS)
+        m.d.comb += [
+            last_row.eq(row == rows - 1),
+            loads.eq(full & ~in_params & ~complete & (~last_row | self.tiles.valid) & ~self.halt),
+            self.tiles.ready.eq(full & ~in_params & ~complete & last_row & ~self.halt),
+            self.load.eq(Mux(loads, 1 << row, 0)),
+            self.present.eq(complete | (loads & last_row)),
+            self.params.valid.eq(full & in_params & ~self.halt),
+            self.params.payload.word.eq(self.word),
+            self.params.payload.index.eq(index),
+            self.params.payload.last.eq(index == last),
+            taken.eq(loads | (self.params.valid & self.params.ready)),
+        ]
+        m.d.sync += complete.eq(self.present & ~self.swap)
+        with m.If(loads):
+            m.d.sync += row.eq(row + 1)
+            with m.If(last_row):
+                m.d.sync += [index.eq(0), in_params.eq(self.tiles.payload != Params.UNIFORM)]
+                with m.Switch(self.tiles.payload):
+                    for kind in Params:
+                        with m.Case(kind):
+                            m.d.sync += last.eq(max(params_words(kind) - 1, 0))
+        with m.If(self.params.valid & self.params.ready):
+            m.d.sync += index.eq(index + 1)
+            with m.If(self.params.payload.last):
+                m.d.sync += in_params.eq(0)
+        return m

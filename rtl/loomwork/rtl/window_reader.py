@@ -1,0 +1,102 @@
+"""Reads spans of bytes of a window ahead of their use, as a stream of bus beats."""
+
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import data, stream
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+
+from loomwork.arch.config import Config
+from loomwork.arch.isa import READABLE_WINDOWS
+from loomwork.rtl.burst import BurstSplitter, burst_limit
+from loomwork.rtl.memory_window import SPAN, WindowCheck, windows_layout
+from loomwork.rtl.read_master import ReadBus
+
+
+def beat_layout(config: Config, mark_bits: int) -> data.StructLayout:
+    """data: `[bus_bytes] bytes`. error: the bus reported an error for it. mark: what its user noted on arrival."""
+    return data.StructLayout({"data": data.ArrayLayout(8, config.bus_bytes), "error": 1, "mark": mark_bits})
+
+
+class WindowReader(Component):
+    """Requests spans in order, as far ahead as its queue of `stream_beats` beats has room.
+
+    Each span is checked before anything of it is requested. The first illegal one stops all further requests.
+
+    windows: base and size registers. spans: what to read. bus: to the read master.
+    checking: a span is being looked at: whether it is legal is not known yet. fault: a span was illegal; stays 1.
+    beats: all beats of all spans. arriving: a beat enters the queue; arriving_error: with an error; `mark` is stored
+    with it. halt: request nothing more.
+    """
+
+    windows: data.View
+    spans: stream.Interface
+    bus: Any
+    checking: Signal
+    fault: Signal
+    beats: stream.Interface
+    arriving: Signal
+    arriving_error: Signal
+    mark: Signal
+    halt: Signal
+
+    def __init__(self, config: Config, mark_bits: int = 0) -> None:
+        self._config = config
+        self._layout = beat_layout(config, mark_bits)
+        super().__init__(
+            {
+                "windows": In(windows_layout(config)),
+                "spans": In(stream.Signature(SPAN)),
+                "bus": Out(ReadBus(config)),
+                "checking": Out(1),
+                "fault": Out(1),
+                "beats": Out(stream.Signature(self._layout)),
+                "arriving": Out(1),
+                "arriving_error": Out(1),
+                "mark": In(mark_bits),
+                "halt": In(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        depth = self._config.stream_beats
+        longest = burst_limit(self._config, depth)
+        m.submodules.check = check = WindowCheck(self._config, READABLE_WINDOWS)
+        m.submodules.splitter = splitter = BurstSplitter(self._config, longest)
+        m.submodules.queue = queue = SyncFIFOBuffered(width=self._layout.size, depth=depth)
+        connect(m, flipped(self.spans), check.i)
+        connect(m, check.o, splitter.i)
+        m.d.comb += [
+            check.windows.eq(self.windows),
+            self.checking.eq(check.busy),
+            self.fault.eq(check.fault),
+        ]
+
+        room = Signal(range(depth + 1), init=depth)
+        may_request = Signal()
+        request, burst = self.bus.request, splitter.o
+        m.d.comb += [
+            may_request.eq((room >= longest) & ~self.halt),
+            request.payload.eq(burst.payload),
+            request.valid.eq(burst.valid & may_request),
+            burst.ready.eq(request.ready & may_request),
+        ]
+        requested = Mux(request.valid & request.ready, burst.payload.beats, 0)
+        m.d.sync += room.eq(room - requested + (self.beats.valid & self.beats.ready))
+
+        arrived = Signal(self._layout)
+        m.d.comb += [
+            self.arriving.eq(self.bus.valid),
+            self.arriving_error.eq(self.bus.valid & self.bus.error),
+            arrived.data.eq(self.bus.data),
+            arrived.error.eq(self.bus.error),
+            arrived.mark.eq(self.mark),
+            queue.w_data.eq(arrived),
+            queue.w_en.eq(self.bus.valid),
+            Value.cast(self.beats.payload).eq(queue.r_data),
+            self.beats.valid.eq(queue.r_rdy),
+            queue.r_en.eq(self.beats.ready),
+        ]
+        return m

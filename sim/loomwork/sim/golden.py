@@ -1,0 +1,340 @@
+"""Golden model: executes encoded commands, in program order, on NumPy memories, for many images at once.
+
+It knows the command set and nothing of compiler or RTL; where they disagree, this says who is right. Every
+command's effect is carried out whole before the next: with correct tickets the hardware can show no other result.
+
+Besides what stops the hardware (`ErrorCode`), it refuses what would make the hardware hang (WATCHDOG: a stream that
+runs out or is left over, accumulators that nobody fills or takes, a ticket that never comes).
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loomwork.arch.config import BANKS, Config
+from loomwork.arch.isa import (
+    COMMAND_BYTES,
+    TICKET_BITS,
+    WRITABLE_WINDOWS,
+    Command,
+    IsaError,
+    Params,
+    Source,
+    Unit,
+    Window,
+    decode,
+    params_words,
+)
+from loomwork.arch.program import AcceleratorStep
+from loomwork.arch.reduction import passes
+from loomwork.arch.registers import ErrorCode
+from loomwork.sim.backend import StepStatistics
+from loomwork.sim.golden_drain import combine_and_pool, pixel_grid
+
+Bytes = NDArray[np.uint8]
+Integers = NDArray[np.int64]
+
+FLOAT32_EXACT_TERMS = (1 << 24) >> 14
+"""Products of two int8 that a float32 sum holds exactly."""
+
+
+class GoldenError(RuntimeError):
+    """Execution stopped. code: as in register ERROR_CODE. offset: of the command in window COMMANDS, in bytes."""
+
+    def __init__(self, code: ErrorCode, offset: int, message: str) -> None:
+        super().__init__(f"command at byte {offset}: {code.name}: {message}")
+        self.code = code
+        self.offset = offset
+
+
+@dataclass(frozen=True)
+class _StopError(Exception):
+    """A command that cannot go on, before its offset is known."""
+
+    code: ErrorCode
+    message: str
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One accumulator half: `values [images, pixels, cols]` and the parameters that came behind the weights."""
+
+    values: Integers
+    params: Params
+    words: Bytes
+
+
+class Golden:
+    """An engine of one configuration. Nothing is kept from one `run` to the next."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def run(self, step: AcceleratorStep, inputs: Bytes, output_bytes: int) -> Bytes:
+        """Execute a step for each image.
+
+        inputs: `[images, bytes]`, contents of the INPUTS window. output_bytes: size of the OUTPUTS window.
+        Returns the OUTPUTS window, `[images, output_bytes]`; what no STORE writes is 0. Raises GoldenError.
+        """
+        images = len(inputs)
+        windows = {
+            Window.COMMANDS: np.frombuffer(step.commands, dtype=np.uint8)[np.newaxis],
+            Window.CONSTANTS: np.frombuffer(step.constants, dtype=np.uint8)[np.newaxis],
+            Window.INPUTS: inputs,
+            Window.OUTPUTS: np.zeros((images, output_bytes), dtype=np.uint8),
+            Window.WORKSPACE: np.zeros((images, step.workspace_bytes), dtype=np.uint8),
+        }
+        _Run(self._config, windows, images).execute(step.commands)
+        return windows[Window.OUTPUTS]
+
+
+class GoldenBackend:
+    """The golden model as a backend of `run_program`."""
+
+    def run_step(
+        self, config: Config, step: AcceleratorStep, inputs: Bytes, output_bytes: int
+    ) -> tuple[Bytes, list[StepStatistics]]:
+        """Run one step for each image; see `Backend`. There is no clock, so the statistics are empty."""
+        return Golden(config).run(step, inputs, output_bytes), [StepStatistics() for _ in inputs]
+
+
+class _Run:
+    """State of the engine while it executes one program for `images` images."""
+
+    def __init__(self, config: Config, windows: dict[Window, Bytes], images: int) -> None:
+        self._config = config
+        self._windows = windows
+        self._images = images
+        self._bank_bytes = config.bank_words * config.rows
+        self._scratchpad = np.zeros((images, BANKS * self._bank_bytes), dtype=np.uint8)
+        self._stream: deque[Bytes] = deque()
+        self._blocks: deque[_Block] = deque()
+        self._settings: dict[str, Command] = {}
+        self._finished = dict.fromkeys(Unit, 0)
+
+    def execute(self, commands: bytes) -> None:
+        """Run to END. Raises GoldenError."""
+        actions = {
+            "LOAD": self._load,
+            "STREAM": self._stream_in,
+            "CONVOLVE": self._convolve,
+            "REQUANT": self._set,
+            "COMBINE": self._set,
+            "DRAIN": self._drain,
+            "STORE": self._store,
+        }
+        for offset in range(0, len(commands), COMMAND_BYTES):
+            try:
+                command = _decode(commands[offset : offset + COMMAND_BYTES])
+                self._check_tickets(command)
+                if command.mnemonic == "END":
+                    self._check_empty()
+                    return
+                actions[command.mnemonic](command)
+            except _StopError as stop:
+                raise GoldenError(stop.code, offset, stop.message) from None
+            self._finished[command.insn.unit] += 1
+        raise GoldenError(ErrorCode.WINDOW, len(commands), "the program ends without END")
+
+    def _check_tickets(self, command: Command) -> None:
+        for unit, ticket in command.waits.items():
+            ahead = (self._finished[unit] - ticket) % (1 << TICKET_BITS)
+            if ahead >= 1 << (TICKET_BITS - 1):
+                raise _StopError(
+                    ErrorCode.WATCHDOG,
+                    f"{command.mnemonic} waits for ticket {ticket} of {unit.name}, "
+                    f"which has finished {self._finished[unit]} commands",
+                )
+
+    def _set(self, command: Command) -> None:
+        self._settings[command.mnemonic] = command
+
+    def _check_empty(self) -> None:
+        if self._stream:
+            raise _StopError(ErrorCode.WATCHDOG, f"{self._stream_words()} words of weights are left in the stream")
+        if self._blocks:
+            raise _StopError(ErrorCode.WATCHDOG, f"{len(self._blocks)} blocks are left in the accumulators")
+
+    # Transfers
+
+    def _load(self, command: Command) -> None:
+        window = self._windows[Window(command["window"])]
+        source, target = self._transfer(command)
+        self._scratchpad[:, target] = window[:, source]
+
+    def _store(self, command: Command) -> None:
+        window = Window(command["window"])
+        if window not in WRITABLE_WINDOWS:
+            raise _StopError(ErrorCode.WINDOW, f"window {window.name} is read-only")
+        target, source = self._transfer(command)
+        self._windows[window][:, target] = self._scratchpad[:, source]
+
+    def _transfer(self, command: Command) -> tuple[Integers, Integers]:
+        """Byte addresses in the window and in the scratchpad, each `[rows, bytes per row]`."""
+        size = command["words"] * self._config.rows
+        rows = np.arange(command["rows"])
+        starts = command["offset"] + rows * command["row_stride"]
+        self._check_window(command, int(starts.max()) + size)
+        if command["row_stride"] % self._config.bus_bytes:
+            raise _StopError(ErrorCode.WINDOW, f"row stride {command['row_stride']} is not a multiple of the bus width")
+        columns = np.arange(size)
+        image_rows = (command["row"] + rows)[:, np.newaxis]
+        return starts[:, np.newaxis] + columns, self._addresses(
+            image_rows, columns, command["base"], command["pitch"], True
+        )
+
+    def _check_window(self, command: Command, end: int) -> None:
+        window = Window(command["window"])
+        size = self._windows[window].shape[1]
+        if command["offset"] % self._config.bus_bytes:
+            raise _StopError(ErrorCode.WINDOW, f"offset {command['offset']} is not a multiple of the bus width")
+        if end > size:
+            raise _StopError(ErrorCode.WINDOW, f"bytes up to {end} of window {window.name}, which has {size}")
+
+    def _addresses(
+        self, row: Integers, byte: Integers, base: int, pitch: int, used: NDArray[np.bool_] | bool
+    ) -> Integers:
+        """Scratchpad addresses of bytes of image rows (broadcast); those not `used` become 0.
+
+        Stops when a used byte lies behind the end of its bank.
+        """
+        in_bank = (base + row // BANKS * pitch) * self._config.rows + byte
+        if np.any((in_bank >= self._bank_bytes) & used):
+            raise _StopError(
+                ErrorCode.SCRATCHPAD,
+                f"word {int(in_bank.max()) // self._config.rows} of a bank of {self._config.bank_words} words",
+            )
+        return np.where(used, row % BANKS * self._bank_bytes + in_bank, 0)
+
+    # Weights
+
+    def _stream_in(self, command: Command) -> None:
+        bus, size = self._config.bus_bytes, command["words"] * self._config.cols
+        self._check_window(command, command["offset"] + -(-size // bus) * bus)
+        data = self._windows[Window(command["window"])]
+        if len(data) > 1 and np.any(data != data[0]):
+            raise _StopError(ErrorCode.ILLEGAL_OPERAND, "weights that differ from image to image; run them one by one")
+        self._stream.append(data[0, command["offset"] : command["offset"] + size].reshape(-1, self._config.cols))
+
+    def _stream_words(self) -> int:
+        return sum(len(part) for part in self._stream)
+
+    def _take_words(self, count: int) -> Bytes:
+        """The next words of the stream, `[count, cols]`."""
+        if self._stream_words() < count:
+            raise _StopError(ErrorCode.WATCHDOG, f"needs {count} words of weights, the stream has {self._stream_words()}")
+        taken: list[Bytes] = []
+        while count:
+            part = self._stream.popleft()
+            if len(part) > count:
+                self._stream.appendleft(part[count:])
+            taken.append(part[:count])
+            count -= len(taken[-1])
+        return np.concatenate(taken)
+
+    # Array
+
+    def _convolve(self, command: Command) -> None:
+        rows, cols, blocks = self._config.rows, self._config.cols, command["blocks"]
+        pixels = command["tile_width"] * command["tile_height"]
+        if pixels > self._config.accumulator_depth:
+            raise _StopError(
+                ErrorCode.SCRATCHPAD,
+                f"a tile of {pixels} pixels, the accumulators hold {self._config.accumulator_depth}",
+            )
+        cut = list(passes(rows, command["kernel_rows"], command["length"], command["row_step"]))
+        depth = command["tap_count"] * len(cut) * rows
+        params = Params(command["params"])
+        words = self._take_words(blocks * (depth + params_words(params))).reshape(blocks, -1, cols)
+        weights = words[:, :depth].view(np.int8).astype(np.float32 if depth <= FLOAT32_EXACT_TERMS else np.float64)
+
+        # Where each row of the reduction comes from: kernel row and byte relative to the pixel; -1: from nowhere.
+        kernel_row = np.full((command["tap_count"], len(cut), rows), -1, dtype=np.int64)
+        start = np.zeros_like(kernel_row)
+        for index, segments in enumerate(cut):
+            for segment in segments:
+                part = slice(segment.row, segment.row + segment.length)
+                kernel_row[:, index, part] = segment.kernel_row
+                start[:, index, part] = segment.start + np.arange(segment.length)
+        start += command["tap_step"] * np.arange(command["tap_count"])[:, np.newaxis, np.newaxis]
+        kernel_row, start = kernel_row.reshape(-1), start.reshape(-1)
+
+        oy, ox = (axis.reshape(-1, 1) for axis in np.indices((command["tile_height"], command["tile_width"])))
+        row = command["y_start"] + oy * command["y_step"] + kernel_row * command["row_step"]
+        byte = command["x_start"] + ox * command["x_step"] + start
+        activations = self._gather(command, row, byte, kernel_row >= 0).astype(weights.dtype)
+        for block in range(blocks):
+            if block and command["block_step"]:
+                byte = byte + command["block_step"]
+                activations = self._gather(command, row, byte, kernel_row >= 0).astype(weights.dtype)
+            sums = (activations @ weights[block]).astype(np.int64)
+            # A sum of all passes wraps to the same 32 bits as the sum that wraps after each.
+            self._blocks.append(_Block(sums.astype(np.int32).astype(np.int64), params, words[block, depth:]))
+
+    def _gather(self, command: Command, row: Integers, byte: Integers, used: NDArray[np.bool_]) -> NDArray[np.int8]:
+        """Activations `[images, pixels, reduction]`."""
+        inside = used & (row >= 0) & (row < command["height"]) & (byte >= 0) & (byte < command["row_bytes"])
+        address = self._addresses(row, byte, command["base"], command["pitch"], inside)
+        values = np.take(self._scratchpad, address, axis=1).view(np.int8)
+        values[:, ~inside] = command["pad"]
+        return values
+
+    # Drain
+
+    def _drain(self, command: Command) -> None:
+        for mnemonic, needed in (("REQUANT", True), ("COMBINE", command["combine"] != 0)):
+            if needed and mnemonic not in self._settings:
+                raise _StopError(ErrorCode.ILLEGAL_OPERAND, f"DRAIN before any {mnemonic}")
+        channels = np.arange(command["channels"])
+        row, column = pixel_grid(command)
+        byte = command["in_offset"] + column * command["in_step"] + channels
+        words = np.zeros((0, 0), dtype=np.uint8)
+        if command["source"] == Source.SCRATCHPAD:
+            if command["params"] != Params.UNIFORM:
+                raise _StopError(ErrorCode.ILLEGAL_OPERAND, "parameters per block exist only behind the accumulators")
+            values = self._read(command["in_base"], command["in_pitch"], command["in_row"] + row, byte)
+        else:
+            values, words = self._take_blocks(command, (row * command["in_pitch"] + column)[..., 0])
+        operand = None
+        combine = self._settings.get("COMBINE")
+        if command["combine"] == 1 and combine is not None:
+            base, pitch = combine["operand_base"], combine["operand_pitch"]
+            operand = self._read(base, pitch, command["in_row"] + row, byte)
+        result = combine_and_pool(values, words, operand, command, self._settings["REQUANT"], combine)
+        oy, ox = np.indices((command["height"], command["width"]))[..., np.newaxis]
+        target = self._addresses(
+            command["out_row"] + oy,
+            command["out_offset"] + ox * command["out_step"] + channels,
+            command["out_base"],
+            command["out_pitch"],
+            True,
+        )
+        self._scratchpad[:, target] = result.view(np.uint8)
+
+    def _read(self, base: int, pitch: int, row: Integers, byte: Integers) -> Integers:
+        address = self._addresses(row, byte, base, pitch, True)
+        return np.take(self._scratchpad, address, axis=1).view(np.int8).astype(np.int64)
+
+    def _take_blocks(self, command: Command, pixel: Integers) -> tuple[Integers, Bytes]:
+        """Values `[images, *pixel.shape, channels]` of the next blocks and their parameters `[blocks, words, cols]`."""
+        count = -(-command["channels"] // self._config.cols)
+        if len(self._blocks) < count:
+            raise _StopError(ErrorCode.WATCHDOG, f"needs {count} blocks, the accumulators have {len(self._blocks)}")
+        blocks = [self._blocks.popleft() for _ in range(count)]
+        if any(block.params != command["params"] for block in blocks):
+            raise _StopError(ErrorCode.ILLEGAL_OPERAND, "DRAIN and CONVOLVE disagree about the parameters")
+        highest = int(pixel.max())
+        if highest >= blocks[0].values.shape[1]:
+            raise _StopError(ErrorCode.SCRATCHPAD, f"pixel {highest} of a tile of {blocks[0].values.shape[1]}")
+        values = np.concatenate([block.values[:, pixel] for block in blocks], axis=-1)
+        return values[..., : command["channels"]], np.stack([block.words for block in blocks])
+
+
+def _decode(data: bytes) -> Command:
+    try:
+        return decode(data)
+    except IsaError as error:
+        unknown = str(error).startswith("opcode")
+        raise _StopError(ErrorCode.ILLEGAL_OPCODE if unknown else ErrorCode.ILLEGAL_OPERAND, str(error)) from error

@@ -1,0 +1,122 @@
+"""What REQUANT, COMBINE and DRAIN do, written from the command set and docs/microarchitecture.md, on NumPy arrays."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loomwork.arch.config import BANKS, Config
+from loomwork.arch.isa import Combine, Command, Params, Pool, Source
+from loomwork.arch.numerics import ADD_LEFT_SHIFT, Rounding, requantize, to_int8, wrap_int32
+
+
+@dataclass(frozen=True)
+class BlockParameters:
+    """Requantization parameters of one block: `[cols]` each."""
+
+    bias: NDArray[np.int64]
+    multiplier: NDArray[np.int64]
+    shift: NDArray[np.int64]
+
+    def words(self, params: Params) -> list[list[int]]:
+        """As they come in the stream: words of `cols` bytes."""
+        stream = self.bias.astype("<i4").tobytes()
+        if params is Params.PER_CHANNEL:
+            stream += self.multiplier.astype("<i4").tobytes() + self.shift.astype("i1").tobytes()
+        cols = len(self.bias)
+        return [list(stream[at : at + cols]) for at in range(0, len(stream), cols)]
+
+
+@dataclass
+class DrainModel:
+    """State of scratchpad and settings.
+
+    memory: `[BANKS, bytes of a bank] uint8`. blocks: accumulators `[pixels, cols] int32` of the blocks to come.
+    parameters: those of the blocks to come.
+    """
+
+    config: Config
+    memory: NDArray[np.uint8]
+    blocks: Iterator[NDArray[np.int64]]
+    parameters: Iterator[BlockParameters]
+    requant: Command = field(init=False)
+    combine: Command = field(init=False)
+
+    def execute(self, command: Command) -> None:
+        """Carry out one command."""
+        if command.mnemonic == "REQUANT":
+            self.requant = command
+        elif command.mnemonic == "COMBINE":
+            self.combine = command
+        else:
+            self._drain(command)
+
+    def _bytes(self, base: int, pitch: int, row: int, first: int, count: int) -> NDArray[np.uint8]:
+        start = (base + row // BANKS * pitch) * self.config.rows + first
+        return self.memory[row % BANKS, start : start + count]
+
+    def _drain(self, drain: Command) -> None:
+        cols, is_pooled = self.config.cols, drain["pool"] != Pool.NONE
+        window = [
+            (py, px)
+            for py in range(drain["pool_height"] if is_pooled else 1)
+            for px in range(drain["pool_width"] if is_pooled else 1)
+        ]
+        for first in range(0, drain["channels"], cols):
+            count = min(cols, drain["channels"] - first)
+            block = next(self.blocks) if drain["source"] == Source.ACCUMULATOR else None
+            parameters = next(self.parameters) if drain["params"] != Params.UNIFORM else None
+            for oy in range(drain["height"]):
+                for ox in range(drain["width"]):
+                    values: list[NDArray[np.int64]] = []
+                    operands: list[NDArray[np.int64]] = []
+                    for py, px in window:
+                        y, x = oy * drain["pool_y_step"] + py, ox * drain["pool_x_step"] + px
+                        byte = drain["in_offset"] + x * drain["in_step"] + first
+                        row = drain["in_row"] + y
+                        if block is not None:
+                            values.append(block[y * drain["in_pitch"] + x, :count])
+                        else:
+                            data = self._bytes(drain["in_base"], drain["in_pitch"], row, byte, count)
+                            values.append(data.view(np.int8).astype(np.int64))
+                        if drain["combine"] == Combine.ADD:
+                            base, pitch = self.combine["operand_base"], self.combine["operand_pitch"]
+                            operands.append(self._bytes(base, pitch, row, byte, count).view(np.int8).astype(np.int64))
+                    if drain["pool"] == Pool.SUM:
+                        values, operands = [wrap_int32(np.sum(values, axis=0))], operands[-1:]
+                    finished = [
+                        self._finish(drain, value, operands[index] if operands else None, parameters)
+                        for index, value in enumerate(values)
+                    ]
+                    out = drain["out_offset"] + ox * drain["out_step"] + first
+                    target = self._bytes(drain["out_base"], drain["out_pitch"], drain["out_row"] + oy, out, count)
+                    target[:] = np.max(finished, axis=0).view(np.uint8)
+
+    def _finish(
+        self,
+        drain: Command,
+        value: NDArray[np.int64],
+        operand: NDArray[np.int64] | None,
+        parameters: BlockParameters | None,
+    ) -> NDArray[np.int8]:
+        """Stages 2 and 3, for one pixel."""
+        requant, channels = self.requant, slice(0, len(value))
+        bias, multiplier, shift = requant["bias"], requant["multiplier"], requant["shift"]
+        if parameters is not None:
+            bias = parameters.bias[channels]
+            if drain["params"] == Params.PER_CHANNEL:
+                multiplier, shift = parameters.multiplier[channels], parameters.shift[channels]
+        value = requantize(wrap_int32(value + bias), multiplier, shift, Rounding(requant["rounding"]))
+        result = to_int8(value, requant["zero_point"], requant["minimum"], requant["maximum"])
+        if drain["combine"] == Combine.NONE:
+            return result
+        combine = self.combine
+        rounding = Rounding(combine["rounding"])
+        if operand is not None:
+            a = (result.astype(np.int64) - combine["zero_a"]) << ADD_LEFT_SHIFT
+            b = (operand - combine["zero_b"]) << ADD_LEFT_SHIFT
+            value = requantize(a, combine["multiplier_a"], combine["shift_a"], rounding)
+            value = wrap_int32(value + requantize(b, combine["multiplier_b"], combine["shift_b"], rounding))
+        value = requantize(value, combine["multiplier"], combine["shift"], rounding)
+        return to_int8(value, combine["zero_point"], combine["minimum"], combine["maximum"])

@@ -1,0 +1,67 @@
+"""Drives the command port of a unit in the Amaranth simulator, and runs simulations with a bound."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from amaranth.sim import Simulator, SimulatorContext
+
+from loomwork.arch.isa import Command, encode
+
+
+@dataclass
+class UnitLog:
+    """What a unit reported, by cycle: commands taken and done, errors, first and last cycle of `busy`."""
+
+    taken: list[int] = field(default_factory=list[int])
+    done: list[int] = field(default_factory=list[int])
+    errors: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    busy: list[int] = field(default_factory=list[int])
+
+
+async def watch_unit(ctx: SimulatorContext, unit: Any, log: UnitLog) -> None:
+    """Background testbench: fills the log."""
+    cycle = 0
+    while True:
+        _, _, taken, ready, done, busy, error = await ctx.tick().sample(
+            unit.command.valid, unit.command.ready, unit.done, unit.busy, unit.error
+        )
+        if taken and ready:
+            log.taken.append(cycle)
+        if done:
+            log.done.append(cycle)
+            assert busy, "a unit is busy until it says done"
+            assert len(log.done) <= len(log.taken)
+        if error:
+            log.errors.append((cycle, error))
+        if busy:
+            log.busy.append(cycle)
+        cycle += 1
+
+
+async def send_commands(ctx: SimulatorContext, unit: Any, commands: Sequence[Command]) -> None:
+    """Hand over commands, each as soon as the unit takes it."""
+    for command in commands:
+        ctx.set(unit.command.payload, int.from_bytes(encode(command), "little"))
+        ctx.set(unit.command.valid, 1)
+        await ctx.tick().until(unit.command.ready)
+        ctx.set(unit.command.valid, 0)
+
+
+async def wait_for(ctx: SimulatorContext, condition: Callable[[], bool], cycles: int) -> None:
+    """Tick until `condition()` holds; fails after `cycles` cycles."""
+    for _ in range(cycles):
+        if condition():
+            return
+        await ctx.tick()
+    raise AssertionError(f"nothing happened for {cycles} cycles")
+
+
+def simulate(dut: Any, main: Any, *background: Any) -> None:
+    """Run testbench `main` to its end beside the background ones."""
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    for process in background:
+        simulator.add_testbench(process, background=True)
+    simulator.add_testbench(main)
+    simulator.run()
