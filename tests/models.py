@@ -4,9 +4,9 @@
     model_path("mlperf_tiny/ic_resnet8_int8.tflite")
     data_path("kws01_inputs.npz")
 
-Looked for in the folder that the environment variable LOOMWORK_MODELS or LOOMWORK_DATA names, else in `../shared/models`
-or `../shared/data` beside the checkout. A file that is not there fails the test by name; with LOOMWORK_ALLOW_MISSING=1
-the test is reported as skipped, by name as well.
+Looked for in the folder that the environment variable LOOMWORK_MODELS or LOOMWORK_DATA names, else in
+`../shared/models` or `../shared/data` beside the checkout. A file that is not there fails the test by name; with
+LOOMWORK_ALLOW_MISSING=1 the test is reported as skipped, by name as well.
 """
 
 import os

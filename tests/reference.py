@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from oracle import Oracle
+
 
 from loomwork.arch.numerics import Rounding, requantize
 from loomwork.compiler.graph import (
@@ -23,6 +23,7 @@ from loomwork.compiler.graph import (
     Requantize,
     Rescale,
 )
+from tests.oracle import Oracle
 
 Int64Array = NDArray[np.int64]
 Arrays = dict[str, NDArray[np.generic]]
@@ -53,7 +54,7 @@ def run_graph(graph: Graph, inputs: Mapping[str, NDArray[np.generic]]) -> dict[s
         result = _run_layer(graph, layer, values)
         feature_map = graph.maps[layer.output]
         assert result.shape == (feature_map.height, feature_map.width, feature_map.channels), layer.name
-        assert -128 <= result.min(), layer.name
+        assert result.min() >= -128, layer.name
         assert result.max() <= 127, layer.name
         values[layer.output] = result
     return {name: values[name].astype(np.int8) for name in graph.outputs}

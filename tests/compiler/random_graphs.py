@@ -109,9 +109,7 @@ class GraphMaker:
     def mean(self, source: str) -> str:
         x = self.maps[source]
         output = self._map(1, 1, x.channels)
-        requantize = self.requantize(output, 1, 1, 1)
-        bias = np.array([-x.zero_point * x.height * x.width])
-        return self._add(Mean, source, output, requantize=self._with_bias(requantize, bias))
+        return self._add(Mean, source, output, requantize=self.requantize(output, x.height * x.width, 1, 1))
 
     def add(self, source: str, operand: str) -> str:
         x = self.maps[source]
@@ -162,6 +160,7 @@ class GraphMaker:
             lambda: self._random_convolution(source, depthwise=False),
             lambda: self._random_convolution(source, depthwise=True),
             lambda: self.add(source, g.choice(self._same_shape(source))),
+            lambda: self._residual(source),
             lambda: self._random_pool(source, MaxPool),
             lambda: self._random_pool(source, AveragePool),
             lambda: self.rescale(source),
@@ -175,9 +174,15 @@ class GraphMaker:
         kernel = (g.choice([1, 2, 3, 3, 5]), g.choice([1, 2, 3, 3, 5]))
         pad = (g.randint(0, kernel[0] - 1), g.randint(0, kernel[1] - 1))
         stride, dilation = (g.randint(1, 3), g.randint(1, 2)), (g.choice([1, 1, 2, 3]), g.choice([1, 1, 2]))
-        size = (g.randint(1, max(1, x.height // stride[0])), g.randint(1, max(1, x.width // stride[1])))
+        after = (g.randint(0, kernel[0] - 1), g.randint(0, kernel[1] - 1))
         if g.random() < 0.5:
-            stride, size = (1, 1), (x.height, x.width)
+            stride = (1, 1)
+        height, width = (
+            max(1, (inputs + before + behind - distance * (taps - 1) - 1) // step + 1)
+            for inputs, before, behind, distance, taps, step in zip(
+                (x.height, x.width), pad, after, dilation, kernel, stride, strict=True
+            )
+        )
         channels = x.channels * g.choice([1, 1, 2, 3]) if depthwise else g.choice([1, 3, 4, 7, 8, 16, 20])
         if depthwise and channels > 40:
             channels = x.channels
@@ -188,10 +193,17 @@ class GraphMaker:
             stride=stride,
             dilation=dilation,
             pad=pad,
-            size=size,
+            size=(height, width),
             depthwise=depthwise,
             per_channel=g.random() < 0.6,
         )
+
+    def _residual(self, source: str) -> str:
+        x, g = self.maps[source], self.random
+        kernel = (g.choice([1, 3]), g.choice([1, 3]))
+        pad = (kernel[0] // 2, kernel[1] // 2)
+        branch = self.convolution(source, x.channels, kernel=kernel, pad=pad, depthwise=g.random() < 0.3)
+        return self.add(branch, source) if g.random() < 0.5 else self.add(source, branch)
 
     def _random_pool(self, source: str, kind: type[MaxPool] | type[AveragePool]) -> str:
         x, g = self.maps[source], self.random
@@ -211,21 +223,10 @@ class GraphMaker:
         ]
 
     def _clamp(self) -> tuple[int, int]:
-        if self.random.random() < 0.6:
+        if self.random.random() < 0.85:
             return -128, 127
         low, high = sorted((self.random.randint(-128, 127), self.random.randint(-128, 127)))
         return low, high
-
-    @staticmethod
-    def _with_bias(requantize: Requantize, bias: NDArray[np.int64]) -> Requantize:
-        return Requantize(
-            multiplier=requantize.multiplier,
-            shift=requantize.shift,
-            bias=bias,
-            zero_point=requantize.zero_point,
-            minimum=requantize.minimum,
-            maximum=requantize.maximum,
-        )
 
     def _map(self, height: int, width: int, channels: int, zero_point: int | None = None) -> str:
         name = f"m{len(self.maps)}"

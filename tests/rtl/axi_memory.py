@@ -10,6 +10,7 @@ from amaranth.sim import SimulatorContext
 from loomwork.arch.config import BASE, FORMAL, MID, SMALL, TINY, Config
 from loomwork.arch.isa import Window
 from loomwork.rtl.axi import BURST_INCR
+from tests.rtl.unit_driver import set_together
 
 NARROW_BUS = replace(BASE, name="narrow_bus", bus_bytes=4)
 CONFIGS = (FORMAL, TINY, SMALL, MID, NARROW_BUS)
@@ -103,18 +104,18 @@ class AxiMemory:
         now = 0
         held = None
         while True:
-            ctx.set(axi.arready, self._goes())
+            values = [(axi.arready, self._goes())]
             due = [queue[0] for queue in queues.values() if queue and queue[0].due <= now]
             burst = self.rng.choice(due) if due and self._goes() else None
-            ctx.set(axi.rvalid, burst is not None)
+            values.append((axi.rvalid, burst is not None))
             if burst is not None:
                 address = burst.address + burst.moved * bus_bytes
                 region = self._region(address, bus_bytes)
                 place = address - region.base
-                ctx.set(axi.rid, burst.identity)
-                ctx.set(axi.rdata, int.from_bytes(region.contents[place : place + bus_bytes], "little"))
-                ctx.set(axi.rresp, self.faults.get(address, OKAY))
-                ctx.set(axi.rlast, burst.moved == burst.beats - 1)
+                word = int.from_bytes(region.contents[place : place + bus_bytes], "little")
+                values += [(axi.rid, burst.identity), (axi.rdata, word), (axi.rresp, self.faults.get(address, OKAY))]
+                values.append((axi.rlast, burst.moved == burst.beats - 1))
+            set_together(ctx, values)
             _, _, valid, ready, identity, address, length, size, kind, rready = await ctx.tick().sample(
                 axi.arvalid, axi.arready, axi.arid, axi.araddr, axi.arlen, axi.arsize, axi.arburst, axi.rready
             )
@@ -144,13 +145,12 @@ class AxiMemory:
         now = 0
         held_address = held_data = None
         while True:
-            ctx.set(axi.awready, self._goes())
-            ctx.set(axi.wready, self._goes())
+            values = [(axi.awready, self._goes()), (axi.wready, self._goes())]
             answering = bool(answers) and answers[0].due <= now and self._goes()
-            ctx.set(axi.bvalid, answering)
+            values.append((axi.bvalid, answering))
             if answering:
-                ctx.set(axi.bid, answers[0].identity)
-                ctx.set(axi.bresp, self.faults.get(answers[0].address, OKAY))
+                values += [(axi.bid, answers[0].identity), (axi.bresp, self.faults.get(answers[0].address, OKAY))]
+            set_together(ctx, values)
             sample = await ctx.tick().sample(
                 *(axi.awvalid, axi.awready, axi.awid, axi.awaddr, axi.awlen, axi.awsize, axi.awburst),
                 *(axi.wvalid, axi.wready, axi.wdata, axi.wstrb, axi.wlast, axi.bready),

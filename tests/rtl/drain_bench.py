@@ -15,6 +15,9 @@ from loomwork.rtl.drain import Drain
 from loomwork.rtl.ports import ACCUMULATOR_LATENCY, SCRATCHPAD_LATENCY
 from tests.rtl.drain_model import BlockParameters
 
+FINISHED_BLOCKS = 2
+"""Blocks that can wait for the drain: the halves of the accumulators."""
+
 
 @dataclass
 class DrainBench:
@@ -48,12 +51,37 @@ class DrainBench:
 
     def run(self, commands: Sequence[Command], limit: int = 20_000) -> None:
         """Run until every command is done or one reports an error."""
+        self._commands = deque(int.from_bytes(encode(command), "little") for command in commands)
+        self._words = deque(
+            (word, index, index == len(stream) - 1)
+            for block, params in self.parameters
+            for stream in [block.words(params)]
+            for index, word in enumerate(stream)
+        )
+        self._word_arrived = False
+        self._blocks = deque(self.blocks)
+        self._finished_blocks = 0
+        self._reads = deque[int | None]([None] * SCRATCHPAD_LATENCY)
+        self._pixels = deque[int | None]([None] * ACCUMULATOR_LATENCY)
+        self._refused: int | None = None
+
         dut = Drain(self.config)
         simulator = Simulator(dut)
         simulator.add_clock(1e-8)
 
         async def bench(ctx: SimulatorContext) -> None:
-            await self._bench(ctx, dut, commands, limit)
+            while len(self.finish) < len(commands) and not self.error:
+                assert self.cycles < limit, f"{len(self.finish)} of {len(commands)} commands done after {limit} cycles"
+                self._offer(ctx, dut)
+                self._take_inputs(ctx, dut)
+                self._take_read(ctx, dut)
+                self._take_pixel(ctx, dut)
+                self._take_write(ctx, dut)
+                self._observe(ctx, dut)
+                await ctx.tick()
+                self.cycles += 1
+            if not self.error:
+                await self._check_end(ctx, dut)
 
         simulator.add_testbench(bench)
         simulator.run()
@@ -61,114 +89,102 @@ class DrainBench:
     def _luck(self) -> bool:
         return self.patience >= 1 or self.rng.random() < self.patience
 
+    def _data(self, found: int | None, count: int) -> int:
+        """What was found, or noise where nothing was asked for."""
+        return int.from_bytes(self.rng.randbytes(count), "little") if found is None else found
+
+    def _offer(self, ctx: SimulatorContext, dut: Drain) -> None:
+        """Set all inputs of this cycle."""
+        ctx.set(dut.halt, self._halted)
+        ctx.set(dut.unit.command.valid, bool(self._commands))
+        if self._commands:
+            ctx.set(dut.unit.command.payload, self._commands[0])
+        room = self._finished_blocks < min(FINISHED_BLOCKS, len(self._blocks))
+        self._finished_blocks += room and self.cycles >= self.blocks_after and self._luck()
+        ctx.set(dut.accumulator.ready, self._finished_blocks > 0)
+        self._word_arrived = bool(self._words) and (self._word_arrived or self._luck())
+        ctx.set(dut.params.valid, self._word_arrived)
+        if self._words:
+            word, index, last = self._words[0]
+            ctx.set(dut.params.payload, {"word": word, "index": index, "last": last})
+        ctx.set(dut.read.request.ready, self._luck())
+        ctx.set(dut.write.ready, self._luck())
+        ctx.set(dut.read.data.as_value(), self._data(self._reads.popleft(), 2 * self.config.rows))
+        ctx.set(dut.accumulator.data.as_value(), self._data(self._pixels.popleft(), 4 * self.config.cols))
+
+    @property
+    def _halted(self) -> bool:
+        return self.halt_after is not None and self.cycles >= self.halt_after
+
+    def _take_inputs(self, ctx: SimulatorContext, dut: Drain) -> None:
+        if self._commands and ctx.get(dut.unit.command.ready):
+            self._commands.popleft()
+        if self._word_arrived and ctx.get(dut.params.ready):
+            self._words.popleft()
+            self._word_arrived = False
+
+    def _take_read(self, ctx: SimulatorContext, dut: Drain) -> None:
+        request, taken = dut.read.request, None
+        if ctx.get(request.valid):
+            payload = ctx.get(request.payload)
+            assert self._refused in (None, payload.as_bits()), "a request changed while it was refused"
+            self._refused = payload.as_bits()
+            if ctx.get(request.ready):
+                taken, self._refused = self._window(payload.bank, payload.word, payload.wide), None
+                self.last_access = self.cycles
+        else:
+            assert self._refused is None or self._halted, "a request was withdrawn"
+        self._reads.append(taken)
+
     def _window(self, bank: int, word: int, wide: int) -> int:
-        """Two words; what is not asked for is noise."""
+        """Two words; noise in place of the second one when it is not asked for."""
         rows = self.config.rows
         assert (word + 1 + wide) * rows <= self.memory.shape[1], "read beyond the last word"
         data = self.memory[bank, word * rows : (word + 1 + wide) * rows].tobytes()
         return int.from_bytes(data + self.rng.randbytes((1 - wide) * rows), "little")
 
-    async def _bench(self, ctx: SimulatorContext, dut: Drain, commands: Sequence[Command], limit: int) -> None:
-        config, rows = self.config, self.config.rows
-        waiting_commands = deque(int.from_bytes(encode(command), "little") for command in commands)
-        words = deque(
-            (word, index, index == len(stream) - 1)
-            for block, params in self.parameters
-            for stream in [block.words(params)]
-            for index, word in enumerate(stream)
-        )
-        blocks = deque(self.blocks)
-        arrived = 0  # blocks at the front of the queue that are finished
-        word_arrived = False
-        reads = deque([None] * SCRATCHPAD_LATENCY, maxlen=SCRATCHPAD_LATENCY)
-        pixels = deque([None] * ACCUMULATOR_LATENCY, maxlen=ACCUMULATOR_LATENCY)
-        refused: int | None = None
-        request, write = dut.read.request, dut.write
+    def _take_pixel(self, ctx: SimulatorContext, dut: Drain) -> None:
+        taken = None
+        if ctx.get(dut.accumulator.enable):
+            assert self._finished_blocks, "a block was read that is not finished"
+            values = self._blocks[0][ctx.get(dut.accumulator.pixel)]
+            taken = int.from_bytes(values.astype("<i4").tobytes(), "little")
+        self._pixels.append(taken)
+        if ctx.get(dut.accumulator.release):
+            assert self._finished_blocks, "a block was released that is not finished"
+            assert taken is None, "a read and a release in the same cycle"
+            self._blocks.popleft()
+            self._finished_blocks -= 1
 
-        while len(self.finish) < len(commands) and not self.error:
-            assert self.cycles < limit, f"{len(self.finish)} of {len(commands)} commands done after {limit} cycles"
+    def _take_write(self, ctx: SimulatorContext, dut: Drain) -> None:
+        if not (ctx.get(dut.write.valid) and ctx.get(dut.write.ready)):
+            return
+        payload = ctx.get(dut.write.payload)
+        data, mask, rows = payload.data.as_bits(), payload.mask, self.config.rows
+        assert mask, "a write of nothing"
+        self.last_access = self.cycles
+        for place in range(2 * rows):
+            if mask >> place & 1:
+                self.memory[payload.bank, payload.word * rows + place] = data >> 8 * place & 0xFF
 
-            # What the surroundings offer in this cycle.
-            halt = self.halt_after is not None and self.cycles >= self.halt_after
-            ctx.set(dut.halt, halt)
-            ctx.set(dut.unit.command.valid, bool(waiting_commands))
-            if waiting_commands:
-                ctx.set(dut.unit.command.payload, waiting_commands[0])
-            arrived += self.cycles >= self.blocks_after and arrived < min(2, len(blocks)) and self._luck()
-            ctx.set(dut.accumulator.ready, arrived > 0)
-            word_arrived = bool(words) and (word_arrived or self._luck())
-            ctx.set(dut.params.valid, word_arrived)
-            if words:
-                word, index, last = words[0]
-                ctx.set(dut.params.payload, {"word": word, "index": index, "last": last})
-            ctx.set(request.ready, self._luck())
-            ctx.set(write.ready, self._luck())
-            ctx.set(
-                dut.read.data.as_value(), noise if (noise := reads.popleft()) is not None else self._noise(2 * rows)
-            )
-            sums = pixels.popleft()
-            ctx.set(dut.accumulator.data.as_value(), sums if sums is not None else self._noise(4 * config.cols))
+    def _observe(self, ctx: SimulatorContext, dut: Drain) -> None:
+        if ctx.get(dut.unit.done):
+            assert ctx.get(dut.unit.busy)
+            self.finish.append(self.cycles)
+            self.on_done(len(self.finish))
+        self.error = ctx.get(dut.unit.error)
+        self.waited_accumulator += ctx.get(dut.wait_accumulator)
+        self.waited_bank += ctx.get(dut.wait_bank)
 
-            # What the unit makes of it.
-            if waiting_commands and ctx.get(dut.unit.command.ready):
-                waiting_commands.popleft()
-            if word_arrived and ctx.get(dut.params.ready):
-                words.popleft()
-                word_arrived = False
-
-            taken = None
-            if ctx.get(request.valid):
-                payload = ctx.get(request.payload)
-                assert refused in (None, payload.as_bits()), "a request changed while it was refused"
-                refused = payload.as_bits()
-                if ctx.get(request.ready):
-                    taken, refused = self._window(payload.bank, payload.word, payload.wide), None
-                    self.last_access = self.cycles
-            else:
-                assert refused is None or halt, "a request was withdrawn"
-            reads.append(taken)
-
-            taken = None
-            if ctx.get(dut.accumulator.enable):
-                assert arrived, "a block was read that is not finished"
-                values = blocks[0][ctx.get(dut.accumulator.pixel)]
-                taken = int.from_bytes(values.astype("<i4").tobytes(), "little")
-            pixels.append(taken)
-            if ctx.get(dut.accumulator.release):
-                assert arrived, "a block was released that is not finished"
-                assert taken is None, "a read and a release in the same cycle"
-                blocks.popleft()
-                arrived -= 1
-
-            if ctx.get(write.valid) and ctx.get(write.ready):
-                payload = ctx.get(write.payload)
-                data, mask = payload.data.as_bits(), payload.mask
-                assert mask, "a write of nothing"
-                self.last_access = self.cycles
-                for place in range(2 * rows):
-                    if mask >> place & 1:
-                        self.memory[payload.bank, payload.word * rows + place] = data >> 8 * place & 0xFF
-            if ctx.get(dut.unit.done):
-                self.finish.append(self.cycles)
-                self.on_done(len(self.finish))
-            self.error = ctx.get(dut.unit.error)
-            assert ctx.get(dut.unit.busy) or not ctx.get(dut.unit.done)
-            self.waited_accumulator += ctx.get(dut.wait_accumulator)
-            self.waited_bank += ctx.get(dut.wait_bank)
+    async def _check_end(self, ctx: SimulatorContext, dut: Drain) -> None:
+        """Nothing more may come, and nothing may be left."""
+        for _ in range(4):
+            assert not ctx.get(dut.unit.done)
+            assert not ctx.get(dut.write.valid)
             await ctx.tick()
-            self.cycles += 1
-
-        if not self.error:
-            for _ in range(4):  # nothing more may come
-                assert not ctx.get(dut.unit.done)
-                assert not ctx.get(write.valid)
-                await ctx.tick()
-            assert not ctx.get(dut.unit.busy)
-            assert not blocks, "not every block was released"
-            assert not words, "not every parameter was taken"
-
-    def _noise(self, count: int) -> int:
-        return int.from_bytes(self.rng.randbytes(count), "little")
+        assert not ctx.get(dut.unit.busy)
+        assert not self._blocks, "not every block was released"
+        assert not self._words, "not every parameter was taken"
 
 
 def random_memory(config: Config, rng: random.Random) -> NDArray[np.uint8]:

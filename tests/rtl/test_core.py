@@ -227,7 +227,7 @@ async def check_copy(driver: Driver, rng: random.Random) -> None:
     source, target = BASES[Window.INPUTS] + 64, BASES[Window.OUTPUTS] + 64
     driver.memory.fill(source - 64, rng.randbytes(SIZE))
     before = bytearray(rng.randbytes(SIZE))
-    driver.memory.fill(target - 64, before)
+    driver.memory.fill(target - 64, bytes(before))
     driver.memory.reads = driver.memory.writes = 0
     await driver.start(*COPY)
     assert await driver.wait() == DONE

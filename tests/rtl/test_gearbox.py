@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Gearboxes against slices of bytes."""
 
 import random
@@ -13,7 +14,7 @@ SEED = 20250103
 
 
 def transmit(dut: Any, inputs: list[dict[str, Any]], count: int, stall: float) -> tuple[list[int], int]:
-    """Send `inputs` (values by path in the payload; "" is all of it) and receive `count` words; also the cycles it took."""
+    """Send `inputs` (values by field of the payload, "" for all of it), receive `count` words; also how long it took."""
     rng = random.Random(SEED)
     received: list[int] = []
     cycles = 0
@@ -38,7 +39,7 @@ def transmit(dut: Any, inputs: list[dict[str, Any]], count: int, stall: float) -
             if valid and ready:
                 received.append(word)
 
-    simulate(dut, receive, send)
+    simulate(dut, receive, beside=send)
     return received, cycles
 
 

@@ -30,11 +30,11 @@ def cases(rng: random.Random, config: Config, windows: dict[int, tuple[int, int]
         (0, (1 << 32) - bus, 2 * bus, 0),
         (0, 0, bus, 1),
     ]
-    for _ in range(150):
-        window = rng.randrange(8)
+    for _ in range(200):
+        window = rng.choice([*range(8), 2, 3, 3, 4, 4])
         size = windows.get(window, (0, 4096))[1]
         offset = bus * rng.randint(0, size // bus)
-        length = size - offset + rng.choice([0, 0, 1, -1, bus, -rng.randint(0, size)])
+        length = size - offset + rng.choice([0, 0, 0, -1, -bus, -rng.randint(0, size), 1, bus])
         result.append((window, offset, max(1, length), rng.random() < 0.05))
     return result
 
@@ -86,7 +86,7 @@ def test_passes_exactly_what_lies_inside(config: Config, allowed: Sequence[Windo
                 ctx.set(reset, 0)
 
     simulate(ResetInserter(reset)(dut), main)
-    assert 20 < sum(verdicts) < len(verdicts) - 20
+    assert 20 < sum(verdicts) < len(verdicts) - 20, sum(verdicts)
 
 
 def test_one_span_per_cycle_and_none_behind_an_illegal_one():
@@ -99,7 +99,10 @@ def test_one_span_per_cycle_and_none_behind_an_illegal_one():
             offset = 4096 if number == 50 else 16 * number
             ctx.set(dut.i.payload, {"window": 0, "offset": offset, "length": 16, "misaligned": 0})
             ctx.set(dut.i.valid, 1)
-            await ctx.tick().until(dut.i.ready)
+            for _ in range(100):
+                _, _, ready = await ctx.tick().sample(dut.i.ready)
+                if ready:
+                    break
 
     async def receive(ctx: SimulatorContext):
         rng = random.Random(20250106)
@@ -110,5 +113,5 @@ def test_one_span_per_cycle_and_none_behind_an_illegal_one():
             if valid and ready:
                 passed.append(address)
 
-    simulate(dut, receive, send)
+    simulate(dut, receive, beside=send)
     assert passed == [16 * number for number in range(50)]

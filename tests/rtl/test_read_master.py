@@ -1,5 +1,7 @@
+# amaranth: UnusedElaboratable=no
 """The read master with three readers of different speed, against an AXI memory that interleaves them."""
 
+import itertools
 import random
 from collections import deque
 from dataclasses import dataclass, field
@@ -30,11 +32,11 @@ class Reader:
     granted: list[int] = field(default_factory=list[int])
 
     def burst(self) -> tuple[int, int]:
-        """First byte and beats of a random burst inside a 4 KiB page of a window."""
+        """First byte and beats of a random burst."""
         bus = self.memory.config.bus_bytes
         beats = self.rng.randint(1, 16)
         region = self.rng.choice(list(self.memory.regions.values()))
-        return region.base + bus * self.rng.randrange((min(len(region.contents), 4096) // bus) - beats), beats
+        return region.base + bus * self.rng.randrange((len(region.contents) // bus) - beats), beats
 
     async def ask(self, ctx: SimulatorContext) -> None:
         bus = self.memory.config.bus_bytes
@@ -92,7 +94,7 @@ class Bench:
 @pytest.mark.parametrize("config", [FORMAL, BASE], ids=lambda config: config.name)
 def test_every_reader_gets_its_beats_in_order(config: Config, stall: float):
     bench = Bench(config, seed=1, stall=stall)
-    bench.memory.faults[bench.memory.regions[next(iter(bench.memory.regions))].base + 64] = SLVERR
+    bench.memory.faults = {region.base + 64: SLVERR for region in bench.memory.regions.values()}
     counted = 0
 
     async def main(ctx: SimulatorContext):
@@ -118,7 +120,7 @@ def test_the_first_reader_goes_first_and_the_others_take_turns():
     owner = {cycle: number for number, reader in enumerate(bench.readers) for cycle in reader.granted}
     assert len(owner) >= 598, "a burst is taken every cycle"
     turns = [owner[cycle] for cycle in sorted(owner) if owner[cycle]]
-    assert all(a != b for a, b in zip(turns, turns[1:], strict=False))
+    assert all(a != b for a, b in itertools.pairwise(turns))
     assert len(first.granted) > 80
     assert abs(len(others[0].granted) - len(others[1].granted)) <= 1
 

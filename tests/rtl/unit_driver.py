@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from amaranth.hdl import Cat, Value
 from amaranth.sim import Simulator, SimulatorContext
 
 from loomwork.arch.isa import Command, encode
@@ -57,11 +58,23 @@ async def wait_for(ctx: SimulatorContext, condition: Callable[[], bool], cycles:
     raise AssertionError(f"nothing happened for {cycles} cycles")
 
 
-def simulate(dut: Any, main: Any, *background: Any) -> None:
-    """Run testbench `main` to its end beside the background ones."""
+def set_together(ctx: SimulatorContext, values: Sequence[tuple[Any, int]]) -> None:
+    """Set many signals at once: the simulator evaluates the design after each `set`."""
+    targets = [Value.cast(target) for target, _ in values]
+    word = position = 0
+    for target, (_, value) in zip(targets, values, strict=True):
+        word |= (int(value) & (1 << len(target)) - 1) << position
+        position += len(target)
+    ctx.set(Cat(*targets), word)
+
+
+def simulate(dut: Any, main: Any, *background: Any, beside: Any = None) -> None:
+    """Run testbench `main` (and `beside`) to the end, and background ones as long."""
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
     for process in background:
         simulator.add_testbench(process, background=True)
+    if beside is not None:
+        simulator.add_testbench(beside)
     simulator.add_testbench(main)
     simulator.run()

@@ -53,7 +53,7 @@ def test_a_slice_carries_its_command():
 def test_each_accelerator_step_is_a_process():
     trace = chrome_trace(two_input_program(), [RUN, RUN])
     assert [event["pid"] for event in slices(trace)] == [0, 0, 1, 1]
-    assert names(trace, "process_name") == {(0, 0): "accelerator step 0", (1, 0): "accelerator step 1"}
+    assert names(trace, "process_name") == {(0, 0): "step 0 (accelerator)", (1, 0): "step 1 (accelerator)"}
     assert len(names(trace, "thread_name")) == 4
 
 
@@ -64,6 +64,14 @@ def test_slices_are_named_by_the_layer_where_the_report_knows_it():
     assert [event["name"] for event in slices(chrome_trace(named, [RUN, RUN]))] == [
         *("LOAD", "STORE", "LOAD", "STORE conv1"),
     ]
+
+
+def test_steps_are_numbered_as_in_the_program():
+    program = quantize_copy_program()
+    report = {"layers": [{"name": "conv1", "step": 1, "commands": [0]}, {"name": "QUANTIZE", "step": 0}]}
+    trace = chrome_trace(type(program)(**(vars(program) | {"report": report})), [RUN])
+    assert names(trace, "process_name") == {(1, 0): "step 1 (accelerator)"}
+    assert [(event["pid"], event["name"]) for event in slices(trace)] == [(1, "LOAD conv1"), (1, "STORE")]
 
 
 def test_a_run_that_was_not_traced_gives_an_empty_timeline():

@@ -5,6 +5,7 @@ those in `docs/reference/`.
 """
 
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from pathlib import Path
@@ -82,8 +83,6 @@ def command_table() -> list[dict[str, Any]]:
     ]
 
 
-# ---- C ----------------------------------------------------------------------------------------------------------------
-
 _C_FUNCTIONS = """\
 /* Put the low `width` bits of `value` at bit `low` of a command that was all zeros there. */
 static inline void loomwork_put(uint8_t command[LOOMWORK_COMMAND_BYTES], unsigned low, unsigned width, uint32_t value)
@@ -144,9 +143,6 @@ def _c_enum(members: type[IntEnum], prefix: str) -> list[str]:
     return [f"enum loomwork_{prefix.lower()} {{", *values, "};", ""]
 
 
-# ---- Markdown ---------------------------------------------------------------------------------------------------------
-
-
 def _table(titles: Sequence[str], rows: Iterator[Sequence[object]]) -> list[str]:
     cells = [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
     return [
@@ -154,6 +150,10 @@ def _table(titles: Sequence[str], rows: Iterator[Sequence[object]]) -> list[str]
         f"|{'---|' * len(titles)}",
         *(f"| {' | '.join(row)} |" for row in cells),
     ]
+
+
+def _paragraph(text: str) -> list[str]:
+    return textwrap.wrap(text, 120, break_on_hyphens=False)
 
 
 def _page(title: str, lines: list[str]) -> str:
@@ -182,10 +182,12 @@ def isa_page() -> str:
     """The command set."""
     units = ", ".join(unit.name for unit in Unit if unit is not Unit.CONTROL)
     lines = [
-        f"A program is an array of {COMMAND_BYTES}-byte commands, little-endian, in window COMMANDS, up to END. Each goes",
-        f"to the queue of its unit ({units}); units run at the same time, each its own queue in order. A command begins",
-        "when every ticket it waits for is there: ticket `t` of a unit is there when the unit has finished `t` commands",
-        f"since start, modulo {1 << TICKET_BITS}. Bits behind the last operand are 0.",
+        *_paragraph(
+            f"A program is an array of {COMMAND_BYTES}-byte commands, little-endian, in window COMMANDS, up to END. "
+            f"Each goes to the queue of its unit ({units}); units run at the same time, each its own queue in order. "
+            "A command begins when every ticket it waits for is there: ticket `t` of a unit is there when the unit has "
+            f"finished `t` commands since start, modulo {1 << TICKET_BITS}. Bits behind the last operand are 0."
+        ),
         "",
         f"Fingerprint of this command set: `{isa_hash():08x}`.",
         "",
@@ -209,14 +211,21 @@ def registers_page() -> str:
         return f"`0x{register.offset:03x}`", f"[{register.name}](#{register.name.lower()})", _ACCESS[register.access]
 
     lines = [
-        f"32-bit registers behind AXI4-Lite, in a space of {CSR_BYTES} bytes. Addresses without a register read as 0 and",
-        "ignore writes, answered OKAY. Byte enables are honoured. Bits without a name read as 0 and ignore writes in",
-        "registers with named bits.",
+        *_paragraph(
+            f"32-bit registers behind AXI4-Lite, in a space of {CSR_BYTES} bytes. Addresses without a register read as "
+            "0 and ignore writes, answered OKAY. Byte enables are honoured. In registers with named bits, the others "
+            "read as 0 and ignore writes. The low 12 bits of the base of a window are always 0."
+        ),
         "",
         *_table(("offset", "register", "access"), (row(register) for register in REGISTERS)),
     ]
     for register in REGISTERS:
-        lines += ["", f"## {register.name}", "", f"`0x{register.offset:03x}`, {_ACCESS[register.access]}. {register.doc}"]
+        lines += [
+            "",
+            f"## {register.name}",
+            "",
+            f"`0x{register.offset:03x}`, {_ACCESS[register.access]}. {register.doc}",
+        ]
         if register.bits:
             rows = ((_bit_range(bits.low, bits.width), bits.name, bits.doc) for bits in register.bits)
             lines += ["", *_table(("bits", "name", "meaning"), rows)]
@@ -257,14 +266,14 @@ def configurations_page() -> str:
         "fingerprint",
     )
     intro = [
-        "The presets; `array` is rows (bytes of the reduction) x columns (output channels). Any other shape is a JSON file",
-        'of the same fields, which may name a preset to start from: `{"base": "small", "scratchpad_kib": 96}`.',
+        *_paragraph(
+            "The presets; `array` is rows (bytes of the reduction) x columns (output channels). Any other shape is a "
+            "JSON file of the same fields, which may name a preset to start from: "
+            '`{"base": "small", "scratchpad_kib": 96}`.'
+        ),
         "",
     ]
     return _page("Configurations", intro + _table(titles, rows))
-
-
-# ---- Files ------------------------------------------------------------------------------------------------------------
 
 
 def reference_files() -> dict[str, str]:

@@ -35,7 +35,10 @@ from loomwork.arch.program import AcceleratorStep, HostStep, Placement, Program,
 MAGIC = b"LOOMWORK"
 FORMAT_VERSION = 1
 ALIGNMENT = 16
-DTYPES = ("int8", "uint8", "int16", "int32", "int64", "float32", "bool")
+DTYPES = (
+    *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64", "bool"),
+)
 MAX_WINDOW_BYTES = (1 << 32) - 1
 """Largest window: what the SIZE registers can hold."""
 _HEADER = struct.Struct("<8sIIQQIIII")

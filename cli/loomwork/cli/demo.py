@@ -9,7 +9,7 @@ from rich.progress import Progress
 
 from loomwork.arch.config import load_config
 from loomwork.cli.options import ConfigOption
-from loomwork.cli.output import UsageError, console, status, write_file, write_json
+from loomwork.cli.output import UsageError, console, make_folder, status, write_file, write_json
 
 MODEL = Path("examples/digits/digits_int8.tflite")
 IMAGES = Path("examples/digits/digits_test.npz")
@@ -41,7 +41,7 @@ def demo(
     if not MODEL.is_file():
         raise UsageError(f"{MODEL} is not here: run `loomwork demo` in a checkout of the repository")
     shape = load_config(config)
-    directory.mkdir(parents=True, exist_ok=True)
+    make_folder(directory)
     data = np.load(IMAGES)
     pictures, labels = data["images"][:images], data["labels"][:images]
 
@@ -58,7 +58,7 @@ def demo(
     build_library(shape, report=status.print)
     console.print(f"4. running {len(pictures)} test images through the RTL")
     inputs = {program.inputs[0]: pictures}
-    with Progress(console=status, transient=True) as progress:
+    with Progress(console=status, transient=True, disable=not status.is_terminal) as progress:
         task = progress.add_task("images", total=len(pictures))
         on_rtl = run_program(
             program, inputs, VerilatorBackend(), progress=lambda done, _: progress.update(task, completed=done)

@@ -29,7 +29,8 @@ def info(program_file: ProgramArgument) -> None:
             console.print(f"step {index}: accelerator, {count} commands, {len(step.constants):,} bytes of constants")
         else:
             console.print(f"step {index}: host, {', '.join(f'{name} ({why})' for name, why in step.operators)}")
-    console.print(report.summary(program))
+    if "layers" in program.report:
+        console.print(report.summary(program))
 
 
 def _tensors(program: Program) -> Table:

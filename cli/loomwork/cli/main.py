@@ -35,11 +35,15 @@ def user_errors() -> tuple[type[Exception], ...]:
     from loomwork.arch.program_file import ProgramError
     from loomwork.compiler.graph import CompileError
     from loomwork.sim.backend import RunError
+    from loomwork.sim.golden import GoldenError
     from loomwork.sim.host import HostError
     from loomwork.sim.toolchain import ToolchainError
 
-    # OSError: a missing or unreadable file, a full disk.
-    return (CompileError, ConfigError, HostError, IsaError, ProgramError, RunError, ToolchainError, UsageError, OSError)
+    return (
+        *(CompileError, ConfigError, GoldenError, HostError, IsaError, ProgramError, RunError, ToolchainError),
+        # OSError: a missing or unreadable file, a full disk.
+        *(UsageError, OSError),
+    )
 
 
 def main() -> None:

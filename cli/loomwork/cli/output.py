@@ -35,6 +35,15 @@ def check_destination(*paths: Path | None) -> None:
             raise UsageError(f"cannot write {path}: the folder {path.parent} is read-only")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder with those above it, unless it is there. Raises UsageError when a file is in the way."""
+    for folder in (path, *path.parents):
+        if folder.exists() and not folder.is_dir():
+            where = "it" if folder == path else folder
+            raise UsageError(f"cannot write into {path}: {where} is not a folder")
+    path.mkdir(parents=True, exist_ok=True)
+
+
 def write_file(path: Path, content: bytes | str) -> None:
     """Write a file whole or not at all: under another name first, then renamed.
 

@@ -63,7 +63,9 @@ def run(
     inputs = load_arrays(input_file, program.inputs)
     check_inputs(program, inputs)
     if output_file.suffix == ".npy" and len(program.outputs) > 1:
-        raise UsageError(f"the program has outputs {', '.join(program.outputs)}: --output must be a .npz file")
+        raise UsageError(
+            f"the program has outputs {', '.join(program.outputs)}: --output must be a .npz file, not {output_file}"
+        )
     if backend is BackendName.GOLDEN:
         from loomwork.sim.golden import GoldenBackend
 
@@ -72,7 +74,7 @@ def run(
         from loomwork.sim.verilator import VerilatorBackend
 
         engine = VerilatorBackend(timing=MemoryTiming(latency=latency), trace=tracing, report=status.print)
-    with Progress(console=status, transient=True) as progress:
+    with Progress(console=status, transient=True, disable=not status.is_terminal) as progress:
         task = progress.add_task(f"running on {backend.value}", total=None)
         result = run_program(
             program,

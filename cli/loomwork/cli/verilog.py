@@ -7,7 +7,7 @@ import typer
 
 from loomwork.arch.config import load_config
 from loomwork.cli.options import ConfigOption
-from loomwork.cli.output import UsageError, console, status
+from loomwork.cli.output import console, make_folder, status
 
 
 def verilog(
@@ -23,9 +23,7 @@ def verilog(
     from loomwork.rtl.generate import write_core
 
     shape = load_config(config)
-    if directory.exists() and not directory.is_dir():
-        raise UsageError(f"cannot write into {directory}: it is not a folder")
     with status.status(f"generating {shape.name}"):
-        directory.mkdir(parents=True, exist_ok=True)
+        make_folder(directory)
         written = write_core(shape, directory)
     console.print("wrote " + ", ".join(str(path) for path in written))

@@ -73,13 +73,8 @@ def operand_maps(layer: Layer) -> tuple[str, ...]:
 
 
 def lifetimes(graph: Graph, config: Config) -> list[Lifetime]:
-    """When each map is in use. An input comes just before its first reader, an output is stored as it is made.
-
-    An input that is an output too is there all the time: it is stored last.
-    """
+    """When each map is in use. An input comes just before its first reader, an output is stored as it is made."""
     uses: dict[str, list[int]] = {name: [] for name in (*graph.inputs, *graph.outputs)}
-    for name in set(graph.inputs) & set(graph.outputs):
-        uses[name] = [0, len(graph.layers)]
     for index, layer in enumerate(graph.layers):
         for name in (*operand_maps(layer), layer.output):
             uses.setdefault(name, []).append(index)
@@ -149,6 +144,12 @@ def _why_not(graph: Graph, config: Config, lives: Sequence[Lifetime]) -> str:
     worst = max(range(len(graph.layers)), key=words)
     names = ", ".join(repr(life.map) for life in lives if life.first <= worst <= life.last)
     needed = words(worst) * BANKS * config.rows / 1024
+    if words(worst) <= config.bank_words:
+        return (
+            f"the model does not fit: around layer {graph.layers[worst].name!r} {names} take {needed:.1f} of the "
+            f"{config.scratchpad_kib} KiB of scratchpad of configuration {config.name}, but not in one piece; "
+            "choose one with a larger scratchpad_kib"
+        )
     return (
         f"the model does not fit: layer {graph.layers[worst].name!r} needs {needed:.1f} KiB of scratchpad for {names}, "
         f"configuration {config.name} has {config.scratchpad_kib} KiB; choose one with a larger scratchpad_kib"

@@ -16,7 +16,7 @@ Op = TypeVar("Op")
 
 @dataclass(frozen=True)
 class Constraint(Generic[Op]):
-    """One condition. phrase: what the accelerator needs, to follow "needs". check: what is the case instead, or None."""
+    """One condition. phrase: what the accelerator needs. check: what is the case instead, None when it is met."""
 
     phrase: str
     check: Callable[[Op], str | None]
@@ -51,7 +51,7 @@ class Supported(Generic[Op]):
 
 
 def render_page(title: str, operators: Sequence[Supported[Op]], free: Sequence[str], host: Iterable[str]) -> str:
-    """The reference page of an importer, in Markdown. free: operators that cost nothing; host: those left to the host."""
+    """The reference page of an importer, in Markdown. free: operators that cost nothing. host: those of the host."""
     lines = [
         f"# {title}",
         "",

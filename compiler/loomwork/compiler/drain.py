@@ -105,30 +105,6 @@ def combine_add(add: Add, allocation: Allocation) -> Command:
     )
 
 
-def combine_divide(count: int, requantize: Requantize) -> Command:
-    """COMBINE that divides by `count`, half away from zero, then applies the zero point and clamp of `requantize`."""
-    multiplier, shift = divide_multiplier(count)
-    return Command(
-        "COMBINE",
-        {
-            "operand_base": 0,
-            "operand_pitch": 0,
-            "multiplier_a": 0,
-            "shift_a": 0,
-            "zero_a": 0,
-            "multiplier_b": 0,
-            "shift_b": 0,
-            "zero_b": 0,
-            "multiplier": multiplier,
-            "shift": shift,
-            "zero_point": requantize.zero_point,
-            "minimum": requantize.minimum,
-            "maximum": requantize.maximum,
-            "rounding": Rounding.ONNX,
-        },
-    )
-
-
 def drain(
     allocation: Allocation,
     layer: int,

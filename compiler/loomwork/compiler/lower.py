@@ -19,10 +19,9 @@ def lower(graph: Graph, allocation: Allocation, constants: ConstantPool) -> list
 
 
 def _lower_layer(layer: Layer, index: int, allocation: Allocation, constants: ConstantPool) -> list[Task]:
-    combines = isinstance(layer, Add | Mean) or (isinstance(layer, FusedConvolution) and layer.add is not None)
-    if combines and not allocation.config.residual_add:
+    if isinstance(layer, Add) and not allocation.config.residual_add:
         raise CompileError(
-            f"layer {layer.name!r} is a {layer.operator}, which configuration {allocation.config.name} leaves out "
+            f"layer {layer.name!r} needs {layer.operator}, which configuration {allocation.config.name} leaves out "
             "(residual_add)"
         )
     match layer:

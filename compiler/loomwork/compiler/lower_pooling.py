@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from loomwork.arch.isa import Combine, Params, Pool
+from loomwork.arch.isa import Params, Pool
 from loomwork.compiler.allocate import Allocation
 from loomwork.compiler.drain import (
     Pixels,
     Pooling,
-    combine_divide,
     drain,
     requant_divide,
     requant_identity,
@@ -76,14 +75,11 @@ def lower_pool(layer: MaxPool | AveragePool, index: int, allocation: Allocation)
 
 
 def lower_mean(layer: Mean, index: int, allocation: Allocation) -> list[Task]:
-    """The sum of the whole image, requantized twice; raises CompileError for an image that is too large."""
+    """The sum of the whole image, requantized; raises CompileError for an image that is too large."""
     source = allocation.maps[layer.input]
     window = (source.height, source.width)
     _check_window(layer.name, layer.operator, window)
-    tasks = [
-        Task(command=requant_shared(layer.requantize, Params.UNIFORM), layer=index),
-        Task(command=combine_divide(window[0] * window[1], layer.requantize), layer=index),
-    ]
+    tasks = [Task(command=requant_shared(layer.requantize, Params.UNIFORM), layer=index)]
     for first, channels in channel_groups(source.channels, allocation.config.cols):
         tasks.append(
             drain(
@@ -95,7 +91,6 @@ def lower_mean(layer: Mean, index: int, allocation: Allocation) -> list[Task]:
                 width=1,
                 channels=channels,
                 pooling=Pooling(mode=Pool.SUM, window=window, step=(0, 0)),
-                combine=Combine.RESCALE,
             )
         )
     return tasks

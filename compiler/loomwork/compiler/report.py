@@ -142,8 +142,10 @@ def _array_cycles(task: Task, config: Config) -> int:
 
 
 def summary(program: Program) -> Table:
-    """The report of a program as a table, one line per layer and a line of totals."""
+    """The report of a program as a table, one line per layer and a line of totals; empty when it has no report."""
     report = program.report
+    if "layers" not in report:
+        return Table(title="The program carries no report.")
     table = Table(title=Text(f"{report['model']} on {report['configuration']}"))
     table.add_column("layer")
     table.add_column("operator")

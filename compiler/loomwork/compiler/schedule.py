@@ -23,27 +23,20 @@ def schedule(
     task that writes them has been issued.
     """
     tasks: list[Task] = []
-    missing = {placement.tensor: placement for placement in inputs}
-    loaded = dict.fromkeys(missing, 0)
-    remaining = {placement.tensor: placement for placement in outputs}
+    sources = {placement.tensor: placement for placement in inputs}
+    targets = {placement.tensor: placement for placement in outputs}
+    loaded = dict.fromkeys(sources, 0)
     for layer in layers:
         for task, ahead in _with_next_reader(layer):
             for region in (*task.reads, *ahead.reads):
-                placement = missing.get(region.map)
-                if placement is not None and region.end_row > loaded[region.map]:
-                    start, loaded[region.map] = loaded[region.map], region.end_row
-                    tasks.append(_load(placement, start, region.end_row, allocation, task.layer))
+                start = loaded.get(region.map, region.end_row)
+                if start < region.end_row:
+                    tasks.append(_load(sources[region.map], start, region.end_row, allocation, task.layer))
+                    loaded[region.map] = region.end_row
             tasks.append(task)
-        for name in sorted({region.map for task in layer for region in task.writes} & remaining.keys()):
-            _insert_stores(tasks, remaining[name], allocation)
-    last = len(layers) - 1
-    for name in sorted(remaining.keys() & missing.keys()):
-        # An input handed through as an output: no layer has loaded or stored it.
-        placement = missing[name]
-        tasks.append(_load(placement, loaded[name], placement.rows, allocation, last))
-        tasks.append(_store(remaining[name], 0, placement.rows, allocation, last))
-    tasks = list(_without_repeated_settings(tasks))
-    return [*tasks, Task(command=Command("END"), layer=last)]
+        for name in sorted({region.map for task in layer for region in task.writes} & targets.keys()):
+            _insert_stores(tasks, targets[name], allocation)
+    return [*_without_repeated_settings(tasks), Task(command=Command("END"), layer=len(layers) - 1)]
 
 
 def _with_next_reader(layer: Sequence[Task]) -> Iterator[tuple[Task, Task]]:

@@ -69,6 +69,7 @@ def synchronize(tasks: Sequence[Task], config: Config) -> list[Command]:
     known = {unit: np.zeros(len(TICKET_UNITS), dtype=np.int64) for unit in Unit}
     history: dict[Unit, list[np.ndarray]] = {unit: [] for unit in TICKET_UNITS}
     issued: dict[Unit, list[dict[Unit, int]]] = {unit: [] for unit in TICKET_UNITS}
+    positions: dict[Unit, list[int]] = {unit: [] for unit in TICKET_UNITS}
     commands: list[Command] = []
     for task in tasks:
         unit = task.command.insn.unit
@@ -81,11 +82,11 @@ def synchronize(tasks: Sequence[Task], config: Config) -> list[Command]:
                     if other is not unit:
                         needed[other] = max(needed[other], earlier.get(other, 0))
         waits: dict[Unit, int] = {}
-        # The latest first: it may imply others.
-        for other, ticket in sorted(needed.items(), key=lambda item: -item[1]):
-            if ticket <= known[unit][other]:
+        fresh_tickets = {other: max(ticket, counts[other] - REFRESH) for other, ticket in needed.items() if ticket}
+        # The latest in the program first: it may imply the others, they cannot imply it.
+        for other, fresh in sorted(fresh_tickets.items(), key=lambda item: -positions[item[0]][item[1] - 1]):
+            if needed[other] <= known[unit][other]:
                 continue
-            fresh = max(ticket, counts[other] - REFRESH)
             waits[other] = fresh
             known[unit] = np.maximum(known[unit], history[other][fresh - 1])
             known[unit][other] = max(known[unit][other], fresh)
@@ -94,5 +95,6 @@ def synchronize(tasks: Sequence[Task], config: Config) -> list[Command]:
         if unit in issued:
             issued[unit].append({other: counts[other] for other in TICKET_UNITS})
             history[unit].append(known[unit])
+            positions[unit].append(len(commands))
             uses.record(task, counts[unit])
     return commands

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Params
-from loomwork.arch.numerics import MAX_LEFT_SHIFT, MAX_RIGHT_SHIFT, wrap_int32
+from loomwork.arch.numerics import wrap_int32
 from loomwork.arch.reduction import passes
-from loomwork.compiler.graph import CompileError, Convolution, Requantize
+from loomwork.compiler.graph import Convolution, Requantize
 from loomwork.compiler.mapping import Mapping
 
 
@@ -44,9 +44,7 @@ def pack_weights(layer: Convolution, mapping: Mapping, config: Config, first: in
 
     For each block of `cols` output channels: for each tap, for each pass, `rows` words of `cols` int8 weights (zero
     where the reduction has no byte or the layer no channel); then the block's parameters.
-    Raises CompileError for a rescaling that the hardware cannot carry out.
     """
-    _check_rescaling(layer)
     pieces: list[bytes] = []
     for block in range(first // config.cols, first // config.cols + ceil(channels / config.cols)):
         kernel = _block_kernel(layer, mapping, config, block)
@@ -98,16 +96,3 @@ def _block_params(layer: Convolution, config: Config, block: int) -> bytes:
     if params_mode(requantize) is Params.PER_CHANNEL:
         data += column_values(requantize.multiplier, "<i4") + column_values(requantize.shift, "i1")
     return data
-
-
-def _check_rescaling(layer: Convolution) -> None:
-    for values, low, high, name in (
-        (layer.requantize.multiplier, 0, (1 << 31) - 1, "multiplier"),
-        (layer.requantize.shift, -MAX_RIGHT_SHIFT, MAX_LEFT_SHIFT, "shift"),
-    ):
-        for extreme in (int(values.min()), int(values.max())):
-            if not low <= extreme <= high:
-                raise CompileError(
-                    f"layer {layer.name!r} ({layer.operator}) has a requantization {name} of {extreme}, "
-                    f"the hardware carries out {low} to {high}"
-                )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from amaranth.hdl import Cat, Module, Mux, ResetInserter, Signal, Value
-from amaranth.lib.wiring import Component, In, Member, Out, Signature, connect
+from amaranth.lib.wiring import Component, Member, Out, Signature, connect
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import COMMAND_BYTES, Unit, Window, isa_hash

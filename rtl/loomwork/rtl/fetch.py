@@ -60,7 +60,7 @@ class Fetch(Component):
         connect(m, reader.bus, flipped(self.bus))
         index = Signal(COMMAND_INDEX_BITS)
         limit = Signal(COMMAND_INDEX_BITS)
-        running, stopped = Signal(), Signal()
+        running, stopped, wanted = Signal(), Signal(), Signal()
         taken = Signal()
         is_end = Value.cast(self.o.payload.command)[:OPCODE_BITS] == BY_MNEMONIC["END"].opcode
         m.d.comb += [
@@ -81,10 +81,11 @@ class Fetch(Component):
             with m.If(is_end):
                 m.d.sync += stopped.eq(1)
 
-        command, command_valid, bad_beat = self._assemble(m, reader, self.o.ready & running & ~stopped)
+        command, command_valid, bad_beat = self._assemble(m, reader, self.o.ready & wanted)
         m.d.comb += [
+            wanted.eq(running & ~stopped & (index != limit)),
             self.o.payload.command.eq(command),
-            self.o.valid.eq(command_valid & running & ~stopped),
+            self.o.valid.eq(command_valid & wanted),
         ]
 
         code = Signal(ErrorCode)
@@ -109,7 +110,7 @@ class Fetch(Component):
         if bus_bytes > COMMAND_BYTES:
             m.submodules.narrower = narrower = Narrower(bus_bytes, COMMAND_BYTES)
             i, o = narrower.i, narrower.o
-            # The last beat may hold fewer commands: what lies behind is never taken, for `index` is at its limit.
+            # The last beat may hold fewer commands: what lies behind is not taken, for `index` is at its limit.
             m.d.comb += [i.payload.data.eq(beat.payload.data), i.payload.final.eq(bus_bytes // COMMAND_BYTES - 1)]
         else:
             m.submodules.widener = widener = Widener(bus_bytes, COMMAND_BYTES)

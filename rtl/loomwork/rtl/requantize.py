@@ -101,8 +101,8 @@ class Requantizer(Component):
         product = register("product_4", (outer + (total << PIECE_BITS)) << self._operand_shift, signed(64))
         right, onnx = register("right_4", right), register("onnx_4", onnx)
 
-        # Stages 5 and 6: right shift of the upper 32 bits and, below them, the bit that decides on rounding; `sticky`
-        # tells whether anything but zeros lay below that. TFLITE has already rounded away what the product leaves there.
+        # Stages 5 and 6: right shift of the upper 32 bits with, below them, the bit that decides on rounding; `sticky`
+        # tells whether anything but zeros lay below that. TFLITE has rounded away what the product had there.
         value = Cat(product[30] & onnx, product[31:63]).as_signed()
         bytes_right, bits_right = right[3:], right[:3]
         lost = Cat(value[8 * index : 8 * index + 8].any() & (bytes_right > index) for index in range(3))

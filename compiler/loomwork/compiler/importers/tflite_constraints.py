@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conditions that a TFLite operator must meet to run on the accelerator.
 
-A check may take for granted that the operator is sound (`tflite_shapes`) and meets the conditions before it in its list.
+A check may take for granted that the operator is sound (`tflite_shapes`) and meets the conditions before it in its
+list.
 """
 
 import math
@@ -98,12 +99,8 @@ def symmetric_weights(operator: Operator) -> str | None:
 @constraint("a bias that fits int32 together with what the input's zero point adds to it")
 def bias_fits(operator: Operator) -> str | None:
     """The zero point is folded into the bias when the network is compiled."""
-    weights = operand(operator, 1).data
-    assert weights is not None
-    flat = weights.T if operator.code == "FULLY_CONNECTED" else kernel(operator)
-    values = folded_bias(operator, flat)
-    largest = max(values, key=abs)
-    return None if INT32_MIN <= values.min() and values.max() <= INT32_MAX else f"it comes to {largest}"
+    largest = int(max(folded_bias(operator, kernel(operator)), key=abs))
+    return None if INT32_MIN <= largest <= INT32_MAX else f"it comes to {largest}"
 
 
 @constraint(f"rescaling by less than {1 << MAX_LEFT_SHIFT} (input scale x weight scale / output scale)")
@@ -202,7 +199,9 @@ def same_quantization(operator: Operator) -> str | None:
     return None
 
 
-@constraint(f"windows of at most {MAX_POOL_WINDOW}x{MAX_POOL_WINDOW} pixels of the image and strides of at most {MAX_POOL_STRIDE}")
+@constraint(
+    f"windows of at most {MAX_POOL_WINDOW}x{MAX_POOL_WINDOW} pixels of the image and strides of at most {MAX_POOL_STRIDE}"
+)
 def pool_window(operator: Operator) -> str | None:
     """Bounds of the commands' operands."""
     moves, source, output = window(operator), operand(operator, 0), operator.outputs[0]

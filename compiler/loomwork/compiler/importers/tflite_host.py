@@ -37,7 +37,7 @@ def check_host(operator: Operator) -> None:
     if tensors[0].dtype != "int8" or operator.outputs[0].dtype != "int8":
         return
     if operator.code in ("CONV_2D", "DEPTHWISE_CONV_2D") and tensors[1].zero_point.any():
-        raise CompileError(f"{operator} has weights with a zero point other than 0, which TFLite does not allow for int8")
+        raise CompileError(f"{operator} has int8 weights with a zero point other than 0, which TFLite rules out")
     if operator.code in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
         source, output = tensors[0], operator.outputs[0]
         if scale(source) != scale(output) or zero_point(source) != zero_point(output):

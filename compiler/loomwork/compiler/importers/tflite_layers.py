@@ -49,12 +49,18 @@ def image(tensor: Tensor) -> tuple[int, int, int]:
 
 
 def kernel(operator: Operator) -> NDArray[np.int8]:
-    """Weights of a convolution, `[kernel height, kernel width, input channels per group, output channels]`."""
+    """Weights as `[kernel height, kernel width, input channels of one group, output channels]`."""
     weights = operand(operator, 1).data
     assert weights is not None
-    # CONV_2D holds [out, height, width, in], DEPTHWISE_CONV_2D [1, height, width, out].
-    order = (1, 2, 3, 0) if operator.code == "CONV_2D" else (1, 2, 0, 3)
-    return np.ascontiguousarray(weights.astype(np.int8).transpose(order))
+    weights = weights.astype(np.int8)
+    match operator.code:
+        case "CONV_2D":  # [out, height, width, in]
+            weights = weights.transpose(1, 2, 3, 0)
+        case "DEPTHWISE_CONV_2D":  # [1, height, width, out]
+            weights = weights.transpose(1, 2, 0, 3)
+        case _:  # [out, in]
+            weights = weights.T[np.newaxis, np.newaxis]
+    return np.ascontiguousarray(weights)
 
 
 def folded_bias(operator: Operator, weights: NDArray[np.int8]) -> Int64Array:
@@ -209,9 +215,7 @@ def rescale(operator: Operator, inputs: Maps, output: str) -> Layer:
     source, result = operand(operator, 0), operator.outputs[0]
     multiplier, shift = multipliers([scale(source) / scale(result)])
     minimum, maximum = activation_range(operator, _RESCALE_CLAMPS[operator.code])
-    requantize = _uniform(
-        int(multiplier[0]), int(shift[0]), -zero_point(source), zero_point(result), minimum, maximum
-    )
+    requantize = _uniform(int(multiplier[0]), int(shift[0]), -zero_point(source), zero_point(result), minimum, maximum)
     return _rescale(operator, inputs, output, requantize)
 
 

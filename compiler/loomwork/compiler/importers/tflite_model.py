@@ -34,7 +34,7 @@ NUMPY_TYPES = frozenset(
 """Tensor types whose elements NumPy holds as they lie in the file."""
 
 
-class DamagedFile(ValueError):
+class ModelFileError(ValueError):
     """A file that does not hold together; the message says where."""
 
 
@@ -106,7 +106,7 @@ def read_model(data: bytes, name: str) -> Model:
         raise CompileError(f"{name} is not a TFLite model: bytes 4 to 7 of the file must be {IDENTIFIER.decode()!r}")
     try:
         return _Reader(data).model()
-    except DamagedFile as error:
+    except ModelFileError as error:
         raise CompileError(f"{name}: {error}") from None
     except (struct.error, ValueError, IndexError, TypeError, OverflowError, AttributeError, RecursionError) as error:
         raise CompileError(f"{name} is truncated or damaged: a table in it leads nowhere") from error
@@ -121,13 +121,13 @@ class _Reader:
         self._model = schema.Model.GetRootAs(data)
 
     def model(self) -> Model:
-        """Read everything. Raises DamagedFile, or what the FlatBuffers runtime raises when it leaves the file."""
+        """Read everything. Raises ModelFileError, or what the FlatBuffers runtime raises when it leaves the file."""
         version = self._model.Version()
         if version != SCHEMA_VERSION:
-            raise DamagedFile(f"schema version {version} was found, {SCHEMA_VERSION} is the one there is")
+            raise ModelFileError(f"schema version {version} was found, {SCHEMA_VERSION} is the one there is")
         subgraphs = self._model.SubgraphsLength()
         if subgraphs != 1:
-            raise DamagedFile(
+            raise ModelFileError(
                 f"the file has {subgraphs} subgraphs; only a model of one can be compiled (no IF, WHILE or CALL_ONCE)"
             )
         graph = _present(self._model.Subgraphs(0), "subgraph 0")
@@ -155,7 +155,7 @@ class _Reader:
         """Indices of a vector of tables, as long as all vectors together are no longer than the file."""
         self._budget -= 4 * count
         if count < 0 or self._budget < 0:
-            raise DamagedFile(f"the file is damaged: it claims {count} {what}, more than fit in it")
+            raise ModelFileError(f"the file is damaged: it claims {count} {what}, more than fit in it")
         return iter(range(count))
 
     def _code(self, code: schema.OperatorCode) -> tuple[str, int]:
@@ -166,10 +166,12 @@ class _Reader:
         name = (table.Name() or b"").decode(errors="replace") or f"tensor {index}"
         shape = tuple(int(n) for n in _numpy(table.ShapeAsNumpy()))
         if len(shape) > MAX_RANK or any(n < 0 for n in shape) or math.prod(shape) > MAX_ELEMENTS:
-            raise DamagedFile(f"tensor {name!r} has shape {shape}: up to {MAX_ELEMENTS} elements are possible")
+            raise ModelFileError(f"tensor {name!r} has shape {shape}: up to {MAX_ELEMENTS} elements are possible")
         if table.Sparsity() is not None:
-            raise DamagedFile(f"tensor {name!r} is stored sparsely; convert the model with dense weights")
-        dtype = _TYPES.get(table.Type(), f"type {table.Type()}")
+            raise ModelFileError(f"tensor {name!r} is stored sparsely; convert the model with dense weights")
+        dtype = _TYPES.get(table.Type())
+        if dtype is None:
+            raise ModelFileError(f"the file is damaged: tensor {name!r} has the unknown type {table.Type()}")
         scale, zero_point, axis = np.empty(0, np.float32), np.empty(0, np.int64), 0
         quantization = table.Quantization()
         if quantization is not None:
@@ -179,7 +181,7 @@ class _Reader:
             if len(zero_point) == 0:
                 zero_point = np.zeros(len(scale), np.int64)
             if len(scale) and len(zero_point) != len(scale):
-                raise DamagedFile(f"tensor {name!r} has {len(scale)} scales but {len(zero_point)} zero points")
+                raise ModelFileError(f"tensor {name!r} has {len(scale)} scales but {len(zero_point)} zero points")
         signature = tuple(int(n) for n in _numpy(table.ShapeSignatureAsNumpy())) or None
         data = self._constant(name, shape, dtype, table.Buffer())
         return Tensor(index, name, shape, dtype, scale, zero_point, axis, signature, table.IsVariable(), data)
@@ -189,10 +191,10 @@ class _Reader:
         if buffer == 0:
             return None
         if buffer >= self._model.BuffersLength():
-            raise DamagedFile(f"the file is damaged: tensor {name!r} is in buffer {buffer}, which does not exist")
+            raise ModelFileError(f"the file is damaged: tensor {name!r} is in buffer {buffer}, which does not exist")
         table = _present(self._model.Buffers(buffer), f"buffer {buffer}")
         if table.Offset() > 1 or table.Size() > 1:
-            raise DamagedFile(f"tensor {name!r} lies behind the model's tables, in a file of over 2 GB")
+            raise ModelFileError(f"tensor {name!r} lies behind the model's tables, in a file of over 2 GB")
         data = _numpy(table.DataAsNumpy())
         if len(data) == 0:
             return None
@@ -200,27 +202,29 @@ class _Reader:
             return data
         expected = math.prod(shape) * np.dtype(dtype).itemsize
         if len(data) != expected:
-            raise DamagedFile(f"the file is damaged: tensor {name!r} holds {len(data)} bytes, its shape {expected}")
+            raise ModelFileError(f"the file is damaged: tensor {name!r} holds {len(data)} bytes, its shape {expected}")
         return data.view(dtype).reshape(shape)
 
     def _operator(
         self, index: int, table: schema.Operator, codes: list[tuple[str, int]], tensors: tuple[Tensor, ...]
     ) -> Operator:
         if table.OpcodeIndex() >= len(codes):
-            raise DamagedFile(f"the file is damaged: operator {index} is of kind {table.OpcodeIndex()}, unknown in it")
+            raise ModelFileError(
+                f"the file is damaged: operator {index} is of kind {table.OpcodeIndex()}, unknown in it"
+            )
         code, version = codes[table.OpcodeIndex()]
         place = f"operator {index} ({code})"
         reads = _numpy(table.InputsAsNumpy())
         inputs = tuple(None if i == -1 else _pick(tensors, [i], place)[0] for i in reads)
         outputs = _pick(tensors, _numpy(table.OutputsAsNumpy()), place)
         if not outputs:
-            raise DamagedFile(f"the file is damaged: {place} has no output")
+            raise ModelFileError(f"the file is damaged: {place} has no output")
         return Operator(index, code, version, inputs, outputs, schema.OperatorT.InitFromObj(table))
 
 
 def _present(table: T | None, what: str) -> T:
     if table is None:
-        raise DamagedFile(f"the file is damaged: {what} is missing")
+        raise ModelFileError(f"the file is damaged: {what} is missing")
     return table
 
 
@@ -232,47 +236,51 @@ def _numpy(vector: NDArray[np.generic] | int) -> NDArray[np.generic]:
 def _pick(tensors: tuple[Tensor, ...], indices: NDArray[np.generic] | list[int], place: str) -> tuple[Tensor, ...]:
     for index in indices:
         if not 0 <= index < len(tensors):
-            raise DamagedFile(f"the file is damaged: {place} refers to tensor {index} of {len(tensors)}")
+            raise ModelFileError(f"the file is damaged: {place} refers to tensor {index} of {len(tensors)}")
     return tuple(tensors[int(index)] for index in indices)
 
 
 def _check_order(model: Model) -> None:
     """Every tensor that is read must be there, and be written once."""
     if not model.inputs or not model.outputs:
-        raise DamagedFile(f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs; it needs both")
+        raise ModelFileError(
+            f"the model has {len(model.inputs)} inputs and {len(model.outputs)} outputs; it needs both"
+        )
     written = {tensor.index for tensor in model.inputs}
     if len(written) != len(model.inputs) or any(tensor.data is not None for tensor in model.inputs):
-        raise DamagedFile("the file is damaged: a model input is listed twice or is a constant")
+        raise ModelFileError("the file is damaged: a model input is listed twice or is a constant")
     for operator in model.operators:
         for tensor in operator.inputs:
             if tensor is None or tensor.data is not None:
                 continue
             if tensor.variable:
-                raise DamagedFile(
+                raise ModelFileError(
                     f"{operator} keeps state in tensor {tensor.name!r}; only models that compute each output from "
                     f"their inputs alone can be compiled"
                 )
             if tensor.index not in written:
-                raise DamagedFile(f"{operator} reads tensor {tensor.name!r}, which nothing before it computes")
+                raise ModelFileError(f"{operator} reads tensor {tensor.name!r}, which nothing before it computes")
         for tensor in operator.outputs:
             if tensor.index in written or tensor.data is not None:
-                raise DamagedFile(f"{operator} writes tensor {tensor.name!r}, which is already there")
+                raise ModelFileError(f"{operator} writes tensor {tensor.name!r}, which is already there")
             if 0 in tensor.shape:
-                raise DamagedFile(f"{operator} computes tensor {tensor.name!r} of shape {tensor.shape}, which is empty")
+                raise ModelFileError(
+                    f"{operator} computes tensor {tensor.name!r} of shape {tensor.shape}, which is empty"
+                )
             written.add(tensor.index)
     for tensor in model.outputs:
         if tensor.index not in written:
-            raise DamagedFile(f"nothing computes the model's output {tensor.name!r}")
+            raise ModelFileError(f"nothing computes the model's output {tensor.name!r}")
 
 
 def _check_signature(tensor: Tensor) -> None:
     """Only the batch of a model input may be left open; it is then one image."""
     if tensor.signature is None:
         if 0 in tensor.shape:
-            raise DamagedFile(f"the model's input {tensor.name!r} has shape {tensor.shape}, which is empty")
+            raise ModelFileError(f"the model's input {tensor.name!r} has shape {tensor.shape}, which is empty")
         return
     if len(tensor.signature) != len(tensor.shape) or any(n == -1 for n in tensor.signature[1:]) or 0 in tensor.shape:
-        raise DamagedFile(
+        raise ModelFileError(
             f"the model's input {tensor.name!r} has the dynamic shape {tensor.signature}; "
             f"convert the model with a fixed shape (only the batch may be left open)"
         )

@@ -50,7 +50,7 @@ def quantized(value: float, tensor: Tensor, operator: Operator) -> int:
 def activation_range(operator: Operator, activation: int) -> tuple[int, int]:
     """Clamp of the operator's output for a fused activation. Raises CompileError for one that no kernel computes."""
     if activation not in _RANGES:
-        raise CompileError(f"{operator}: its fused activation, number {activation} in the schema, is not executed by any")
+        raise CompileError(f"{operator} has the fused activation {activation} of the schema, which no kernel executes")
     output = operator.outputs[0]
     low, high = _RANGES[activation]
     return (

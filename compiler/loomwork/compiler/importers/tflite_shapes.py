@@ -88,7 +88,7 @@ def window(operator: Operator) -> Window:
         else:
             raise fail(operator, f"padding {padding} is neither SAME nor VALID")
         if produced != expected:
-            raise fail(operator, f"its output has shape {output.shape}, its window gives {expected} along axis {axis + 1}")
+            raise fail(operator, f"its output has shape {output.shape}, axis {axis + 1} should be {expected}")
     return Window(size, stride, dilation, (pads[0], pads[1]))
 
 

@@ -49,7 +49,8 @@ class Views:
         shapes = {(found.height, found.width, found.channels) for found in present}
         own = image(sources[0])
         if _any_shape(operator):
-            if operator.code == "FULLY_CONNECTED" and any(height > MAX_KERNEL_HEIGHT for height, _, _ in shapes or {own}):
+            tall = any(height > MAX_KERNEL_HEIGHT for height, _, _ in shapes or {own})
+            if operator.code == "FULLY_CONNECTED" and tall:
                 return None if shapes else (1, 1, sources[0].elements)
             return None if len(shapes) > 1 else next(iter(shapes), own)
         zero_points = {found.zero_point for found in present}

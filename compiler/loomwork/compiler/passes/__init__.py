@@ -10,7 +10,7 @@ PASSES = (fold_pad, fuse_clamp)
 
 
 def simplify(graph: Graph) -> Graph:
-    """Run all passes in order. Raises VerifyError when the graph, or what a pass makes of it, does not hold together."""
+    """Run all passes in order. Raises VerifyError when the graph, or what a pass makes of it, is not sound."""
     verify(graph)
     for step in PASSES:
         graph = step(graph)

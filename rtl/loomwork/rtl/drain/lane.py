@@ -1,5 +1,8 @@
 """One lane of the drain: what becomes of one channel's values."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
@@ -85,10 +88,11 @@ class Lane(Component):
 
     residual_add: whether there is a second stage.
 
-    requant, combine: the settings in force. mode: the `Combine` of all steps in the lane. Constant while steps are in it.
+    requant, combine: the settings in force. mode: the `Combine` of all steps in the lane. All three are constant while
+    steps are in it.
     valid, source, sum_first, parameters, operand: one step.
-    max_valid, max_first: whether a step entered `latency[mode] - 1` cycles ago that takes part in a maximum, and whether
-    as its first. result: the maximum so far, one cycle after that.
+    max_valid, max_first: whether a step that takes part in a maximum entered `latency[mode] - 1` cycles ago, and
+    whether as its first. result: the maximum so far, one cycle after that.
     """
 
     valid: Signal
@@ -105,7 +109,7 @@ class Lane(Component):
 
     _requantized = 2 + Requantizer.latency
     _clamped = _requantized + Clamp.latency
-    latency = {
+    latency: ClassVar[Mapping[Combine, int]] = {
         Combine.NONE: _clamped + 1,
         Combine.ADD: _clamped + SecondStage.add_latency + 1,
         Combine.RESCALE: _requantized + SecondStage.rescale_latency + 1,

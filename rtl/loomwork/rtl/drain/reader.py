@@ -1,6 +1,8 @@
 """The reader: launches steps, makes their reads, and brings together what the reads deliver."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
@@ -36,8 +38,8 @@ class Reader(Component):
     parameters_ready: Signal
     buffer: Signal
     halt: Signal
-    read: WindowRead
-    accumulator: AccumulatorRead
+    read: Any
+    accumulator: Any
     launch: Signal
     outside: Signal
     o: data.View

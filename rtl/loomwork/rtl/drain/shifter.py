@@ -11,12 +11,12 @@ class _Shifter(Component):
     """Both directions.
 
     unit: bits that stay together. count: units outside a window of `2 * positions` units. i, amount, o: see below.
-    enable: move on by one stage.
+    stall: every stage keeps what it has.
     """
 
     i: Signal
     amount: Signal
-    enable: Signal
+    stall: Signal
     o: Signal
 
     def __init__(self, unit: int, count: int, positions: int, *, widens: bool) -> None:
@@ -28,7 +28,7 @@ class _Shifter(Component):
             {
                 "i": In(few if widens else window),
                 "amount": In(self._levels),
-                "enable": In(1, init=1),
+                "stall": In(1),
                 "o": Out(window if widens else few),
             }
         )
@@ -49,7 +49,7 @@ class _Shifter(Component):
             if done % LEVELS_PER_STAGE == 0 or done == self._levels:
                 stage = Signal(len(value), name=f"stage_{done}", reset_less=True)
                 next_amount = Signal(self._levels, name=f"amount_{done}", reset_less=True)
-                with m.If(self.enable):
+                with m.If(~self.stall):
                     m.d.sync += [stage.eq(value), next_amount.eq(amount)]
                 value, amount = stage, next_amount
         m.d.comb += self.o.eq(value)
@@ -68,7 +68,8 @@ class _Shifter(Component):
 class Extractor(_Shifter):
     """Takes `count` units of a window of `2 * positions` out of it, from unit `amount` on, in `latency` cycles.
 
-    unit: bits of a unit. i: the window. amount: below `positions`. o: the units. Needs `count <= positions`.
+    unit: bits of a unit. i: the window. amount: below `positions`. o: the units. stall: wait.
+    Needs `count <= positions`.
     """
 
     def __init__(self, unit: int, count: int, positions: int) -> None:
@@ -78,7 +79,8 @@ class Extractor(_Shifter):
 class Inserter(_Shifter):
     """Puts `count` units into a window of `2 * positions`, from unit `amount` on, zeros elsewhere, in `latency` cycles.
 
-    unit: bits of a unit. i: the units. amount: below `positions`. o: the window. Needs `count <= positions`.
+    unit: bits of a unit. i: the units. amount: below `positions`. o: the window. stall: wait.
+    Needs `count <= positions`.
     """
 
     def __init__(self, unit: int, count: int, positions: int) -> None:

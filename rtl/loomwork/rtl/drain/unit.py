@@ -1,25 +1,21 @@
-"""The DRAIN unit: runs REQUANT, COMBINE and DRAIN in order."""
+"""The DRAIN unit as a whole."""
 
-from amaranth.hdl import Module, Mux, Signal, Value
-from amaranth.lib import data, stream
+from typing import Any
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.arch.config import Config
-from loomwork.arch.isa import BY_MNEMONIC, OPCODE_BITS, Combine, Params, Source
-from loomwork.arch.registers import ErrorCode
-from loomwork.rtl.command import command_layout
+from loomwork.arch.isa import Combine, Params
 from loomwork.rtl.drain.address import Address
 from loomwork.rtl.drain.datapath import Datapath
 from loomwork.rtl.drain.parameters import Parameters
 from loomwork.rtl.drain.reader import Reader
+from loomwork.rtl.drain.sequencer import Sequencer
 from loomwork.rtl.drain.walker import Walker
 from loomwork.rtl.drain.writer import Writer
 from loomwork.rtl.ports import AccumulatorRead, UnitPort, WindowRead, params_layout, window_write_layout
-
-_MNEMONICS = ("REQUANT", "COMBINE", "DRAIN")
-_COMMAND_BITS = max(BY_MNEMONIC[mnemonic].bits for mnemonic in _MNEMONICS)
-_QUEUE_CYCLES = 6
-"""Cycles that a result spends in the writer besides shifting, and between its write and the launch it makes room for."""
 
 
 class Drain(Component):
@@ -38,9 +34,9 @@ class Drain(Component):
     Afterwards the unit stands still until reset.
     """
 
-    unit: UnitPort
-    accumulator: AccumulatorRead
-    read: WindowRead
+    unit: Any
+    accumulator: Any
+    read: Any
     write: stream.Interface
     params: stream.Interface
     halt: Signal
@@ -65,33 +61,33 @@ class Drain(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self._config
+        m.submodules.sequencer = sequencer = Sequencer(config)
         m.submodules.walker = walker = Walker(config)
         m.submodules.address = address = Address(config)
         m.submodules.reader = reader = Reader(config)
         m.submodules.parameters = parameters = Parameters(config)
         m.submodules.datapath = datapath = Datapath(config)
-        cycles = reader.latency + datapath.latency + _QUEUE_CYCLES + (config.rows - 1).bit_length() // 3
-        m.submodules.writer = writer = Writer(config, depth=1 << (cycles - 1).bit_length())
+        m.submodules.writer = writer = Writer(config, reader.latency + datapath.latency)
+        drain, combine, step = sequencer.drain, sequencer.combine, reader.i.payload
 
-        # Settings, and the command that is being executed.
-        command, requant, combine = Signal(_COMMAND_BITS), Signal(_COMMAND_BITS), Signal(_COMMAND_BITS)
-        mode = Signal(Combine)
-        settings = {
-            mnemonic: data.View(command_layout(mnemonic), register[: BY_MNEMONIC[mnemonic].bits])
-            for mnemonic, register in zip(_MNEMONICS, (requant, combine, command), strict=True)
-        }
-        drain, operand_tensor = settings["DRAIN"], settings["COMBINE"]
-        self._sequence(m, command, requant, combine, mode, walker, reader, writer)
+        connect(m, flipped(self.unit), sequencer.unit)
+        m.d.comb += [
+            sequencer.halt.eq(self.halt),
+            sequencer.idle.eq(writer.idle),
+            sequencer.written.eq(writer.done),
+            sequencer.launched.eq(reader.launch & step.last),
+            sequencer.outside.eq(reader.outside),
+        ]
 
         # Steps from loop to launch.
         connect(m, walker.o, address.i)
         connect(m, address.o, reader.i)
-        step = reader.i.payload
         m.d.comb += [
+            walker.start.eq(sequencer.start),
             walker.command.eq(drain),
             address.command.eq(drain),
-            address.operand_base.eq(operand_tensor.operand_base),
-            address.operand_pitch.eq(operand_tensor.operand_pitch),
+            address.operand_base.eq(combine.operand_base),
+            address.operand_pitch.eq(combine.operand_pitch),
             reader.command.eq(drain),
             reader.has_operand.eq(drain.combine == Combine.ADD),
             reader.room.eq(writer.room),
@@ -117,9 +113,9 @@ class Drain(Component):
         # From launch to write.
         connect(m, writer.write, flipped(self.write))
         m.d.comb += [
-            datapath.requant.eq(settings["REQUANT"]),
-            datapath.combine.eq(settings["COMBINE"]),
-            datapath.mode.eq(mode),
+            datapath.requant.eq(sequencer.requant),
+            datapath.combine.eq(sequencer.combine),
+            datapath.mode.eq(sequencer.mode),
             datapath.i.eq(reader.o),
             datapath.source.eq(reader.source),
             datapath.operand.eq(reader.operand),
@@ -131,57 +127,3 @@ class Drain(Component):
             writer.halt.eq(self.halt),
         ]
         return m
-
-    def _sequence(
-        self,
-        m: Module,
-        command: Signal,
-        requant: Signal,
-        combine: Signal,
-        mode: Signal,
-        walker: Walker,
-        reader: Reader,
-        writer: Writer,
-    ) -> None:
-        """Take commands and carry them out one by one."""
-        drain = walker.command
-        opcode = command[:OPCODE_BITS]
-        is_legal = (drain.source == Source.ACCUMULATOR) | (drain.params == Params.UNIFORM)
-        if not self._config.residual_add:
-            is_legal &= drain.combine == Combine.NONE
-        # Commands see the results of those before them; only DRAINs that read no scratchpad need not wait for that.
-        may_follow = (drain.source == Source.ACCUMULATOR) & (drain.combine == mode) & (mode != Combine.ADD)
-        applied = Signal()
-        m.d.comb += self.unit.done.eq(applied | writer.done)
-
-        with m.FSM() as fsm:
-            with m.State("IDLE"):
-                m.d.comb += self.unit.command.ready.eq(~self.halt)
-                m.d.sync += command.eq(self.unit.command.payload)
-                with m.If(self.unit.command.valid & self.unit.command.ready):
-                    m.next = "BEGIN"
-            with m.State("BEGIN"), m.Switch(opcode):
-                with m.Case(BY_MNEMONIC["DRAIN"].opcode):
-                    with m.If(~is_legal & writer.idle):
-                        m.d.comb += self.unit.error.eq(ErrorCode.ILLEGAL_OPERAND)
-                        m.next = "FAILED"
-                    with m.Elif(is_legal & (writer.idle | may_follow)):
-                        m.d.comb += walker.start.eq(1)
-                        m.d.sync += mode.eq(drain.combine)
-                        m.next = "DRAIN"
-                with m.Default(), m.If(writer.idle):
-                    m.d.comb += applied.eq(1)
-                    with m.If(opcode == BY_MNEMONIC["REQUANT"].opcode):
-                        m.d.sync += requant.eq(command)
-                    with m.Else():
-                        m.d.sync += combine.eq(command)
-                    m.next = "IDLE"
-            with m.State("DRAIN"):
-                with m.If(reader.launch & reader.i.payload.last):
-                    m.next = "IDLE"
-                with m.Elif(reader.outside & writer.idle):
-                    m.d.comb += self.unit.error.eq(ErrorCode.SCRATCHPAD)
-                    m.next = "FAILED"
-            with m.State("FAILED"):
-                pass
-        m.d.comb += self.unit.busy.eq(~fsm.ongoing("IDLE") | ~writer.idle)

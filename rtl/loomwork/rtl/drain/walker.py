@@ -36,35 +36,29 @@ class Walker(Component):
         config, command, point = self._config, self.command, self.o.payload
         lane_bits, group_bits = (config.requant_lanes - 1).bit_length(), (config.channel_groups - 1).bit_length()
 
-        # Place in each loop. The pixel's place follows in `row`, `column` and `byte`; `window_*` is the first of a window.
-        pool_x, pool_y, out_x, out_y = Signal(8), Signal(8), Signal(10), Signal(10)
         group, block = Signal(group_bits), Signal(CHANNEL_BITS - lane_bits - group_bits)
-        row, column, byte = Signal(ROW_BITS), Signal(ROW_BITS), Signal(BYTE_BITS)
-        window_row, window_column, window_byte = Signal(ROW_BITS), Signal(ROW_BITS), Signal(BYTE_BITS)
-        out_row, out_byte = Signal(ROW_BITS), Signal(BYTE_BITS)
-        window_step = Signal(17)  # bytes from one window to the next
 
-        channel, remaining = Signal(CHANNEL_BITS), Signal(CHANNEL_BITS)
-        m.d.comb += [
-            channel.eq(Cat(Const(0, lane_bits), group, block)),
-            remaining.eq(command.channels - channel),
-        ]
-
-        # Last in its loop. A window that is not pooled is one pixel.
-        is_pooled = command.pool != Pool.NONE
+        # What is left of each loop, counting this round; compared with constants only, to keep the walker fast.
+        pool_columns, pool_rows, columns, rows = Signal(8), Signal(8), Signal(10), Signal(10)
+        channels, block_channels = Signal(CHANNEL_BITS), Signal(CHANNEL_BITS)
         last_pool_x, last_pool_y, last_group = Signal(), Signal(), Signal()
         last_x, last_y, last_block = Signal(), Signal(), Signal()
         m.d.comb += [
-            last_pool_x.eq(~is_pooled | (pool_x + 1 == command.pool_width)),
-            last_pool_y.eq(~is_pooled | (pool_y + 1 == command.pool_height)),
-            last_group.eq(group.all() | (remaining <= config.requant_lanes)),
-            last_x.eq(out_x + 1 == command.width),
-            last_y.eq(out_y + 1 == command.height),
-            last_block.eq((block << (lane_bits + group_bits)) + config.cols >= command.channels),
+            last_pool_x.eq(pool_columns == 1),
+            last_pool_y.eq(pool_rows == 1),
+            last_group.eq(group.all() | (channels <= config.requant_lanes)),
+            last_x.eq(columns == 1),
+            last_y.eq(rows == 1),
+            last_block.eq(block_channels <= config.cols),
         ]
 
-        window_first = ~pool_x.any() & ~pool_y.any()
-        window_last = last_pool_x & last_pool_y
+        # Where the loops are: `row`, `column` and `byte` follow the pixel, `window_*` the window's first one.
+        row, column, byte = Signal(ROW_BITS), Signal(ROW_BITS), Signal(BYTE_BITS)
+        window_row, window_column, window_byte = Signal(ROW_BITS), Signal(ROW_BITS), Signal(BYTE_BITS)
+        window_first, window_last = Signal(), last_pool_x & last_pool_y
+        out_row, out_byte = Signal(ROW_BITS), Signal(BYTE_BITS)
+        window_step = Signal(17)  # bytes from one window to the next
+
         block_last = Signal()
         m.d.comb += [
             block_last.eq(window_last & last_group & last_x & last_y),
@@ -73,8 +67,8 @@ class Walker(Component):
             point.byte.eq(byte),
             point.out_row.eq(out_row),
             point.out_byte.eq(out_byte),
-            point.channel.eq(channel),
-            point.count.eq(Mux(remaining < config.requant_lanes, remaining, config.requant_lanes)),
+            point.channel.eq(Cat(Const(0, lane_bits), group, block)),
+            point.count.eq(Mux(channels < config.requant_lanes, channels, config.requant_lanes)),
             point.window_last.eq(window_last),
             point.last.eq(block_last & last_block),
             point.flags.group.eq(group),
@@ -86,40 +80,54 @@ class Walker(Component):
         ]
 
         def enter_window(first_row: Value, first_column: Value, first_byte: Value) -> None:
-            """Begin a window, or this one again for the next group of channels, at its first pixel."""
+            """Begin a window (one pixel without pooling), or this one again for the next group, at its first pixel."""
+            is_pooled = command.pool != Pool.NONE
             m.d.sync += [
-                *(pool_x.eq(0), pool_y.eq(0)),
+                window_first.eq(1),
+                pool_columns.eq(Mux(is_pooled, command.pool_width, 1)),
+                pool_rows.eq(Mux(is_pooled, command.pool_height, 1)),
                 *(row.eq(first_row), column.eq(first_column), byte.eq(first_byte)),
                 *(window_row.eq(first_row), window_column.eq(first_column), window_byte.eq(first_byte)),
             ]
 
-        with m.If(self.start):
+        def enter_row() -> None:
+            """Begin an output row at its first pixel."""
+            m.d.sync += [columns.eq(command.width), out_byte.eq(command.out_offset)]
+
+        def enter_block(left: Value) -> None:
+            """Begin a block of channels at the first pixel of all; so many are left."""
             enter_window(Const(0), Const(0), command.in_offset)
+            enter_row()
+            m.d.sync += [rows.eq(command.height), out_row.eq(command.out_row)]
+            m.d.sync += [block_channels.eq(left), channels.eq(left), group.eq(0)]
+
+        with m.If(self.start):
+            enter_block(command.channels)
             m.d.sync += [
                 self.o.valid.eq(1),
-                *(out_x.eq(0), out_y.eq(0), group.eq(0), block.eq(0)),
-                *(out_row.eq(command.out_row), out_byte.eq(command.out_offset)),
+                block.eq(0),
                 window_step.eq(command.pool_x_step * command.in_step),
             ]
         with m.Elif(self.o.valid & self.o.ready):
+            m.d.sync += window_first.eq(0)
             with m.If(~last_pool_x):
-                m.d.sync += [pool_x.eq(pool_x + 1), column.eq(column + 1), byte.eq(byte + command.in_step)]
+                m.d.sync += [pool_columns.eq(pool_columns - 1), column.eq(column + 1), byte.eq(byte + command.in_step)]
             with m.Elif(~last_pool_y):
-                m.d.sync += [pool_x.eq(0), column.eq(window_column), byte.eq(window_byte)]
-                m.d.sync += [pool_y.eq(pool_y + 1), row.eq(row + 1)]
+                m.d.sync += [pool_columns.eq(command.pool_width), column.eq(window_column), byte.eq(window_byte)]
+                m.d.sync += [pool_rows.eq(pool_rows - 1), row.eq(row + 1)]
             with m.Elif(~last_group):
                 enter_window(window_row, window_column, window_byte)
-                m.d.sync += group.eq(group + 1)
+                m.d.sync += [channels.eq(channels - config.requant_lanes), group.eq(group + 1)]
             with m.Elif(~last_x):
                 enter_window(window_row, window_column + command.pool_x_step, window_byte + window_step)
-                m.d.sync += [group.eq(0), out_x.eq(out_x + 1), out_byte.eq(out_byte + command.out_step)]
+                m.d.sync += [channels.eq(block_channels), group.eq(0)]
+                m.d.sync += [columns.eq(columns - 1), out_byte.eq(out_byte + command.out_step)]
             with m.Elif(~last_y):
                 enter_window(window_row + command.pool_y_step, Const(0), command.in_offset)
-                m.d.sync += [group.eq(0), out_x.eq(0), out_byte.eq(command.out_offset)]
-                m.d.sync += [out_y.eq(out_y + 1), out_row.eq(out_row + 1)]
+                enter_row()
+                m.d.sync += [channels.eq(block_channels), group.eq(0)]
+                m.d.sync += [rows.eq(rows - 1), out_row.eq(out_row + 1)]
             with m.Else():
-                enter_window(Const(0), Const(0), command.in_offset)
-                m.d.sync += [group.eq(0), out_x.eq(0), out_byte.eq(command.out_offset)]
-                m.d.sync += [out_y.eq(0), out_row.eq(command.out_row), block.eq(block + 1)]
-                m.d.sync += self.o.valid.eq(~last_block)
+                enter_block(block_channels - config.cols)
+                m.d.sync += [block.eq(block + 1), self.o.valid.eq(~last_block)]
         return m

@@ -10,11 +10,14 @@ from loomwork.rtl.drain.layouts import target_layout
 from loomwork.rtl.drain.shifter import Inserter
 from loomwork.rtl.ports import window_write_layout
 
+_QUEUE_CYCLES = 6
+"""Cycles that a result spends in queue and output, and that pass until its write makes room for another launch."""
+
 
 class Writer(Component):
     """Takes the place of each result when its step is launched, and its bytes whenever they are finished.
 
-    depth: results on their way that it has room for.
+    cycles: from the launch of a step to its bytes. There is room for as many results as are then on their way.
 
     room: another target may come. target, expect: one that does. bytes, push: `requant_lanes` finished bytes, in the
     order of the targets. halt: write nothing. write: see ports.py. idle: every target has been written to.
@@ -31,8 +34,10 @@ class Writer(Component):
     idle: Signal
     done: Signal
 
-    def __init__(self, config: Config, depth: int) -> None:
-        self._config, self._depth = config, depth
+    def __init__(self, config: Config, cycles: int) -> None:
+        self._config = config
+        self._inserter = Inserter(9, config.requant_lanes, config.rows)  # a byte and its enable are shifted alike
+        self._depth = 1 << (cycles + self._inserter.latency + _QUEUE_CYCLES - 1).bit_length()
         super().__init__(
             {
                 "room": Out(1),
@@ -76,10 +81,9 @@ class Writer(Component):
         ]
         target = data.View(target_layout(self._config), targets.r_data)
 
-        # A byte and its enable travel as nine bits, so that both are shifted alike.
-        m.submodules.inserter = inserter = Inserter(9, lanes, self._config.rows)
+        m.submodules.inserter = inserter = self._inserter
         m.d.comb += [
-            inserter.enable.eq(advance),
+            inserter.stall.eq(~advance),
             inserter.amount.eq(target.byte),
             inserter.i.eq(Cat(Cat(values.r_data.word_select(lane, 8), target.count > lane) for lane in range(lanes))),
         ]

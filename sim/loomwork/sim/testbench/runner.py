@@ -103,7 +103,7 @@ def run_regression(
         own = folder / re.sub(r"\W+", "_", result.name)
         own.mkdir()
         # The same seed gives the same run: a failure comes back, now with its waveform.
-        (again,) = _run(config, own, build(config, waves=True), f"^{re.escape(result.name)}$", seed, waves=True)
+        (again,) = _run(config, own, build(config, waves=True), f"{re.escape(result.name)}$", seed, waves=True)
         dump = own / "dump.vcd"
         kept.append(TestResult(result.name, result.passed and again.passed, result.message, result.seconds, dump))
     return Summary(config, tuple(kept), folder / "simulation.log")
@@ -173,4 +173,5 @@ def _run(
 def _result(case: ET.Element) -> TestResult:
     problem = next((child for child in case if child.tag in ("failure", "error")), None)
     message = "" if problem is None else (problem.get("error_msg") or problem.get("message") or "").split("\n")[0]
-    return TestResult(case.get("name", "?"), problem is None, message, float(case.get("time", "0")))
+    name = f"{case.get('classname', '').rpartition('.')[2]}.{case.get('name')}"
+    return TestResult(name, problem is None, message, float(case.get("time", "0")))

@@ -1,6 +1,7 @@
 """Programs on the core, compared with the golden model, under random latency and back-pressure."""
 
 import cocotb
+from cocotb.triggers import ClockCycles
 
 from loomwork.arch.isa import Window
 from loomwork.arch.registers import BY_NAME
@@ -45,5 +46,6 @@ async def counters(dut: Dut) -> None:
         assert await bench.read("COUNT_READ_BEATS") >= beats
         assert 0 < await bench.read("COUNT_LOAD_BUSY") <= await bench.read("COUNT_CYCLES")
     await bench.write("IRQ_STATUS", BY_NAME["IRQ_STATUS"].mask("DONE"))
+    await ClockCycles(dut.clk, 2)
     assert bench.dut.irq.value == 0
     assert bench.memory.content(Window.INPUTS) == program.inputs

@@ -1,0 +1,101 @@
+"""`loomwork compile`, `info` and `disasm`: a network becomes a program that can be looked at."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loomwork.arch.isa import COMMAND_BYTES
+from loomwork.arch.program import AcceleratorStep
+from loomwork.arch.program_file import read_program
+
+
+def test_a_network_becomes_a_program(workspace: Path, loomwork):
+    finished = loomwork("compile", "net.tflite", "-o", "net.lwb", "--config", "tiny")
+    assert finished.code == 0
+    assert finished.out.endswith("wrote net.lwb\n")
+    program = read_program(workspace / "net.lwb")
+    assert program.config.name == "tiny"
+    assert program.inputs == ("image",)
+    # Convolution and dense layer of the network by their definition.
+    assert program.report["totals"]["macs"] == 6 * 6 * 6 * 27 + 54 * 5
+    for layer in program.report["layers"]:
+        assert layer["operator"] in finished.out or layer["reason"] in finished.out
+
+
+def test_the_report_is_that_of_the_program(workspace: Path, loomwork):
+    finished = loomwork("compile", "net.tflite", "-o", "net.lwb", "-c", "tiny", "--report", "report.json")
+    assert finished.out.endswith("wrote net.lwb and report.json\n")
+    assert json.loads((workspace / "report.json").read_text()) == read_program(workspace / "net.lwb").report
+
+
+def test_compiling_again_gives_the_same_file(workspace: Path, loomwork):
+    files = []
+    for seed in ("1", "2"):
+        command = [sys.executable, "-m", "loomwork.cli.main", "compile", "net.tflite", "-o", "net.lwb", "-c", "tiny"]
+        subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": seed}, check=True, capture_output=True)
+        files.append((workspace / "net.lwb").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_a_configuration_may_be_a_file(workspace: Path, loomwork):
+    (workspace / "mine.json").write_text('{"base": "tiny", "scratchpad_kib": 32}')
+    assert loomwork("compile", "net.tflite", "-o", "net.lwb", "--config", "mine.json").code == 0
+    config = read_program(workspace / "net.lwb").config
+    assert (config.name, config.scratchpad_kib, config.rows) == ("mine", 32, 4)
+
+
+def test_info_tells_what_a_program_takes_gives_and_does(workspace: Path, loomwork):
+    assert loomwork("compile", "net.tflite", "-o", "net.lwb", "--config", "tiny").code == 0
+    finished = loomwork("info", "net.lwb")
+    assert (finished.code, finished.err) == (0, "")
+    program = read_program(workspace / "net.lwb")
+    assert "configuration tiny: 4x4 array, 16 KiB scratchpad, 4 bytes per bus beat" in finished.out
+    rows = [line.split() for line in finished.out.splitlines()]
+    cells = [[word for word in row if word not in "│┃"] for row in rows]
+    assert ["input", "image", "int8", "1x6x6x3", "0.02", "-4"] in cells
+    assert ["output", program.outputs[0], "int8", "1x5", "0.00390625", "-128"] in cells
+    for index, step in enumerate(program.steps):
+        if isinstance(step, AcceleratorStep):
+            assert f"step {index}: accelerator, {len(step.commands) // COMMAND_BYTES} commands, " in finished.out
+        else:
+            assert f"step {index}: host, " in finished.out
+            assert all(f"{name} ({why})" in finished.out for name, why in step.operators)
+
+
+@pytest.mark.parametrize("name", ["copy", "real", "two"])
+def test_info_and_disasm_need_no_report(name: str, workspace: Path, loomwork):
+    info = loomwork("info", f"{name}.lwb")
+    assert (info.code, info.err) == (0, "")
+    assert info.out.count("accelerator, 3 commands") == (2 if name == "two" else 1)
+    listing = loomwork("disasm", f"{name}.lwb")
+    assert (listing.code, listing.err) == (0, "")
+    assert listing.out.count("STORE window=OUTPUTS") == (2 if name == "two" else 1)
+
+
+def test_disasm_prints_every_command_in_order(workspace: Path, loomwork):
+    from loomwork.compiler.disasm import assemble
+
+    assert loomwork("compile", "net.tflite", "-o", "net.lwb", "--config", "tiny").code == 0
+    finished = loomwork("disasm", "net.lwb")
+    assert (finished.code, finished.err) == (0, "")
+    steps = read_program(workspace / "net.lwb").steps
+    expected = {index: step.commands for index, step in enumerate(steps) if isinstance(step, AcceleratorStep)}
+    assert {index: data for index, data in assemble(finished.out).items() if data} == expected
+
+
+def test_disasm_may_be_cut_off_by_what_reads_it(workspace: Path):
+    command = f"{sys.executable} -m loomwork.cli.main disasm copy.lwb | true"
+    finished = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert "Traceback" not in finished.stderr
+
+
+def test_configs_lists_the_presets(loomwork):
+    finished = loomwork("configs")
+    assert finished.code == 0
+    cells = [[word for word in line.split() if word not in "│┃"] for line in finished.out.splitlines()]
+    assert ["base", "16x16", "256", "256", "KiB", "2", "x", "256", "pixels", "16", "bytes", "16"] in cells
+    assert ["tiny", "4x4", "16", "16", "KiB", "2", "x", "32", "pixels", "4", "bytes", "2"] in cells

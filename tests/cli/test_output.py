@@ -1,0 +1,87 @@
+"""Files are written whole or not at all."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from loomwork.cli.output import UsageError, check_destination, write_file, write_json
+
+
+def test_text_and_bytes_are_written(tmp_path: Path):
+    write_file(tmp_path / "a", "größe\n")
+    write_file(tmp_path / "b", b"\0\xff")
+    assert (tmp_path / "a").read_bytes() == "größe\n".encode()
+    assert (tmp_path / "b").read_bytes() == b"\0\xff"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_json_is_readable_by_people_and_machines(tmp_path: Path):
+    write_json(tmp_path / "a.json", {"z": [1, 2.5], "a": None})
+    text = (tmp_path / "a.json").read_text()
+    assert json.loads(text) == {"z": [1, 2.5], "a": None}
+    assert text.startswith('{\n  "z"')
+    assert text.endswith("}\n")
+
+
+def test_an_existing_file_is_replaced(tmp_path: Path):
+    (tmp_path / "a").write_text("old and longer")
+    write_file(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "new"
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path: Path):
+    mask = os.umask(0o027)
+    try:
+        write_file(tmp_path / "a", "x")
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("step", ["chmod", "replace"])
+def test_a_failure_leaves_the_old_file_and_nothing_else(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/some/temporary/name")
+
+    (tmp_path / "a").write_text("old")
+    monkeypatch.setattr(Path, step, fail)
+    with pytest.raises(UsageError, match=f"^cannot write {tmp_path}/a: No space left on device$"):
+        write_file(tmp_path / "a", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_symbolic_link_stays_one(tmp_path: Path):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    write_file(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_file(tmp_path / "pipe", "through the pipe")
+        assert os.read(reader, 100) == b"through the pipe"
+    finally:
+        os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(UsageError, match=r"^cannot write /dev/full: No space left on device$"):
+        write_file(Path("/dev/full"), "x")
+
+
+def test_destinations_are_checked_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    check_destination(tmp_path / "a", None)
+    with pytest.raises(UsageError, match=f"^cannot write {tmp_path}: it is a folder$"):
+        check_destination(None, tmp_path)
+    with pytest.raises(UsageError, match=f"^cannot write {tmp_path}/b/c: there is no folder {tmp_path}/b$"):
+        check_destination(tmp_path / "a", tmp_path / "b" / "c")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UsageError, match=f"^cannot write {tmp_path}/a: the folder {tmp_path} is read-only$"):
+        check_destination(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,231 @@
+"""Lowering of single layers: structure of the commands, order of the weights, limits of the command set."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from tests.compiler.execution import check
+from tests.compiler.random_graphs import GraphMaker
+
+from loomwork.arch.config import BASE, SMALL, TINY, Config
+from loomwork.arch.isa import Command, Params, decode_program
+from loomwork.arch.reduction import passes
+from loomwork.compiler.driver import compile_graph
+from loomwork.compiler.graph import AveragePool, CompileError, Convolution, FeatureMap, MaxPool
+from loomwork.compiler.mapping import map_convolution
+from loomwork.compiler.weights import ConstantPool, pack_weights, params_mode
+
+SHALLOW = Config(
+    name="shallow", rows=4, cols=4, scratchpad_kib=512, accumulator_depth=16, bus_bytes=4, requant_lanes=4
+)
+
+
+def commands_of(maker: GraphMaker, output: str, config: Config, mnemonic: str) -> list[Command]:
+    step, _ = compile_graph(maker.graph(output), config)
+    return [command for command in decode_program(step.commands) if command.mnemonic == mnemonic]
+
+
+def convolution(maker: GraphMaker) -> tuple[Convolution, FeatureMap]:
+    layer = maker.layers[-1]
+    assert isinstance(layer, Convolution)
+    return layer, maker.maps[layer.input]
+
+
+@pytest.mark.parametrize(
+    ("channels", "outputs", "dilation", "depthwise"),
+    [(3, 5, 1, False), (3, 5, 2, False), (8, 8, 1, True), (4, 8, 1, True), (3, 9, 1, True), (1, 6, 2, True)],
+)
+def test_weights_lie_in_the_order_of_the_array(channels: int, outputs: int, dilation: int, depthwise: bool) -> None:
+    maker = GraphMaker(5)
+    maker.convolution(maker.input(9, 9, channels), outputs, dilation=(1, dilation), depthwise=depthwise)
+    layer, source = convolution(maker)
+    mapping = map_convolution(layer, source, TINY)
+    data = pack_weights(layer, mapping, TINY, 0, outputs)
+    words = iter(np.frombuffer(data, dtype=np.int8).reshape(-1, TINY.cols))
+    for block, tap in product(range(mapping.blocks), range(mapping.tap_count)):
+        first_byte = block * mapping.block_step + tap * mapping.tap_step
+        for segments in passes(TINY.rows, mapping.kernel_rows, mapping.length, mapping.row_step):
+            origin = {
+                segment.row + i: (segment.kernel_row, first_byte + segment.start + i)
+                for segment in segments
+                for i in range(segment.length)
+            }
+            for row in range(TINY.rows):
+                expected = [
+                    weight_of_byte(layer, source, *origin[row], block * TINY.cols + column) if row in origin else 0
+                    for column in range(TINY.cols)
+                ]
+                assert next(words).tolist() == expected
+        if tap == mapping.tap_count - 1:
+            params = b"".join(next(words).tobytes() for _ in range(9))
+            first = block * TINY.cols
+            end = min(first + TINY.cols, outputs)
+            for values, start, dtype in (
+                (layer.requantize.bias, 0, "<i4"),
+                (layer.requantize.multiplier, 16, "<i4"),
+                (layer.requantize.shift, 32, "i1"),
+            ):
+                packed = np.frombuffer(params, dtype=dtype, offset=start)
+                assert packed[: end - first].tolist() == values[first:end].tolist()
+    assert next(words, None) is None
+
+
+def weight_of_byte(layer: Convolution, source: FeatureMap, kernel_row: int, byte: int, output: int) -> int:
+    """The weight that an output channel gives a byte, counted from the kernel's first pixel in that row."""
+    pixel, channel = divmod(byte, source.channels)
+    column, gap = divmod(pixel, layer.dilation[1])
+    if gap or column >= layer.kernel.shape[1] or output >= layer.kernel.shape[3]:
+        return 0
+    if not layer.depthwise:
+        return int(layer.kernel[kernel_row, column, channel, output])
+    reads = output // (layer.kernel.shape[3] // source.channels)
+    return int(layer.kernel[kernel_row, column, 0, output]) if channel == reads else 0
+
+
+@pytest.mark.parametrize(
+    ("kernel", "channels", "outputs", "depthwise", "dilation", "diagonal", "taps"),
+    [
+        ((3, 3), 16, 16, False, (1, 1), False, 1),
+        ((3, 3), 16, 16, False, (2, 2), False, 3),
+        ((3, 3), 64, 64, True, (1, 1), True, 3),
+        # One input channel: the kernel's rows fill the array.
+        ((10, 8), 1, 8, True, (1, 1), False, 1),
+        # 3 does not divide the array's width.
+        ((3, 3), 8, 24, True, (1, 1), False, 1),
+    ],
+)
+def test_the_mapping_with_the_fewest_passes_is_taken(
+    kernel: tuple[int, int],
+    channels: int,
+    outputs: int,
+    depthwise: bool,
+    dilation: tuple[int, int],
+    diagonal: bool,
+    taps: int,
+) -> None:
+    maker = GraphMaker(0)
+    maker.convolution(maker.input(20, 20, channels), outputs, kernel=kernel, dilation=dilation, depthwise=depthwise)
+    mapping = map_convolution(*convolution(maker), BASE)
+    assert (mapping.diagonal, mapping.tap_count) == (diagonal, taps)
+
+
+def test_a_depthwise_block_takes_a_pass_per_tap_and_rows_of_its_channels() -> None:
+    maker = GraphMaker(0)
+    maker.convolution(maker.input(20, 20, 64), 64, depthwise=True)
+    assert map_convolution(*convolution(maker), BASE).passes == 9
+
+
+def test_shared_multipliers_stay_out_of_the_stream() -> None:
+    maker = GraphMaker(0)
+    maker.convolution(maker.input(4, 4, 4), 4, per_channel=False)
+    assert params_mode(convolution(maker)[0].requantize) is Params.BIAS
+    maker.convolution(maker.input(4, 4, 4), 4, per_channel=True)
+    assert params_mode(convolution(maker)[0].requantize) is Params.PER_CHANNEL
+
+
+def test_constants_are_stored_once_and_aligned() -> None:
+    pool = ConstantPool()
+    assert [pool.add(b"a"), pool.add(b"b" * 65), pool.add(b"a"), pool.add(b"c")] == [0, 64, 0, 192]
+    assert len(bytes(pool)) == 256
+
+
+def test_all_tiles_stream_the_same_constants() -> None:
+    maker = GraphMaker(0)
+    streams = commands_of(maker, maker.convolution(maker.input(16, 16, 4), 8), SHALLOW, "STREAM")
+    assert len(streams) == 14
+    assert {stream["offset"] for stream in streams} == {0}
+
+
+def test_settings_are_sent_once() -> None:
+    maker = GraphMaker(0)
+    output = maker.rescale(maker.convolution(maker.input(16, 16, 4), 8))
+    assert len(commands_of(maker, output, SHALLOW, "REQUANT")) == 2
+
+
+def test_inputs_are_loaded_as_they_are_needed_and_outputs_stored_as_they_come() -> None:
+    maker = GraphMaker(0)
+    output = maker.convolution(maker.input(16, 16, 4), 8, pad=(1, 1))
+    assert [(load["row"], load["rows"]) for load in commands_of(maker, output, SHALLOW, "LOAD")][:3] == [
+        (0, 2),
+        (2, 1),
+        (3, 1),
+    ]
+    stores = commands_of(maker, output, SHALLOW, "STORE")
+    assert [(store["row"], store["rows"]) for store in stores] == [(row, 1) for row in range(16)]
+
+
+def test_wide_images_are_split_into_columns() -> None:
+    maker = GraphMaker(1)
+    check(maker, maker.graph(maker.convolution(maker.input(3, 50, 2), 5, pad=(1, 1))), SHALLOW)
+
+
+def test_more_channels_than_a_command_names() -> None:
+    maker = GraphMaker(2)
+    hidden = maker.convolution(maker.input(1, 2, 4), 4500, kernel=(1, 1))
+    check(maker, maker.graph(hidden, maker.dense(hidden, 3)), SHALLOW)
+
+
+def test_poolings_of_more_channels_than_a_command_names() -> None:
+    maker = GraphMaker(3)
+    source = maker.input(2, 2, 4500)
+    pooled = maker.pool(MaxPool, source, window=(2, 2), stride=(2, 2))
+    averaged = maker.pool(AveragePool, source, window=(2, 1), stride=(1, 1))
+    check(maker, maker.graph(pooled, averaged, maker.mean(source)), SHALLOW)
+
+
+def test_depthwise_of_more_channels_than_a_command_names() -> None:
+    maker = GraphMaker(4)
+    check(maker, maker.graph(maker.convolution(maker.input(3, 3, 4200), 4200, depthwise=True)), SHALLOW)
+
+
+@pytest.mark.parametrize("stride", [(16, 17), (40, 1), (3, 40)])
+def test_strides_larger_than_a_command_names(stride: tuple[int, int]) -> None:
+    maker = GraphMaker(5)
+    source = maker.input(90, 90, 2)
+    outputs = maker.convolution(source, 3, stride=stride), maker.pool(MaxPool, source, window=(2, 2), stride=stride)
+    check(maker, maker.graph(*outputs), SHALLOW)
+
+
+def test_pixels_of_more_bytes_than_a_command_steps() -> None:
+    maker = GraphMaker(6)
+    source = maker.input(2, 3, 5000)
+    check(maker, maker.graph(maker.convolution(source, 3, kernel=(2, 1), stride=(1, 2))), SHALLOW)
+
+
+def test_large_kernels_and_dilations() -> None:
+    maker = GraphMaker(7)
+    source = maker.input(14, 14, 2)
+    outputs = (
+        maker.convolution(source, 3, kernel=(11, 11), pad=(5, 5)),
+        maker.convolution(source, 3, dilation=(5, 6)),
+        maker.convolution(source, 2, dilation=(4, 4), depthwise=True),
+    )
+    check(maker, maker.graph(*outputs), SHALLOW)
+
+
+def test_padding_larger_than_the_image() -> None:
+    maker = GraphMaker(8)
+    check(maker, maker.graph(maker.convolution(maker.input(2, 2, 3), 3, kernel=(5, 5), pad=(4, 4))), SHALLOW)
+
+
+def test_a_kernel_with_too_many_rows_is_refused() -> None:
+    maker = GraphMaker(9)
+    graph = maker.graph(maker.convolution(maker.input(300, 1, 1), 1, kernel=(300, 1)))
+    with pytest.raises(CompileError, match=r"layer 'layer0' \(CONVOLUTION\) is too large: 300 kernel rows, .* 255"):
+        compile_graph(graph, SHALLOW)
+
+
+def test_a_pooling_window_with_too_many_rows_is_refused() -> None:
+    maker = GraphMaker(10)
+    graph = maker.graph(maker.mean(maker.input(300, 2, 1)))
+    with pytest.raises(CompileError, match=r"layer 'layer0' \(MEAN\) pools over 300x2 pixels, .* at most 255x255"):
+        compile_graph(graph, SHALLOW)
+
+
+def test_a_configuration_without_the_multipliers_of_add_refuses_it() -> None:
+    maker = GraphMaker(11)
+    source = maker.input(3, 3, 4)
+    output = maker.add(maker.convolution(source, 4, kernel=(1, 1)), source)
+    config = Config.from_dict({**SMALL.to_dict(), "residual_add": False})
+    with pytest.raises(CompileError, match="layer 'layer1' needs ADD, which configuration small leaves out"):
+        compile_graph(maker.graph(output), config)

@@ -1,0 +1,181 @@
+"""Commands for a DRAIN unit, by hand or at random, with the blocks and parameters that they take."""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loomwork.arch.config import BANKS, Config
+from loomwork.arch.isa import Combine, Command, Params, Pool, Source
+from tests.rtl.drain_bench import DrainBench, random_memory
+from tests.rtl.drain_model import BlockParameters, DrainModel
+
+
+def requant(**operands: int) -> Command:
+    """A REQUANT that keeps values as they are, but for `operands`."""
+    keep = {
+        "bias": 0, "multiplier": 1 << 30, "shift": 1, "zero_point": 0, "minimum": -128, "maximum": 127, "rounding": 0,
+    }  # fmt: skip
+    return Command("REQUANT", {**keep, **operands})
+
+
+def drain(**operands: int) -> Command:
+    """A DRAIN of one pixel of one channel from the accumulators, but for `operands`."""
+    one = {
+        "source": Source.ACCUMULATOR, "in_base": 0, "in_pitch": 1, "in_row": 0, "in_offset": 0, "in_step": 0,
+        "out_base": 0, "out_pitch": 1, "out_row": 0, "out_offset": 0, "out_step": 0, "width": 1, "height": 1,
+        "channels": 1, "pool": Pool.NONE, "pool_height": 1, "pool_width": 1, "pool_y_step": 1, "pool_x_step": 1,
+        "combine": Combine.NONE, "params": Params.UNIFORM,
+    }  # fmt: skip
+    return Command("DRAIN", {**one, **operands})
+
+
+@dataclass
+class Scenario:
+    """Random commands, and the blocks and parameters that they take."""
+
+    config: Config
+    rng: random.Random
+    commands: list[Command]
+    blocks: list[NDArray[np.int64]]
+    parameters: list[tuple[BlockParameters, Params]]
+
+    @classmethod
+    def make(cls, config: Config, seed: int) -> "Scenario":
+        """Without any command yet."""
+        return cls(config, random.Random(seed), [], [], [])
+
+    def int32(self) -> int:
+        rng = self.rng
+        return rng.choice(
+            [rng.randint(-300, 300), rng.randint(-(1 << 17), 1 << 17), rng.randrange(-(1 << 31), 1 << 31)]
+        )
+
+    def scale(self, max_shift: int) -> tuple[int, int]:
+        """A multiplier and a shift; mostly such that something is left after clamping."""
+        rng = self.rng
+        multiplier = rng.choice([rng.randrange(1 << 30, 1 << 31), rng.randrange(1 << 31), 0, (1 << 31) - 1])
+        return multiplier, rng.choice([rng.randint(-12, min(max_shift, 2)), rng.randint(-31, max_shift)])
+
+    def requantize(self, operands: dict[str, int]) -> dict[str, int]:
+        rng = self.rng
+        operands["multiplier"], operands["shift"] = self.scale(7)
+        minimum, maximum = sorted((rng.randint(-128, 127), rng.randint(-128, 127)))
+        full = rng.random() < 0.7
+        return operands | {
+            "zero_point": rng.randint(-128, 127),
+            "minimum": -128 if full else minimum,
+            "maximum": 127 if full else maximum,
+            "rounding": rng.randint(0, 1),
+        }
+
+    def add_requant(self) -> None:
+        self.commands.append(Command("REQUANT", self.requantize({"bias": self.int32()})))
+
+    def add_drain(self, **fixed: int) -> None:
+        """A DRAIN, and a COMBINE before it when it needs one."""
+        rng, config = self.rng, self.config
+        source = fixed.get("source", rng.choice(list(Source)))
+        combine = fixed.get("combine", rng.choice(list(Combine) if config.residual_add else [Combine.NONE]))
+        pool = fixed.get("pool", rng.choice(list(Pool)))
+        params = fixed.get("params", rng.choice(list(Params)) if source == Source.ACCUMULATOR else Params.UNIFORM)
+        windows, in_height, in_width = self.windows(pool != Pool.NONE)
+        channels = rng.randint(1, 2 * config.cols + 2)
+        first = {"in_row": rng.randint(0, 6), "in_offset": rng.randint(0, 9), "in_step": channels + rng.randint(0, 5)}
+        first |= {
+            "out_row": rng.randint(0, 6),
+            "out_offset": rng.randint(0, 9),
+            "out_step": channels + rng.randint(0, 5),
+        }
+
+        # Input, operand and output, one behind the other; what lies between them must stay as it is.
+        in_rows, in_bytes = first["in_row"] + in_height, first["in_offset"] + in_width * first["in_step"]
+        out_bytes = first["out_offset"] + windows["width"] * first["out_step"]
+        self._end = rng.randint(0, 5)
+        in_base, in_pitch = self.place(in_rows, in_bytes)
+        operand_base, operand_pitch = self.place(in_rows, in_bytes)
+        out_base, out_pitch = self.place(first["out_row"] + windows["height"], out_bytes)
+        assert self._end <= config.bank_words
+        if source == Source.ACCUMULATOR:
+            in_pitch = in_width + rng.randint(0, 2) * (in_height * (in_width + 2) <= config.accumulator_depth)
+
+        if combine != Combine.NONE:
+            self.add_combine(Combine(combine), operand_base, operand_pitch)
+        places = {"in_base": in_base, "in_pitch": in_pitch, "out_base": out_base, "out_pitch": out_pitch}
+        modes = {"source": source, "combine": combine, "pool": pool, "params": params}
+        self.commands.append(Command("DRAIN", {**windows, **first, **places, **modes, "channels": channels}))
+        for _ in range(0, channels, config.cols):
+            if source == Source.ACCUMULATOR:
+                self.add_block()
+            if params != Params.UNIFORM:
+                self.add_parameters(Params(params))
+
+    def windows(self, is_pooled: bool) -> tuple[dict[str, int], int, int]:
+        """Operands for outputs and their windows, and height and width of the input, which fits the accumulators."""
+        rng = self.rng
+        while True:
+            height, width = rng.randint(1, 4), rng.randint(1, 5)
+            pool_height, pool_width = (rng.randint(1, 3), rng.randint(1, 3)) if is_pooled else (1, 1)
+            y_step, x_step = rng.randint(1, 3), rng.randint(1, 3)
+            if is_pooled and rng.random() < 0.15:
+                height, width, pool_height, pool_width = 1, 1, rng.randint(4, 6), rng.randint(4, 6)
+            in_height, in_width = (height - 1) * y_step + pool_height, (width - 1) * x_step + pool_width
+            if in_height * in_width <= self.config.accumulator_depth:
+                break
+        operands = {
+            "height": height, "width": width, "pool_height": pool_height, "pool_width": pool_width,
+            "pool_y_step": y_step, "pool_x_step": x_step,
+        }  # fmt: skip
+        return operands, in_height, in_width
+
+    def place(self, rows: int, row_bytes: int) -> tuple[int, int]:
+        """Base and pitch of a tensor behind the last one."""
+        base, pitch = self._end, -(-row_bytes // self.config.rows) + self.rng.randint(0, 2)
+        self._end += -(-rows // BANKS) * pitch + self.rng.randint(0, 5)
+        return base, pitch
+
+    def add_combine(self, combine: Combine, operand_base: int, operand_pitch: int) -> None:
+        rng = self.rng
+        multiplier_a, shift_a = self.scale(0)
+        multiplier_b, shift_b = self.scale(0)
+        operands = self.requantize(
+            {
+                "operand_base": operand_base, "operand_pitch": operand_pitch,
+                "multiplier_a": multiplier_a, "shift_a": shift_a, "zero_a": rng.randint(-128, 127),
+                "multiplier_b": multiplier_b, "shift_b": shift_b, "zero_b": rng.randint(-128, 127),
+            }
+        )  # fmt: skip
+        if combine == Combine.ADD and rng.random() < 0.7:  # as TFLite has it: leaves 20 bits to take off
+            operands["shift"] = rng.randint(-20, -16)
+        self.commands.append(Command("COMBINE", operands))
+
+    def add_block(self) -> None:
+        shape = (self.config.accumulator_depth, self.config.cols)
+        self.blocks.append(np.array([[self.int32() for _ in range(shape[1])] for _ in range(shape[0])], np.int64))
+
+    def add_parameters(self, params: Params) -> None:
+        scales = [self.scale(7) for _ in range(self.config.cols)]
+        block = BlockParameters(
+            bias=np.array([self.int32() for _ in scales], np.int64),
+            multiplier=np.array([multiplier for multiplier, _ in scales], np.int64),
+            shift=np.array([shift for _, shift in scales], np.int64),
+        )
+        self.parameters.append((block, params))
+
+    def run(self, patience: float = 1.0) -> DrainBench:
+        """On the unit, comparing the whole scratchpad with the model's whenever a command is done."""
+        before = random_memory(self.config, self.rng)
+        model = DrainModel(self.config, before.copy(), iter(self.blocks), iter([block for block, _ in self.parameters]))
+
+        def compare(finished: int) -> None:
+            command = self.commands[finished - 1]
+            model.execute(command)
+            wrong = np.argwhere(bench.memory != model.memory)
+            assert not len(wrong), f"command {finished - 1} ({command}): {len(wrong)} bytes differ, first {wrong[0]}"
+
+        bench = DrainBench(
+            self.config, before, self.rng, self.blocks, self.parameters, patience=patience, on_done=compare
+        )
+        bench.run(self.commands)
+        return bench

@@ -1,0 +1,144 @@
+"""The accumulators against int32 arrays."""
+
+import dataclasses
+
+import numpy as np
+from amaranth.sim import Simulator, SimulatorContext
+
+from loomwork.arch.config import TINY
+from loomwork.rtl.accumulator import REUSE_CYCLES, Accumulator, AccumulatorColumn
+from loomwork.rtl.ports import ACCUMULATOR_LATENCY
+
+SEED = 20250305
+COLS = TINY.cols
+
+
+class Bench:
+    """Feeds blocks of sums [passes][pixels][cols] and reads them back."""
+
+    def __init__(self, blocks: list[np.ndarray], drain_from: int = 0):
+        self.blocks, self.drain_from = blocks, drain_from
+        self.results: list[np.ndarray] = []
+        self.reserved: list[int] = []
+        self.ready: list[int] = []
+        self.last_tag = [0] * len(blocks)
+        self.sums: dict[int, np.ndarray] = {}
+
+    def run(self) -> None:
+        self.dut = Accumulator(TINY)
+        self.cycle = 0
+        simulator = Simulator(self.dut)
+        simulator.add_clock(1e-6)
+        simulator.add_testbench(self.count, background=True)
+        simulator.add_testbench(self.fill)
+        simulator.add_testbench(self.skew, background=True)
+        simulator.add_testbench(self.drain)
+        simulator.run()
+
+    async def count(self, ctx: SimulatorContext):
+        while True:
+            await ctx.tick()
+            self.cycle += 1
+
+    async def fill(self, ctx: SimulatorContext):
+        """Tags of all blocks, and their sums into `sums` by cycle."""
+        dut = self.dut
+        for number, block in enumerate(self.blocks):
+            while not ctx.get(dut.available):
+                await ctx.tick()
+            ctx.set(dut.reserve, 1)
+            self.reserved.append(self.cycle)
+            await ctx.tick()
+            ctx.set(dut.reserve, 0)
+            passes, pixels, _ = block.shape
+            for p, pixel in np.ndindex(passes, pixels):
+                ctx.set(dut.tag.valid, 1)
+                ctx.set(dut.tag.start, int(pixel == 0))
+                ctx.set(dut.tag.overwrite, int(p == 0))
+                ctx.set(dut.tag.last, int((p, pixel) == (passes - 1, pixels - 1)))
+                self.sums[self.cycle] = block[p, pixel]
+                self.last_tag[number] = self.cycle
+                await ctx.tick()
+                ctx.set(dut.tag.valid, 0)
+                if pixel == pixels - 1 and pixels < REUSE_CYCLES:
+                    await ctx.tick().repeat(REUSE_CYCLES - pixels)
+
+    async def skew(self, ctx: SimulatorContext):
+        """Sums to the columns, each one cycle later than the column before; noise in between."""
+        noise = np.random.default_rng(SEED)
+        while True:
+            for col in range(COLS):
+                row = self.sums.get(self.cycle - col, noise.integers(-500, 500, COLS))
+                ctx.set(self.dut.psums[col], int(row[col]))
+            await ctx.tick()
+
+    async def drain(self, ctx: SimulatorContext):
+        """Read each block as soon as it may be read, and release it with the last pixel."""
+        read = self.dut.read
+        for block in self.blocks:
+            while not ctx.get(read.ready) or self.cycle < self.drain_from:
+                await ctx.tick()
+            self.ready.append(self.cycle)
+            pixels = block.shape[1]
+            found = np.zeros((pixels, COLS), np.int64)
+            for step in range(pixels + ACCUMULATOR_LATENCY):
+                if step >= ACCUMULATOR_LATENCY:
+                    found[step - ACCUMULATOR_LATENCY] = [ctx.get(read.data[col]) for col in range(COLS)]
+                ctx.set(read.enable, int(step < pixels))
+                ctx.set(read.pixel, step % pixels)
+                ctx.set(read.release, int(step == pixels - 1))
+                await ctx.tick()
+            self.results.append(found)
+
+
+def make_block(rng: np.random.Generator, passes: int, pixels: int) -> np.ndarray:
+    return rng.integers(-(2 ** (TINY.psum_bits - 1)), 2 ** (TINY.psum_bits - 1), (passes, pixels, COLS))
+
+
+def test_sums_up_the_passes_of_each_block():
+    rng = np.random.default_rng(SEED)
+    blocks = [make_block(rng, int(rng.integers(1, 5)), int(rng.integers(1, 33))) for _ in range(12)]
+    bench = Bench(blocks)
+    bench.run()
+    for found, block in zip(bench.results, blocks, strict=True):
+        np.testing.assert_array_equal(found, block.sum(axis=0))
+
+
+def test_a_half_is_ready_when_its_last_column_is():
+    bench = Bench([make_block(np.random.default_rng(SEED), 1, 1)])
+    bench.run()
+    # Written REUSE_CYCLES after the sum; the last column's sum comes COLS - 1 cycles after the first's.
+    assert bench.ready[0] - bench.last_tag[0] <= COLS - 1 + REUSE_CYCLES + 1
+
+
+def test_two_blocks_are_reserved_and_the_third_waits_for_the_drain():
+    rng = np.random.default_rng(SEED)
+    bench = Bench([make_block(rng, 2, 4) for _ in range(4)], drain_from=100)
+    bench.run()
+    assert [cycle < 100 for cycle in bench.reserved] == [True, True, False, False]
+
+
+def test_additions_wrap_at_32_bits():
+    """Four pixels in turn, so that each comes again after REUSE_CYCLES."""
+    config = dataclasses.replace(TINY, rows=64)
+    dut = AccumulatorColumn(config)
+    largest = 2 ** (config.psum_bits - 1) - 1
+    passes = 2**31 // largest + 1
+
+    async def bench(ctx: SimulatorContext):
+        ctx.set(dut.i.valid, 1)
+        for number in range(passes):
+            for pixel in range(REUSE_CYCLES):
+                ctx.set(dut.i.overwrite, int(number == 0))
+                ctx.set(dut.i.pixel, pixel)
+                ctx.set(dut.psum, (largest, -largest - 1, largest, -1)[pixel])
+                await ctx.tick()
+        ctx.set(dut.i.valid, 0)
+        ctx.set(dut.pixel, 2)
+        await ctx.tick().repeat(REUSE_CYCLES + ACCUMULATOR_LATENCY)
+        assert ctx.get(dut.data) == passes * largest - 2**32
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()

@@ -1,0 +1,187 @@
+"""Sequencer and feed together against a byte-by-byte description: bytes, marks, reads and back-pressure."""
+
+import random
+from collections import deque
+
+import numpy as np
+import pytest
+from amaranth.hdl import Module
+from amaranth.lib.wiring import connect
+from amaranth.sim import Simulator, SimulatorContext
+
+from loomwork.arch.config import BANKS, FORMAL, SMALL, TINY, Config
+from loomwork.arch.isa import Command, Params, encode
+from loomwork.arch.reduction import passes
+from loomwork.rtl.feed import PIXELS_AHEAD, Feed
+from loomwork.rtl.ports import SCRATCHPAD_LATENCY, WORD_ADDRESS_BITS
+from loomwork.rtl.sequencer import PassSequencer
+
+SEED = 20250307
+BANK_WORDS = 256
+Pixel = tuple[tuple[int, ...], tuple[int, int, int, int]]
+
+
+def random_operands(rng: random.Random, config: Config) -> dict[str, int]:
+    """A command with its tensor anywhere in the scratchpad, and windows that leave it on all sides."""
+    rows = config.rows
+    row_bytes = rng.randint(1, 5 * rows)
+    pitch = -(-row_bytes // rows) + rng.randint(0, 2)
+    height = rng.randint(1, 12)
+    return {
+        "base": rng.choice([0, BANK_WORDS - pitch * -(-height // BANKS), rng.randint(0, 100)]),
+        "pitch": pitch,
+        "height": height,
+        "row_bytes": row_bytes,
+        "x_start": rng.randint(-3 * rows, 3 * rows),
+        "x_step": rng.randint(0, rows + 2),
+        "y_start": rng.randint(-9, 9),
+        "y_step": rng.randint(0, 15),
+        "tap_count": rng.randint(1, 3),
+        "tap_step": rng.randint(0, 2 * rows),
+        "row_step": rng.choice([1, 2, 3, 4, 5, 6, 63]),
+        "length": rng.choice([1, 2, rng.randint(1, 3 * rows)]),
+        "kernel_rows": rng.randint(1, 7),
+        "tile_width": rng.randint(1, 4),
+        "tile_height": rng.randint(1, 4),
+        "blocks": rng.randint(1, 2),
+        "block_step": rng.randint(0, rows),
+        "pad": rng.randint(-128, 127),
+        "params": rng.choice(list(Params)),
+    }
+
+
+def expected_pixels(config: Config, o: dict[str, int], scratchpad: np.ndarray) -> list[Pixel]:
+    """Bytes and marks of every pixel, from the description of CONVOLVE and of scratchpad addresses."""
+    rows = config.rows
+    cut = list(passes(rows, o["kernel_rows"], o["length"], o["row_step"]))
+    pixels: list[Pixel] = []
+    for block, tap, number, oy, ox in np.ndindex(
+        o["blocks"], o["tap_count"], len(cut), o["tile_height"], o["tile_width"]
+    ):
+        values = [o["pad"]] * rows
+        for segment in cut[number]:
+            y = o["y_start"] + oy * o["y_step"] + segment.kernel_row * o["row_step"]
+            x = o["x_start"] + block * o["block_step"] + tap * o["tap_step"] + ox * o["x_step"] + segment.start
+            for i in range(segment.length):
+                if 0 <= y < o["height"] and 0 <= x + i < o["row_bytes"]:
+                    first = (o["base"] + y // BANKS * o["pitch"]) * rows
+                    values[segment.row + i] = int(scratchpad[y % BANKS].reshape(-1)[first + x + i])
+        marks = (
+            int((oy, ox) == (0, 0)),
+            int((oy, ox) == (o["tile_height"] - 1, o["tile_width"] - 1)),
+            int((tap, number) == (0, 0)),
+            int((tap, number) == (o["tap_count"] - 1, len(cut) - 1)),
+        )
+        pixels.append((tuple(value & 0xFF for value in values), marks))
+    return pixels
+
+
+class Bench:
+    """A sequencer and a feed between a scratchpad and an array that is not ready in a share `stall` of the cycles."""
+
+    def __init__(self, config: Config, operands: list[dict[str, int]], stall: float, seed: int):
+        self.config, self.operands, self.stall = config, operands, stall
+        self.rng = random.Random(seed)
+        self.scratchpad = np.random.default_rng(seed).integers(-128, 128, (BANKS, BANK_WORDS, config.rows), np.int8)
+        self.reads: deque[bytes] = deque([b""] * SCRATCHPAD_LATENCY)
+        self.pixels: list[Pixel] = []
+        self.tiles: list[int] = []
+        self.words: list[int] = []
+        self.last_read = 0
+        self.done: list[int] = []
+
+    def run(self, cycles: int, count: int) -> None:
+        """Simulate until `count` pixels have come, or for so many cycles."""
+        m = Module()
+        m.submodules.sequencer = sequencer = PassSequencer(self.config)
+        m.submodules.feed = feed = Feed(self.config)
+        connect(m, sequencer.passes, feed.passes)
+        commands = deque(int.from_bytes(encode(Command("CONVOLVE", o)), "little") for o in self.operands)
+
+        async def bench(ctx: SimulatorContext):
+            for self.cycle in range(cycles):
+                ctx.set(sequencer.command.valid, int(bool(commands)))
+                ctx.set(sequencer.command.payload, commands[0] if commands else 0)
+                if commands and ctx.get(sequencer.command.ready):
+                    commands.popleft()
+                ctx.set(sequencer.tiles.ready, int(self.rng.random() >= self.stall / 2))
+                if ctx.get(sequencer.tiles.valid) and ctx.get(sequencer.tiles.ready):
+                    self.tiles.append(ctx.get(sequencer.tiles.payload))
+                self.read(ctx, feed)
+                ctx.set(feed.pixels.ready, int(self.rng.random() >= self.stall))
+                if ctx.get(feed.pixels.valid) and ctx.get(feed.pixels.ready):
+                    payload = feed.pixels.payload
+                    marks = tuple(ctx.get(payload.marks[name]) for name in ("start", "end", "opens", "closes"))
+                    self.pixels.append((tuple(ctx.get(byte) for byte in payload.bytes), marks))
+                if ctx.get(feed.done):
+                    self.done.append(self.cycle)
+                if len(self.pixels) == count:
+                    return
+                await ctx.tick()
+
+        simulator = Simulator(m)
+        simulator.add_clock(1e-6)
+        simulator.add_testbench(bench)
+        simulator.run()
+
+    def read(self, ctx: SimulatorContext, feed: Feed) -> None:
+        rows = self.config.rows
+        ctx.set(feed.read.data.as_value(), int.from_bytes(self.reads.popleft(), "little"))
+        windows = bytearray()
+        for bank in range(BANKS):
+            window = self.rng.randbytes(2 * rows)
+            if ctx.get(feed.read.enable[bank]):
+                self.last_read = self.cycle
+                first = ctx.get(feed.read.word[bank])
+                count = 1 + ctx.get(feed.read.wide[bank])
+                self.words.append(first)
+                if first + count <= BANK_WORDS:
+                    window = self.scratchpad[bank, first : first + count].tobytes() + window[count * rows :]
+            windows += window
+        self.reads.append(bytes(windows))
+
+
+@pytest.mark.parametrize("config", [FORMAL, TINY, SMALL], ids=lambda c: c.name)
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+@pytest.mark.parametrize("seed", [SEED, SEED + 1])
+def test_brings_the_bytes_of_every_pixel(config: Config, stall: float, seed: int):
+    rng = random.Random(f"{seed} {stall} {config.name}")
+    operands = [random_operands(rng, config) for _ in range(3)]
+    bench = Bench(config, operands, stall, seed)
+    expected = [pixel for o in operands for pixel in expected_pixels(config, o, bench.scratchpad)]
+    bench.run(20000, len(expected))
+    assert bench.pixels == expected, f"seed {seed}"
+    assert len(bench.done) == len(operands)
+    assert bench.done[-1] >= bench.last_read + SCRATCHPAD_LATENCY
+    assert max(bench.words, default=0) < BANK_WORDS
+    tiles: list[int] = []
+    for o in operands:
+        per_block = o["tap_count"] * len(list(passes(config.rows, o["kernel_rows"], o["length"], o["row_step"])))
+        tiles += ([Params.UNIFORM] * (per_block - 1) + [o["params"]]) * o["blocks"]
+    assert bench.tiles == tiles
+
+
+def test_reads_no_further_than_there_is_room():
+    """An array that never takes a pixel: the feed stops, and nothing is lost."""
+    operands = random_operands(random.Random(SEED), TINY) | {"tile_width": 8, "tile_height": 4, "blocks": 2}
+    bench = Bench(TINY, [operands], 1.0, SEED)
+    bench.run(100, -1)
+    assert bench.words
+    assert bench.last_read < 60
+    bench = Bench(TINY, [operands], 0.0, SEED)
+    expected = expected_pixels(TINY, operands, bench.scratchpad)
+    bench.run(2000, len(expected))
+    assert bench.pixels == expected
+    assert len(expected) > PIXELS_AHEAD
+
+
+def test_a_word_address_beyond_the_port_is_not_wrapped():
+    """Largest base, pitch and row: the word is outside every scratchpad, whatever its low bits are."""
+    operands = random_operands(random.Random(SEED), TINY) | {
+        "base": 0xFFFF, "pitch": 0xFFF, "height": 0xFFF, "row_bytes": 0xFFFF,
+        "x_start": 0, "y_start": 0xFF0, "y_step": 0,
+    }  # fmt: skip
+    bench = Bench(TINY, [operands], 0.0, SEED)
+    bench.run(60, -1)
+    assert bench.words
+    assert set(bench.words) == {2**WORD_ADDRESS_BITS - 1}
