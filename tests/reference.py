@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-
 from loomwork.arch.numerics import Rounding, requantize
 from loomwork.compiler.graph import (
     Add,

@@ -14,61 +14,61 @@
 #define LOOMWORK_CONFIG_HASH_BASE UINT64_C(0xe59729bf7de602e6)
 #define LOOMWORK_CONFIG_HASH_LARGE UINT64_C(0xd0c5e52f7316ab41)
 
-/* Registers: byte offsets; the space has 0x200 bytes. */
-#define LOOMWORK_ID 0x000u /* Reads as 'LOOM'. */
-#define LOOMWORK_VERSION 0x004u /* Version of this register map. */
-#define LOOMWORK_ISA_HASH 0x008u /* Fingerprint of the command set. */
-#define LOOMWORK_CONFIG_HASH_LOW 0x00cu /* Fingerprint of the configuration, bits 31..0. */
-#define LOOMWORK_CONFIG_HASH_HIGH 0x010u /* Fingerprint of the configuration, bits 63..32. */
-#define LOOMWORK_CONTROL 0x014u /* Start and reset. */
+/* Registers: byte offsets, and masks of their bits; the space has 0x200 bytes. */
+#define LOOMWORK_REG_ID 0x000u /* Reads as 'LOOM'. */
+#define LOOMWORK_REG_VERSION 0x004u /* Version of this register map. */
+#define LOOMWORK_REG_ISA_HASH 0x008u /* Fingerprint of the command set. */
+#define LOOMWORK_REG_CONFIG_HASH_LOW 0x00cu /* Fingerprint of the configuration, bits 31..0. */
+#define LOOMWORK_REG_CONFIG_HASH_HIGH 0x010u /* Fingerprint of the configuration, bits 63..32. */
+#define LOOMWORK_REG_CONTROL 0x014u /* Start and reset. */
 #define LOOMWORK_CONTROL_START 0x1u /* Run the program in window COMMANDS from its first command. Ignored while busy. */
 #define LOOMWORK_CONTROL_RESET 0x2u /* Soft reset: finish what is on the bus, then clear the engine and any error. */
-#define LOOMWORK_STATUS 0x018u /* What the engine does. */
+#define LOOMWORK_REG_STATUS 0x018u /* What the engine does. */
 #define LOOMWORK_STATUS_BUSY 0x1u /* A program runs, or a soft reset waits for the bus. */
 #define LOOMWORK_STATUS_DONE 0x2u /* The last program reached END and every unit is idle. */
 #define LOOMWORK_STATUS_ERROR 0x4u /* The engine stopped; see ERROR_CODE. Only a soft reset clears it. */
-#define LOOMWORK_IRQ_ENABLE 0x01cu /* Which events raise the interrupt. */
+#define LOOMWORK_REG_IRQ_ENABLE 0x01cu /* Which events raise the interrupt. */
 #define LOOMWORK_IRQ_ENABLE_DONE 0x1u /* A program ended. */
 #define LOOMWORK_IRQ_ENABLE_ERROR 0x2u /* The engine stopped. */
-#define LOOMWORK_IRQ_STATUS 0x020u /* Events since last cleared; the interrupt is the OR of those enabled. */
+#define LOOMWORK_REG_IRQ_STATUS 0x020u /* Events since last cleared; the interrupt is the OR of those enabled. */
 #define LOOMWORK_IRQ_STATUS_DONE 0x1u /* A program ended. */
 #define LOOMWORK_IRQ_STATUS_ERROR 0x2u /* The engine stopped. */
-#define LOOMWORK_ERROR_CODE 0x024u /* Why the engine stopped (ErrorCode). */
-#define LOOMWORK_ERROR_COMMAND 0x028u /* Byte offset in the COMMANDS window of the command that failed. */
-#define LOOMWORK_WATCHDOG 0x02cu /* Cycles without a finished command or a bus beat after which the engine stops; 0 = never. */
-#define LOOMWORK_COMMANDS_BASE_LOW 0x040u /* First byte of window COMMANDS, bits 31..0; a multiple of 4096. */
-#define LOOMWORK_COMMANDS_BASE_HIGH 0x044u /* First byte of window COMMANDS, bits 63..32 (as far as the bus has address bits). */
-#define LOOMWORK_COMMANDS_SIZE 0x048u /* Bytes in window COMMANDS; a transfer that would pass its end stops the engine. */
-#define LOOMWORK_CONSTANTS_BASE_LOW 0x050u /* First byte of window CONSTANTS, bits 31..0; a multiple of 4096. */
-#define LOOMWORK_CONSTANTS_BASE_HIGH 0x054u /* First byte of window CONSTANTS, bits 63..32 (as far as the bus has address bits). */
-#define LOOMWORK_CONSTANTS_SIZE 0x058u /* Bytes in window CONSTANTS; a transfer that would pass its end stops the engine. */
-#define LOOMWORK_INPUTS_BASE_LOW 0x060u /* First byte of window INPUTS, bits 31..0; a multiple of 4096. */
-#define LOOMWORK_INPUTS_BASE_HIGH 0x064u /* First byte of window INPUTS, bits 63..32 (as far as the bus has address bits). */
-#define LOOMWORK_INPUTS_SIZE 0x068u /* Bytes in window INPUTS; a transfer that would pass its end stops the engine. */
-#define LOOMWORK_OUTPUTS_BASE_LOW 0x070u /* First byte of window OUTPUTS, bits 31..0; a multiple of 4096. */
-#define LOOMWORK_OUTPUTS_BASE_HIGH 0x074u /* First byte of window OUTPUTS, bits 63..32 (as far as the bus has address bits). */
-#define LOOMWORK_OUTPUTS_SIZE 0x078u /* Bytes in window OUTPUTS; a transfer that would pass its end stops the engine. */
-#define LOOMWORK_WORKSPACE_BASE_LOW 0x080u /* First byte of window WORKSPACE, bits 31..0; a multiple of 4096. */
-#define LOOMWORK_WORKSPACE_BASE_HIGH 0x084u /* First byte of window WORKSPACE, bits 63..32 (as far as the bus has address bits). */
-#define LOOMWORK_WORKSPACE_SIZE 0x088u /* Bytes in window WORKSPACE; a transfer that would pass its end stops the engine. */
-#define LOOMWORK_COUNT_CYCLES 0x0c0u /* Counter: cycles from start to done. */
-#define LOOMWORK_COUNT_LOAD_BUSY 0x0c4u /* Counter: cycles in which LOAD runs a command. */
-#define LOOMWORK_COUNT_EXECUTE_BUSY 0x0c8u /* Counter: cycles in which EXECUTE runs a command. */
-#define LOOMWORK_COUNT_DRAIN_BUSY 0x0ccu /* Counter: cycles in which DRAIN runs a command. */
-#define LOOMWORK_COUNT_STORE_BUSY 0x0d0u /* Counter: cycles in which STORE runs a command. */
-#define LOOMWORK_COUNT_STREAM_BUSY 0x0d4u /* Counter: cycles in which STREAM runs a command. */
-#define LOOMWORK_COUNT_ARRAY_ACTIVE 0x0d8u /* Counter: cycles in which a pixel enters the array. */
-#define LOOMWORK_COUNT_EXECUTE_WAIT_TICKET 0x0dcu /* Counter: cycles in which EXECUTE waits for another unit's ticket. */
-#define LOOMWORK_COUNT_EXECUTE_WAIT_WEIGHTS 0x0e0u /* Counter: cycles in which EXECUTE waits for weights. */
-#define LOOMWORK_COUNT_EXECUTE_WAIT_ACCUMULATOR 0x0e4u /* Counter: cycles in which EXECUTE waits for a free accumulator half. */
-#define LOOMWORK_COUNT_DRAIN_WAIT_TICKET 0x0e8u /* Counter: cycles in which DRAIN waits for another unit's ticket. */
-#define LOOMWORK_COUNT_DRAIN_WAIT_ACCUMULATOR 0x0ecu /* Counter: cycles in which DRAIN waits for a full accumulator half. */
-#define LOOMWORK_COUNT_DRAIN_WAIT_BANK 0x0f0u /* Counter: cycles in which DRAIN waits for a scratchpad bank. */
-#define LOOMWORK_COUNT_LOAD_WAIT_TICKET 0x0f4u /* Counter: cycles in which LOAD waits for another unit's ticket. */
-#define LOOMWORK_COUNT_STORE_WAIT_TICKET 0x0f8u /* Counter: cycles in which STORE waits for another unit's ticket. */
-#define LOOMWORK_COUNT_FETCH_WAIT_QUEUE 0x0fcu /* Counter: cycles in which a command waits for room in its unit's queue. */
-#define LOOMWORK_COUNT_READ_BEATS 0x100u /* Counter: beats read on the bus. */
-#define LOOMWORK_COUNT_WRITE_BEATS 0x104u /* Counter: beats written on the bus. */
+#define LOOMWORK_REG_ERROR_CODE 0x024u /* Why the engine stopped (ErrorCode). */
+#define LOOMWORK_REG_ERROR_COMMAND 0x028u /* Byte offset in the COMMANDS window of the command that failed. */
+#define LOOMWORK_REG_WATCHDOG 0x02cu /* Cycles without a finished command or a bus beat after which the engine stops; 0 = never. */
+#define LOOMWORK_REG_COMMANDS_BASE_LOW 0x040u /* First byte of window COMMANDS, bits 31..0; a multiple of 4096. */
+#define LOOMWORK_REG_COMMANDS_BASE_HIGH 0x044u /* First byte of window COMMANDS, bits 63..32 (as far as the bus has address bits). */
+#define LOOMWORK_REG_COMMANDS_SIZE 0x048u /* Bytes in window COMMANDS; a transfer that would pass its end stops the engine. */
+#define LOOMWORK_REG_CONSTANTS_BASE_LOW 0x050u /* First byte of window CONSTANTS, bits 31..0; a multiple of 4096. */
+#define LOOMWORK_REG_CONSTANTS_BASE_HIGH 0x054u /* First byte of window CONSTANTS, bits 63..32 (as far as the bus has address bits). */
+#define LOOMWORK_REG_CONSTANTS_SIZE 0x058u /* Bytes in window CONSTANTS; a transfer that would pass its end stops the engine. */
+#define LOOMWORK_REG_INPUTS_BASE_LOW 0x060u /* First byte of window INPUTS, bits 31..0; a multiple of 4096. */
+#define LOOMWORK_REG_INPUTS_BASE_HIGH 0x064u /* First byte of window INPUTS, bits 63..32 (as far as the bus has address bits). */
+#define LOOMWORK_REG_INPUTS_SIZE 0x068u /* Bytes in window INPUTS; a transfer that would pass its end stops the engine. */
+#define LOOMWORK_REG_OUTPUTS_BASE_LOW 0x070u /* First byte of window OUTPUTS, bits 31..0; a multiple of 4096. */
+#define LOOMWORK_REG_OUTPUTS_BASE_HIGH 0x074u /* First byte of window OUTPUTS, bits 63..32 (as far as the bus has address bits). */
+#define LOOMWORK_REG_OUTPUTS_SIZE 0x078u /* Bytes in window OUTPUTS; a transfer that would pass its end stops the engine. */
+#define LOOMWORK_REG_WORKSPACE_BASE_LOW 0x080u /* First byte of window WORKSPACE, bits 31..0; a multiple of 4096. */
+#define LOOMWORK_REG_WORKSPACE_BASE_HIGH 0x084u /* First byte of window WORKSPACE, bits 63..32 (as far as the bus has address bits). */
+#define LOOMWORK_REG_WORKSPACE_SIZE 0x088u /* Bytes in window WORKSPACE; a transfer that would pass its end stops the engine. */
+#define LOOMWORK_REG_COUNT_CYCLES 0x0c0u /* Counter: cycles from start to done. */
+#define LOOMWORK_REG_COUNT_LOAD_BUSY 0x0c4u /* Counter: cycles in which LOAD runs a command. */
+#define LOOMWORK_REG_COUNT_EXECUTE_BUSY 0x0c8u /* Counter: cycles in which EXECUTE runs a command. */
+#define LOOMWORK_REG_COUNT_DRAIN_BUSY 0x0ccu /* Counter: cycles in which DRAIN runs a command. */
+#define LOOMWORK_REG_COUNT_STORE_BUSY 0x0d0u /* Counter: cycles in which STORE runs a command. */
+#define LOOMWORK_REG_COUNT_STREAM_BUSY 0x0d4u /* Counter: cycles in which STREAM runs a command. */
+#define LOOMWORK_REG_COUNT_ARRAY_ACTIVE 0x0d8u /* Counter: cycles in which a pixel enters the array. */
+#define LOOMWORK_REG_COUNT_EXECUTE_WAIT_TICKET 0x0dcu /* Counter: cycles in which EXECUTE waits for another unit's ticket. */
+#define LOOMWORK_REG_COUNT_EXECUTE_WAIT_WEIGHTS 0x0e0u /* Counter: cycles in which EXECUTE waits for weights. */
+#define LOOMWORK_REG_COUNT_EXECUTE_WAIT_ACCUMULATOR 0x0e4u /* Counter: cycles in which EXECUTE waits for a free accumulator half. */
+#define LOOMWORK_REG_COUNT_DRAIN_WAIT_TICKET 0x0e8u /* Counter: cycles in which DRAIN waits for another unit's ticket. */
+#define LOOMWORK_REG_COUNT_DRAIN_WAIT_ACCUMULATOR 0x0ecu /* Counter: cycles in which DRAIN waits for a full accumulator half. */
+#define LOOMWORK_REG_COUNT_DRAIN_WAIT_BANK 0x0f0u /* Counter: cycles in which DRAIN waits for a scratchpad bank. */
+#define LOOMWORK_REG_COUNT_LOAD_WAIT_TICKET 0x0f4u /* Counter: cycles in which LOAD waits for another unit's ticket. */
+#define LOOMWORK_REG_COUNT_STORE_WAIT_TICKET 0x0f8u /* Counter: cycles in which STORE waits for another unit's ticket. */
+#define LOOMWORK_REG_COUNT_FETCH_WAIT_QUEUE 0x0fcu /* Counter: cycles in which a command waits for room in its unit's queue. */
+#define LOOMWORK_REG_COUNT_READ_BEATS 0x100u /* Counter: beats read on the bus. */
+#define LOOMWORK_REG_COUNT_WRITE_BEATS 0x104u /* Counter: beats written on the bus. */
 
 enum loomwork_error {
     LOOMWORK_ERROR_NONE = 0,

@@ -5,6 +5,7 @@ import math
 import re
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,35 +25,32 @@ NOP = encode(Command("REQUANT", dict.fromkeys(("bias", "multiplier", "shift", "z
 END = encode(Command("END"))
 
 
-def sample(**changes) -> Program:
-    """A program with one step of each kind and every kind of metadata."""
-    place = {"offset": 16, "row_stride": 8, "rows": 3, "row_bytes": 5}
-    values = {
-        "config": TINY,
-        "isa_hash": isa_hash(),
-        "tensors": (
-            Tensor(name="größe", shape=(1, 3, 5, 1), dtype="float32"),
-            Tensor(name="x", shape=(1, 3, 5, 1), dtype="int8", scale=0.1, zero_point=-3),
-            Tensor(name="y", shape=(1, 15), dtype="int8", scale=1e-30, zero_point=127),
+PLACE = Placement(tensor="x", offset=16, row_stride=8, rows=3, row_bytes=5)
+SAMPLE = Program(
+    config=TINY,
+    isa_hash=isa_hash(),
+    tensors=(
+        Tensor(name="größe", shape=(1, 3, 5, 1), dtype="float32"),
+        Tensor(name="x", shape=(1, 3, 5, 1), dtype="int8", scale=0.1, zero_point=-3),
+        Tensor(name="y", shape=(1, 15), dtype="int8", scale=1e-30, zero_point=127),
+    ),
+    inputs=("größe",),
+    outputs=("y", "x"),
+    steps=(
+        HostStep(model=b"model", inputs=("größe",), outputs=("x",), operators=(("QUANTIZE", "float input"),)),
+        AcceleratorStep(
+            commands=NOP + END,
+            constants=bytes(range(37)),
+            inputs=(PLACE,),
+            outputs=(Placement(tensor="y", offset=0, row_stride=15, rows=1, row_bytes=15),),
+            workspace_bytes=4096,
         ),
-        "inputs": ("größe",),
-        "outputs": ("y", "x"),
-        "steps": (
-            HostStep(model=b"model", inputs=("größe",), outputs=("x",), operators=(("QUANTIZE", "float input"),)),
-            AcceleratorStep(
-                commands=NOP + END,
-                constants=bytes(range(37)),
-                inputs=(Placement(tensor="x", **place),),
-                outputs=(Placement(tensor="y", offset=0, row_stride=15, rows=1, row_bytes=15),),
-                workspace_bytes=4096,
-            ),
-        ),
-        "report": {"layers": [{"name": "conv", "cycles": 12, "share": 0.5}], "totals": {}},
-    }
-    return Program(**(values | changes))
+    ),
+    report={"layers": [{"name": "conv", "cycles": 12, "share": 0.5}], "totals": {}},
+)
+"""A program with one step of each kind and every kind of metadata."""
 
-
-FILE = write_program(sample())
+FILE = write_program(SAMPLE)
 
 
 def metadata_of(file: bytes):
@@ -98,19 +96,19 @@ def changed(path: str, value: object) -> bytes:
 
 
 def test_reading_returns_what_was_written():
-    assert read_program(FILE) == sample()
+    assert read_program(FILE) == SAMPLE
 
 
 def test_a_file_is_read_like_its_bytes(tmp_path: Path):
     path = tmp_path / "net.lwb"
     path.write_bytes(FILE)
-    assert read_program(path) == sample()
+    assert read_program(path) == SAMPLE
 
 
 def test_the_same_program_gives_the_same_bytes():
-    assert write_program(sample()) == FILE
+    assert write_program(SAMPLE) == FILE
     backwards = {"totals": {}, "layers": [{"share": 0.5, "cycles": 12, "name": "conv"}]}
-    assert write_program(sample(report=backwards)) == FILE
+    assert write_program(replace(SAMPLE, report=backwards)) == FILE
 
 
 def test_layout_is_as_documented():
@@ -133,13 +131,13 @@ def test_layout_is_as_documented():
 
 
 def test_files_put_together_by_hand_are_read():
-    assert read_program(with_metadata(json.dumps(metadata_of(FILE), indent=3))) == sample()
+    assert read_program(with_metadata(json.dumps(metadata_of(FILE), indent=3))) == SAMPLE
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
 def test_numbers_that_json_does_not_know_are_not_written(number: float):
     with pytest.raises(ValueError, match="JSON"):
-        write_program(sample(report={"x": number}))
+        write_program(replace(SAMPLE, report={"x": number}))
 
 
 # Damage: what happens to files on their way
@@ -429,7 +427,7 @@ def test_pages_example_computes_the_fingerprint_of_a_configuration():
 
 def test_data_survives_being_large():
     constants = np.arange(1 << 16, dtype=np.uint16).tobytes()
-    host, accelerator = sample().steps
+    host, accelerator = SAMPLE.steps
     assert isinstance(accelerator, AcceleratorStep)
-    large = AcceleratorStep(**(vars(accelerator) | {"constants": constants}))
-    assert read_program(write_program(sample(steps=(host, large)))).steps[1] == large
+    large = replace(accelerator, constants=constants)
+    assert read_program(write_program(replace(SAMPLE, steps=(host, large)))).steps[1] == large

@@ -17,6 +17,7 @@ import pytest
 from loomwork.arch.isa import Command, Unit, encode, isa_hash
 from loomwork.arch.program import HostStep
 from loomwork.arch.program_file import write_program
+from loomwork.cli.arrays import save_arrays
 from loomwork.compiler.tflite_writer import ModelBuilder
 from tests.cli.conftest import network
 from tests.programs import copy_commands, copy_program, copy_step, quantize_copy_program
@@ -139,7 +140,7 @@ BAD_INPUTS = {
     "type": ("x.npy", npy(GOOD_IMAGE.astype(np.float32)), "input 'x' must be int8, not float32"),
     "64 bits": ("x.npy", npy(GOOD_IMAGE.astype(np.int64)), "input 'x' must be int8, not int64"),
     "no image": ("x.npy", npy(GOOD_IMAGE[:0]), "input 'x' holds no image: its shape is 0x3x5x1"),
-    "scalar": ("x.npy", npy(np.int8(3)), "input 'x' must have shape 1x3x5x1 .* not of a scalar"),
+    "scalar": ("x.npy", npy(np.array(3, np.int8)), "input 'x' must have shape 1x3x5x1 .* not of a scalar"),
 }
 
 
@@ -159,7 +160,7 @@ def test_names_in_an_archive_must_be_those_of_the_program(workspace: Path, refus
         ({"a": GOOD_IMAGE, "b": GOOD_IMAGE[:1]}, "the inputs hold different numbers of images: {'a': 2, 'b': 1}"),
         ({"a": GOOD_IMAGE, "b": GOOD_IMAGE[0, 0]}, "input 'b' must have shape 1x3x5x1 .* not 5x1"),
     ):
-        np.savez("bad.npz", **arrays)
+        save_arrays(Path("bad.npz"), arrays)
         refused(sentence, "run", "two.lwb", "-i", "bad.npz", "-o", "y.npz")
 
 

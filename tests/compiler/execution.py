@@ -1,14 +1,14 @@
 """A graph through compiler and golden model, compared with the definitions of its layers."""
 
 import numpy as np
-from tests.compiler.random_graphs import GraphMaker
-from tests.reference import run_graph
 
 from loomwork.arch.config import Config
 from loomwork.compiler.driver import compile_graph
 from loomwork.compiler.graph import Graph
 from loomwork.sim.golden import Golden
 from loomwork.sim.memory import pack_inputs, unpack_outputs, window_bytes
+from tests.compiler.random_graphs import GraphMaker
+from tests.reference import run_graph
 
 
 def check(maker: GraphMaker, graph: Graph, config: Config, *, fuse: bool = True) -> None:

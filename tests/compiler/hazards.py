@@ -1,4 +1,4 @@
-"""Independent checks of tickets: from the operands of the commands alone, what they touch and in which order they run."""
+"""Independent checks of tickets: what commands touch, from their operands alone, and in which order they run."""
 
 import heapq
 import random
@@ -44,6 +44,8 @@ def touches(commands: Sequence[Command], config: Config) -> list[Touch]:
                 combine = command
             case "DRAIN":
                 _drain(touch, command, combine, config)
+            case _:
+                pass
         result.append(touch)
     return result
 
@@ -80,9 +82,7 @@ def _convolve(c: Command, config: Config) -> Words:
 
 def _drain(touch: Touch, c: Command, combine: Command | None, config: Config) -> None:
     def words_of(first: int, step: int, pixels: Iterable[int]) -> set[int]:
-        return {
-            (first + pixel * step + channel) // config.rows for pixel in pixels for channel in range(c["channels"])
-        }
+        return {(first + pixel * step + channel) // config.rows for pixel in pixels for channel in range(c["channels"])}
 
     rows = {c["in_row"] + y * c["pool_y_step"] + py for y in range(c["height"]) for py in range(c["pool_height"])}
     columns = {x * c["pool_x_step"] + px for x in range(c["width"]) for px in range(c["pool_width"])}
@@ -126,7 +126,7 @@ def clocks(commands: Sequence[Command]) -> list[dict[Unit, int]]:
     last: dict[Unit, int] = {}
     for position, command in enumerate(commands):
         unit = command.insn.unit
-        clock = dict(begun[last[unit]]) if unit in last else dict.fromkeys(TICKET_UNITS, 0)
+        clock: dict[Unit, int] = dict(begun[last[unit]]) if unit in last else dict.fromkeys(TICKET_UNITS, 0)
         for other, ticket in command.waits.items():
             number = ticket_number(ticket, issued[other])
             source = begun[positions[other, number]]
@@ -199,8 +199,12 @@ def simulate(commands: Sequence[Command], config: Config, seed: int) -> list[tup
                     dispatched += 1
                     moved = True
             for unit, queue in queues.items():
-                if queue and unit not in running and all(
-                    (finished[other] - ticket) % 1024 < 512 for other, ticket in commands[queue[0]].waits.items()
+                if (
+                    queue
+                    and unit not in running
+                    and all(
+                        (finished[other] - ticket) % 1024 < 512 for other, ticket in commands[queue[0]].waits.items()
+                    )
                 ):
                     position = queue.popleft()
                     end = now + 1 + int(rng.expovariate(1) * slowness[unit])

@@ -21,7 +21,10 @@ from loomwork.compiler.graph import (
 
 
 class GraphMaker:
-    """Adds random layers to a graph; every method returns the name of the new feature map."""
+    """Adds random layers to a graph; every method returns the name of the new feature map.
+
+    clamps: activation ranges for the next layers; random when there are none.
+    """
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -29,6 +32,7 @@ class GraphMaker:
         self.maps: dict[str, FeatureMap] = {}
         self.layers: list[Layer] = []
         self.inputs: list[str] = []
+        self.clamps: list[tuple[int, int]] = []
 
     def graph(self, *outputs: str) -> Graph:
         return Graph(maps=self.maps, layers=tuple(self.layers), inputs=tuple(self.inputs), outputs=outputs)
@@ -102,9 +106,7 @@ class GraphMaker:
             size = ((x.height - window[0]) // stride[0] + 1, (x.width - window[1]) // stride[1] + 1)
         low, high = self._clamp()
         output = self._map(*size, x.channels, zero_point=x.zero_point)
-        return self._add(
-            kind, source, output, window=window, stride=stride, pad=pad, minimum=low, maximum=high
-        )
+        return self._add(kind, source, output, window=window, stride=stride, pad=pad, minimum=low, maximum=high)
 
     def mean(self, source: str) -> str:
         x = self.maps[source]
@@ -223,6 +225,8 @@ class GraphMaker:
         ]
 
     def _clamp(self) -> tuple[int, int]:
+        if self.clamps:
+            return self.clamps.pop(0)
         if self.random.random() < 0.85:
             return -128, 127
         low, high = sorted((self.random.randint(-128, 127), self.random.randint(-128, 127)))

@@ -3,11 +3,11 @@
 from itertools import combinations
 
 import pytest
-from tests.compiler.random_graphs import GraphMaker, random_graph
 
 from loomwork.arch.config import BASE, FORMAL, SMALL, TINY, Config
 from loomwork.compiler.allocate import allocate, map_words, place_external, scratchpad_bytes
 from loomwork.compiler.graph import CompileError
+from tests.compiler.random_graphs import GraphMaker, random_graph
 
 
 @pytest.mark.parametrize("config", [SMALL, BASE], ids=lambda config: config.name)

@@ -4,8 +4,6 @@ from itertools import product
 
 import numpy as np
 import pytest
-from tests.compiler.execution import check
-from tests.compiler.random_graphs import GraphMaker
 
 from loomwork.arch.config import BASE, SMALL, TINY, Config
 from loomwork.arch.isa import Command, Params, decode_program
@@ -14,10 +12,10 @@ from loomwork.compiler.driver import compile_graph
 from loomwork.compiler.graph import AveragePool, CompileError, Convolution, FeatureMap, MaxPool
 from loomwork.compiler.mapping import map_convolution
 from loomwork.compiler.weights import ConstantPool, pack_weights, params_mode
+from tests.compiler.execution import check
+from tests.compiler.random_graphs import GraphMaker
 
-SHALLOW = Config(
-    name="shallow", rows=4, cols=4, scratchpad_kib=512, accumulator_depth=16, bus_bytes=4, requant_lanes=4
-)
+SHALLOW = Config(name="shallow", rows=4, cols=4, scratchpad_kib=512, accumulator_depth=16, bus_bytes=4, requant_lanes=4)
 
 
 def commands_of(maker: GraphMaker, output: str, config: Config, mnemonic: str) -> list[Command]:
@@ -211,14 +209,14 @@ def test_padding_larger_than_the_image() -> None:
 def test_a_kernel_with_too_many_rows_is_refused() -> None:
     maker = GraphMaker(9)
     graph = maker.graph(maker.convolution(maker.input(300, 1, 1), 1, kernel=(300, 1)))
-    with pytest.raises(CompileError, match=r"layer 'layer0' \(CONVOLUTION\) is too large: 300 kernel rows, .* 255"):
+    with pytest.raises(CompileError, match=r"layer 'layer0' \(CONVOLUTION\): it has 300 kernel rows, .* 255"):
         compile_graph(graph, SHALLOW)
 
 
 def test_a_pooling_window_with_too_many_rows_is_refused() -> None:
     maker = GraphMaker(10)
     graph = maker.graph(maker.mean(maker.input(300, 2, 1)))
-    with pytest.raises(CompileError, match=r"layer 'layer0' \(MEAN\) pools over 300x2 pixels, .* at most 255x255"):
+    with pytest.raises(CompileError, match=r"layer 'layer0' \(MEAN\): it pools over 300x2 pixels, .* at most 255x255"):
         compile_graph(graph, SHALLOW)
 
 
@@ -227,5 +225,5 @@ def test_a_configuration_without_the_multipliers_of_add_refuses_it() -> None:
     source = maker.input(3, 3, 4)
     output = maker.add(maker.convolution(source, 4, kernel=(1, 1)), source)
     config = Config.from_dict({**SMALL.to_dict(), "residual_add": False})
-    with pytest.raises(CompileError, match="layer 'layer1' needs ADD, which configuration small leaves out"):
+    with pytest.raises(CompileError, match=r"layer 'layer1' \(ADD\): configuration small leaves it out"):
         compile_graph(maker.graph(output), config)

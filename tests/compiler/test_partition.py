@@ -2,6 +2,8 @@
 """Dividing networks: few parts, every tensor where it is wanted, reshapes for nothing."""
 
 from collections.abc import Callable
+from itertools import pairwise
+from random import Random
 
 import numpy as np
 import pytest
@@ -23,10 +25,9 @@ def int8(*shape: int) -> np.ndarray:
     return RNG.integers(-128, 128, shape, dtype=np.int8)
 
 
-def conv(m: ModelBuilder, x: Tensor, channels: int = 4, name: str = "") -> Tensor:
-    keywords = {"name": name} if name else {}
+def conv(m: ModelBuilder, x: Tensor, channels: int = 4, name: str = "conv") -> Tensor:
     return m.conv_2d(
-        x, int8(channels, 3, 3, x.shape[3]), weight_scale=0.01, scale=0.1, zero_point=3, padding="SAME", **keywords
+        x, int8(channels, 3, 3, x.shape[3]), weight_scale=0.01, scale=0.1, zero_point=3, padding="SAME", name=name
     )
 
 
@@ -201,6 +202,47 @@ def test_operators_without_a_reader_are_dropped():
     assert len(part.layers) == 1
 
 
+@settings(max_examples=120, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 12))
+def test_random_networks_of_both_sides_are_exact(random: Random, operators: int):
+    def make(m: ModelBuilder, x: Tensor) -> list[Tensor]:
+        tensors = [x]
+        for _ in range(operators):
+            tensors.append(random_operator(m, random, tensors))
+        return [*random.sample(tensors, min(2, len(tensors))), m.max_pool_2d(x, (2, 1))]
+
+    build(make)
+
+
+def random_operator(m: ModelBuilder, random: Random, tensors: list[Tensor]) -> Tensor:
+    """One more operator, on tensors of 96 or fewer elements that are there; every other kind stays on the host."""
+    x = random.choice(tensors)
+    alike = random.choice([t for t in tensors if t.shape == x.shape])
+    size = int(np.prod(x.shape))
+    images = [t for t in tensors if len(t.shape) == 4 and t.shape[0] == 1]
+    picture = random.choice(images)
+    kind = random.randrange(11)
+    if kind == 0:
+        return conv(m, picture, random.choice((2, 4)))
+    if kind == 1:
+        return m.fully_connected(x, int8(4, size), weight_scale=0.01, scale=0.2, zero_point=-1)
+    if kind == 2:
+        return m.add(x, alike, scale=0.1, zero_point=1)
+    if kind == 3:
+        return m.relu(x, scale=random.choice((x.scale[0], 0.07)), zero_point=random.choice((x.zero_point, 2)))
+    if kind == 4:
+        return m.max_pool_2d(picture, (1, 2), stride=1, padding="SAME")
+    if kind == 5:
+        return m.mean(picture, (1, 2), scale=0.05, keep_dims=random.random() < 0.5)
+    if kind == 6:
+        return m.logistic(x)
+    if kind == 7:
+        return m.mul(x, alike, scale=0.1)
+    if kind == 8 and size % 24 == 0:
+        return m.reshape(x, random.choice(((1, 4, 6, size // 24), (1, 6, 4, size // 24), (2, size // 2))))
+    return m.reshape(x, random.choice(((1, size), (size,), (1, 1, 1, size), (1, 1, size, 1))))
+
+
 def test_two_inputs():
     m = ModelBuilder()
     a = m.input("a", (1, 3, 3, 2), scale=0.05)
@@ -254,8 +296,8 @@ def test_division_is_an_order_in_which_all_can_run(drawn: list[tuple[bool, list[
             assert node.accelerated == group.accelerated
             assert node.reads <= present
             present |= node.writes
-    assert all(a.accelerated != b.accelerated for a, b in zip(groups, groups[1:], strict=False))
-    switches = sum(a.accelerated != b.accelerated for a, b in zip(nodes, nodes[1:], strict=False))
+    assert all(a.accelerated != b.accelerated for a, b in pairwise(groups))
+    switches = sum(a.accelerated != b.accelerated for a, b in pairwise(nodes))
     assert len(groups) <= switches + 1
 
 

@@ -3,14 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from tests.compiler.hazards import HazardError, check_hazards, conflicts, furthest_ahead, simulate
-from tests.compiler.random_graphs import GraphMaker, random_graph
 
 from loomwork.arch.config import MID, SMALL, Config
 from loomwork.arch.isa import Command, Unit, decode_program
 from loomwork.compiler import synchronize
 from loomwork.compiler.driver import compile_graph
 from loomwork.compiler.synchronize import REFRESH, WINDOW
+from tests.compiler.hazards import HazardError, check_hazards, conflicts, furthest_ahead, simulate
+from tests.compiler.random_graphs import GraphMaker, random_graph
 
 CRAMPED = Config(
     name="cramped", rows=4, cols=4, scratchpad_kib=16, accumulator_depth=16, bus_bytes=4, requant_lanes=1, queue_depth=2

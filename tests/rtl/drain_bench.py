@@ -27,7 +27,7 @@ class DrainBench:
     parameters: those of each block that has any, with what part of them comes.
     patience: chance that a request is taken or a thing that is expected arrives, in each cycle; 1 = always.
     on_done: called with the number of finished commands, whenever one is. halt_after: cycle from which `halt` is 1.
-    blocks_after: cycle before which no block is finished.
+    blocks_after: cycle before which no block is finished. write_patience: as `patience`, of writes alone.
 
     After `run`: cycles, finish (cycle of each done), error, the sums of the two counters, and the last cycle in which
     the scratchpad was read or written.
@@ -42,6 +42,7 @@ class DrainBench:
     on_done: Callable[[int], None] = lambda finished: None
     halt_after: int | None = None
     blocks_after: int = 0
+    write_patience: float = 1.0
     finish: list[int] = field(default_factory=list[int])
     cycles: int = 0
     error: int = 0
@@ -108,7 +109,7 @@ class DrainBench:
             word, index, last = self._words[0]
             ctx.set(dut.params.payload, {"word": word, "index": index, "last": last})
         ctx.set(dut.read.request.ready, self._luck())
-        ctx.set(dut.write.ready, self._luck())
+        ctx.set(dut.write.ready, self._luck() and self.rng.random() < self.write_patience)
         ctx.set(dut.read.data.as_value(), self._data(self._reads.popleft(), 2 * self.config.rows))
         ctx.set(dut.accumulator.data.as_value(), self._data(self._pixels.popleft(), 4 * self.config.cols))
 
@@ -162,6 +163,7 @@ class DrainBench:
         payload = ctx.get(dut.write.payload)
         data, mask, rows = payload.data.as_bits(), payload.mask, self.config.rows
         assert mask, "a write of nothing"
+        assert payload.word * rows + mask.bit_length() <= self.memory.shape[1], "write beyond the last word"
         self.last_access = self.cycles
         for place in range(2 * rows):
             if mask >> place & 1:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from loomwork.arch.config import BANKS, Config
 from loomwork.arch.isa import Combine, Command, Params, Pool, Source
+from loomwork.arch.numerics import ADD_LEFT_SHIFT
 from tests.rtl.drain_bench import DrainBench, random_memory
 from tests.rtl.drain_model import BlockParameters, DrainModel
 
@@ -31,47 +32,58 @@ def drain(**operands: int) -> Command:
     return Command("DRAIN", {**one, **operands})
 
 
+INT8_BITS = 7
+"""Bits of an int8 besides its sign."""
+
+
 @dataclass
 class Scenario:
-    """Random commands, and the blocks and parameters that they take."""
+    """Random commands, and the blocks and parameters that they take.
+
+    bits: magnitude of the sums that the present REQUANT is meant for.
+    """
 
     config: Config
     rng: random.Random
     commands: list[Command]
     blocks: list[NDArray[np.int64]]
     parameters: list[tuple[BlockParameters, Params]]
+    bits: int = INT8_BITS
 
     @classmethod
     def make(cls, config: Config, seed: int) -> "Scenario":
         """Without any command yet."""
         return cls(config, random.Random(seed), [], [], [])
 
-    def int32(self) -> int:
-        rng = self.rng
-        return rng.choice(
-            [rng.randint(-300, 300), rng.randint(-(1 << 17), 1 << 17), rng.randrange(-(1 << 31), 1 << 31)]
-        )
+    def sum32(self) -> int:
+        """A sum of about `bits` bits, seldom any int32."""
+        bits = 31 if self.rng.random() < 0.03 else self.bits
+        return self.rng.randrange(-(1 << bits), 1 << bits)
 
-    def scale(self, max_shift: int) -> tuple[int, int]:
-        """A multiplier and a shift; mostly such that something is left after clamping."""
+    def scale(self, bits: int, max_shift: int = 7) -> tuple[int, int]:
+        """A multiplier and a shift that make an int8 of a number of so many bits, seldom any."""
         rng = self.rng
-        multiplier = rng.choice([rng.randrange(1 << 30, 1 << 31), rng.randrange(1 << 31), 0, (1 << 31) - 1])
-        return multiplier, rng.choice([rng.randint(-12, min(max_shift, 2)), rng.randint(-31, max_shift)])
+        if rng.random() < 0.1:
+            return rng.choice([0, rng.randrange(1 << 31), (1 << 31) - 1]), rng.randint(-31, max_shift)
+        return rng.randrange(1 << 30, 1 << 31), min(7 - bits + rng.randint(-1, 1), max_shift)
 
-    def requantize(self, operands: dict[str, int]) -> dict[str, int]:
+    def requantize(self, operands: dict[str, int], bits: int) -> dict[str, int]:
+        """Add to `operands` what makes an int8 of numbers of so many bits."""
         rng = self.rng
-        operands["multiplier"], operands["shift"] = self.scale(7)
+        operands["multiplier"], operands["shift"] = self.scale(bits)
         minimum, maximum = sorted((rng.randint(-128, 127), rng.randint(-128, 127)))
-        full = rng.random() < 0.7
+        is_full = rng.random() < 0.8
         return operands | {
-            "zero_point": rng.randint(-128, 127),
-            "minimum": -128 if full else minimum,
-            "maximum": 127 if full else maximum,
+            "zero_point": rng.randint(-128, 127) if rng.random() < 0.2 else rng.randint(-30, 30),
+            "minimum": -128 if is_full else minimum,
+            "maximum": 127 if is_full else maximum,
             "rounding": rng.randint(0, 1),
         }
 
-    def add_requant(self) -> None:
-        self.commands.append(Command("REQUANT", self.requantize({"bias": self.int32()})))
+    def add_requant(self, bits: int | None = None) -> None:
+        """A REQUANT for values of so many bits, by default any."""
+        self.bits = self.rng.randint(4, 30) if bits is None else bits
+        self.commands.append(Command("REQUANT", self.requantize({"bias": self.sum32()}, self.bits)))
 
     def add_drain(self, **fixed: int) -> None:
         """A DRAIN, and a COMBINE before it when it needs one."""
@@ -80,6 +92,8 @@ class Scenario:
         combine = fixed.get("combine", rng.choice(list(Combine) if config.residual_add else [Combine.NONE]))
         pool = fixed.get("pool", rng.choice(list(Pool)))
         params = fixed.get("params", rng.choice(list(Params)) if source == Source.ACCUMULATOR else Params.UNIFORM)
+        if source == Source.SCRATCHPAD and self.bits != INT8_BITS:
+            self.add_requant(INT8_BITS)
         windows, in_height, in_width = self.windows(pool != Pool.NONE)
         channels = rng.randint(1, 2 * config.cols + 2)
         first = {"in_row": rng.randint(0, 6), "in_offset": rng.randint(0, 9), "in_step": channels + rng.randint(0, 5)}
@@ -137,33 +151,30 @@ class Scenario:
 
     def add_combine(self, combine: Combine, operand_base: int, operand_pitch: int) -> None:
         rng = self.rng
-        multiplier_a, shift_a = self.scale(0)
-        multiplier_b, shift_b = self.scale(0)
-        operands = self.requantize(
-            {
-                "operand_base": operand_base, "operand_pitch": operand_pitch,
-                "multiplier_a": multiplier_a, "shift_a": shift_a, "zero_a": rng.randint(-128, 127),
-                "multiplier_b": multiplier_b, "shift_b": shift_b, "zero_b": rng.randint(-128, 127),
-            }
-        )  # fmt: skip
-        if combine == Combine.ADD and rng.random() < 0.7:  # as TFLite has it: leaves 20 bits to take off
-            operands["shift"] = rng.randint(-20, -16)
+        multiplier_a, shift_a = self.scale(INT8_BITS, max_shift=0)
+        multiplier_b, shift_b = self.scale(INT8_BITS, max_shift=0)
+        operands = {
+            "operand_base": operand_base, "operand_pitch": operand_pitch,
+            "multiplier_a": multiplier_a, "shift_a": shift_a, "zero_a": rng.randint(-30, 30),
+            "multiplier_b": multiplier_b, "shift_b": shift_b, "zero_b": rng.randint(-30, 30),
+        }  # fmt: skip
+        operands = self.requantize(operands, INT8_BITS + ADD_LEFT_SHIFT * (combine == Combine.ADD))
         self.commands.append(Command("COMBINE", operands))
 
     def add_block(self) -> None:
         shape = (self.config.accumulator_depth, self.config.cols)
-        self.blocks.append(np.array([[self.int32() for _ in range(shape[1])] for _ in range(shape[0])], np.int64))
+        self.blocks.append(np.array([[self.sum32() for _ in range(shape[1])] for _ in range(shape[0])], np.int64))
 
     def add_parameters(self, params: Params) -> None:
-        scales = [self.scale(7) for _ in range(self.config.cols)]
+        scales = [self.scale(self.bits) for _ in range(self.config.cols)]
         block = BlockParameters(
-            bias=np.array([self.int32() for _ in scales], np.int64),
+            bias=np.array([self.sum32() for _ in scales], np.int64),
             multiplier=np.array([multiplier for multiplier, _ in scales], np.int64),
             shift=np.array([shift for _, shift in scales], np.int64),
         )
         self.parameters.append((block, params))
 
-    def run(self, patience: float = 1.0) -> DrainBench:
+    def run(self, patience: float = 1.0, write_patience: float = 1.0) -> DrainBench:
         """On the unit, comparing the whole scratchpad with the model's whenever a command is done."""
         before = random_memory(self.config, self.rng)
         model = DrainModel(self.config, before.copy(), iter(self.blocks), iter([block for block, _ in self.parameters]))
@@ -175,7 +186,14 @@ class Scenario:
             assert not len(wrong), f"command {finished - 1} ({command}): {len(wrong)} bytes differ, first {wrong[0]}"
 
         bench = DrainBench(
-            self.config, before, self.rng, self.blocks, self.parameters, patience=patience, on_done=compare
+            self.config,
+            before,
+            self.rng,
+            self.blocks,
+            self.parameters,
+            patience=patience,
+            write_patience=write_patience,
+            on_done=compare,
         )
         bench.run(self.commands)
         return bench

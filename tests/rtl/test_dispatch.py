@@ -9,7 +9,7 @@ from amaranth.sim import Simulator, SimulatorContext
 
 from loomwork.arch.config import TINY
 from loomwork.arch.isa import BY_MNEMONIC, Command, Unit, encode
-from loomwork.rtl.dispatch import ENGINES, Dispatch
+from loomwork.rtl.dispatch import COMMANDS_IN_UNIT, ENGINES, Dispatch
 
 SAMPLE = {
     Unit.LOAD: "LOAD",
@@ -247,5 +247,20 @@ def test_stuck_index_is_the_oldest_unfinished_command():
         await finish(ctx, dut, Unit.STORE, 1)
         await ctx.tick().repeat(20)
         assert ctx.get(dut.stuck_index) == 7
+
+    directed(testbench)
+
+
+def test_a_unit_is_not_offered_more_than_can_be_kept_track_of():
+    async def testbench(ctx: SimulatorContext, dut: Dispatch):
+        ctx.set(dut.load.command.ready, 1)
+        for index in range(COMMANDS_IN_UNIT + 1):
+            await put(ctx, dut, Unit.LOAD, index)
+        await ctx.tick().repeat(5)
+        assert not ctx.get(dut.load.command.valid)
+        assert ctx.get(dut.load_index) == 0
+        await finish(ctx, dut, Unit.LOAD, 1)
+        assert ctx.get(dut.load.command.valid)
+        assert ctx.get(dut.load_index) == 1
 
     directed(testbench)

@@ -11,6 +11,7 @@ from loomwork.arch.config import BASE, FORMAL, MID, SMALL, TINY, Config
 from loomwork.arch.isa import Combine, Command, Params, Pool, Source
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.drain import Drain
+from loomwork.rtl.ports import WORD_ADDRESS_BITS
 from tests.rtl.drain_bench import DrainBench, random_memory
 from tests.rtl.drain_scenario import Scenario, drain, requant
 
@@ -70,7 +71,7 @@ def test_a_command_sees_what_the_one_before_wrote(combine: Combine) -> None:
     scenario = Scenario.make(DEEP, 11)
     scenario.add_requant()
     place = {"in_step": 4, "out_step": 4, "channels": 4, "in_pitch": 3, "out_pitch": 3}
-    operands = scenario.requantize({"operand_base": 3, "operand_pitch": 3, "zero_a": 1, "zero_b": -1})
+    operands = scenario.requantize({"operand_base": 3, "operand_pitch": 3, "zero_a": 1, "zero_b": -1}, bits=7)
     scale = {"multiplier_a": 1 << 30, "shift_a": 0, "multiplier_b": 1 << 30, "shift_b": -1, "shift": -17}
     scenario.commands += [
         requant(zero_point=3),
@@ -191,19 +192,55 @@ def test_errors_come_when_earlier_commands_are_done(config: Config, command: Com
     assert len(bench.finish) == 2
 
 
-def test_addresses_beyond_the_scratchpad_do_not_wrap() -> None:
+BEYOND = 1 << WORD_ADDRESS_BITS
+"""A word address that would wrap to 0: `base` + 192 * `pitch` + the word of byte `offset`."""
+FAR = {"base": 65535, "row": 768, "pitch": 1024, "offset": 4}
+
+
+def test_source_addresses_do_not_wrap() -> None:
     """The scratchpad finds the error, as long as the address stays out of range."""
-    far = {"in_step": 0, "width": 1, "height": 1}
-    cases = [
-        drain(source=Source.SCRATCHPAD, in_row=4095, in_pitch=4095, in_base=65535, **far),
-        drain(source=Source.SCRATCHPAD, in_offset=65535, in_base=65535, **far),
-        drain(source=Source.SCRATCHPAD, pool=Pool.SUM, in_step=8191, pool_width=255, pool_height=255, in_base=65535),
-    ]
-    for command in cases:
-        scenario = Scenario.make(DEEP, 1)
-        scenario.commands = [requant(), command]
-        with pytest.raises(AssertionError, match="read beyond the last word"):
-            scenario.run()
+    assert FAR["base"] + FAR["row"] // 4 * FAR["pitch"] + FAR["offset"] // DEEP.rows == BEYOND
+    far = {f"in_{name}": value for name, value in FAR.items()}
+    scenario = Scenario.make(DEEP, 1)
+    scenario.commands = [requant(), drain(source=Source.SCRATCHPAD, **far)]
+    with pytest.raises(AssertionError, match="read beyond the last word"):
+        scenario.run()
+
+
+def test_operand_addresses_do_not_wrap() -> None:
+    scenario = Scenario.make(DEEP, 1)
+    scenario.add_combine(Combine.ADD, FAR["base"], FAR["pitch"])
+    scenario.commands.append(drain(combine=Combine.ADD, in_row=FAR["row"], in_offset=FAR["offset"]))
+    scenario.add_block()
+    with pytest.raises(AssertionError, match="read beyond the last word"):
+        scenario.run()
+
+
+def test_destination_addresses_do_not_wrap() -> None:
+    scenario = Scenario.make(DEEP, 1)
+    scenario.commands = [requant(), drain(**{f"out_{name}": value for name, value in FAR.items()})]
+    scenario.add_block()
+    with pytest.raises(AssertionError, match="write beyond the last word"):
+        scenario.run()
+
+
+@pytest.mark.parametrize("source", list(Source))
+def test_slow_writes(source: Source) -> None:
+    """Many more results are ready than can be written: what is launched must find a place."""
+    scenario = Scenario.make(replace(DEEP, accumulator_depth=256, requant_lanes=4), 8)
+    scenario.add_requant()
+    size = {"width": 16, "height": 16, "in_pitch": 16, "out_pitch": 16, "channels": 4, "in_step": 4, "out_step": 4}
+    scenario.commands.append(drain(source=source, out_base=512, **size))
+    if source == Source.ACCUMULATOR:
+        scenario.add_block()
+    scenario.run(write_patience=0.2)
+
+
+def test_without_pooling_the_window_is_one_pixel() -> None:
+    scenario = Scenario.make(DEEP, 1)
+    scenario.commands = [requant(), drain(width=3, pool_height=3, pool_width=3, out_step=1)]
+    scenario.add_block()
+    scenario.run()
 
 
 def test_halt_stops_reads_and_writes() -> None:

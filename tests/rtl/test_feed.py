@@ -163,7 +163,8 @@ def test_brings_the_bytes_of_every_pixel(config: Config, stall: float, seed: int
 
 def test_reads_no_further_than_there_is_room():
     """An array that never takes a pixel: the feed stops, and nothing is lost."""
-    operands = random_operands(random.Random(SEED), TINY) | {"tile_width": 8, "tile_height": 4, "blocks": 2}
+    inside = {"x_start": 0, "y_start": 0, "y_step": 1, "row_step": 1, "height": 12, "base": 0}
+    operands = random_operands(random.Random(SEED), TINY) | inside | {"tile_width": 8, "tile_height": 4, "blocks": 2}
     bench = Bench(TINY, [operands], 1.0, SEED)
     bench.run(100, -1)
     assert bench.words

@@ -10,7 +10,7 @@ from amaranth.lib.wiring import connect
 from amaranth.sim import SimulatorContext
 
 from loomwork.arch.config import BASE, SMALL, Config
-from loomwork.arch.isa import Command, Window
+from loomwork.arch.isa import Command, Window, encode
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.load import Load
 from loomwork.rtl.ports import WORD_ADDRESS_BITS
@@ -177,6 +177,9 @@ def test_a_row_outside_its_window_never_reaches_the_bus(operands: dict[str, int]
 
     async def main(ctx: SimulatorContext):
         await send_commands(ctx, bench.load.unit, [load(words=8), load(**operands)])
+        # The next command must not be taken any more.
+        ctx.set(bench.load.unit.command.payload, int.from_bytes(encode(load()), "little"))
+        ctx.set(bench.load.unit.command.valid, 1)
         await wait_for(ctx, lambda: bool(bench.log.errors), 500)
         await ctx.tick().repeat(100)
         assert ctx.get(bench.master.idle)
@@ -186,6 +189,7 @@ def test_a_row_outside_its_window_never_reaches_the_bus(operands: dict[str, int]
     assert len(bench.log.done) == 1
     assert bench.log.done[0] < bench.log.errors[0][0], "the error must concern the oldest unfinished command"
     assert len(bench.memory.reads) == 1 + bursts
+    assert len(bench.log.taken) == 2
 
 
 @pytest.mark.parametrize("response", [SLVERR, DECERR])

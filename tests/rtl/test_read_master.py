@@ -1,4 +1,3 @@
-# amaranth: UnusedElaboratable=no
 """The read master with three readers of different speed, against an AXI memory that interleaves them."""
 
 import itertools
@@ -151,6 +150,7 @@ def test_halt_takes_nothing_more_and_completes_what_was_taken():
     bench.run(main)
 
 
+@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
 @pytest.mark.parametrize("readers", [0, 5])
 def test_more_readers_than_ids_are_refused(readers: int):
     with pytest.raises(ValueError, match=f"readers must be from 1 to 4, the number of AXI IDs, not {readers}"):

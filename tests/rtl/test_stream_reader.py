@@ -10,7 +10,7 @@ from amaranth.lib.wiring import connect
 from amaranth.sim import SimulatorContext
 
 from loomwork.arch.config import BASE, MID, SMALL, Config
-from loomwork.arch.isa import Command, Window
+from loomwork.arch.isa import Command, Window, encode
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.read_master import ReadMaster
 from loomwork.rtl.stream_reader import StreamReader
@@ -157,6 +157,9 @@ def test_a_command_outside_its_window_never_reaches_the_bus(words: int, offset: 
 
     async def main(ctx: SimulatorContext):
         await send_commands(ctx, bench.stream.unit, [stream(200), stream(words, offset)])
+        # The next command must not be taken any more.
+        ctx.set(bench.stream.unit.command.payload, int.from_bytes(encode(stream(1)), "little"))
+        ctx.set(bench.stream.unit.command.valid, 1)
         await wait_for(ctx, lambda: bool(bench.log.errors), 1000)
         await ctx.tick().repeat(100)
 
@@ -165,21 +168,22 @@ def test_a_command_outside_its_window_never_reaches_the_bus(words: int, offset: 
     assert len(bench.log.done) == 1
     assert bench.log.done[0] < bench.log.errors[0][0], "the error must concern the oldest unfinished command"
     assert sum(length for _, length in bench.memory.reads) == 200 * 16
+    assert len(bench.log.taken) == 2
 
 
-def test_the_last_beat_may_reach_beyond_a_window_that_ends_within_it():
+@pytest.mark.parametrize(("size", "legal"), [(48, True), (47, False)])
+def test_the_whole_last_beat_must_lie_in_the_window(size: int, legal: bool):
     bench = Bench(MID, seed=6)
-    bench.memory.regions[Window.CONSTANTS].contents[:] = bytes(range(48))
     commands = [stream(5)]
 
     async def main(ctx: SimulatorContext):
-        ctx.set(bench.stream.windows[Window.CONSTANTS].size, 40)
+        ctx.set(bench.stream.windows[Window.CONSTANTS].size, size)
         await send_commands(ctx, bench.stream.unit, commands)
-        await wait_for(ctx, lambda: len(bench.words) == 5, 200)
+        await ctx.tick().repeat(150)
 
     bench.run(main)
-    assert [word for _, word in bench.words] == bench.expected(commands)
-    assert not bench.log.errors
+    assert [word for _, word in bench.words] == (bench.expected(commands) if legal else [])
+    assert [code for _, code in bench.log.errors] == ([] if legal else [ErrorCode.WINDOW])
 
 
 def test_a_bus_error_is_reported_for_the_command_it_belongs_to():

@@ -99,7 +99,7 @@ def test_the_input_array_is_not_changed():
         ),
         ({"x": images(2)[np.newaxis]}, "not 1x2x3x5x1"),
         ({"x": images(1).reshape(1, 15)}, "not 1x15"),
-        ({"x": np.int8(3)}, "not of a scalar"),
+        ({"x": np.array(3, np.int8)}, "not of a scalar"),
     ],
 )
 def test_inputs_that_do_not_fit_are_named(inputs, sentence):
@@ -130,7 +130,7 @@ def test_inputs_are_returned_as_a_batch():
 
 def test_a_scalar_tensor_may_be_a_scalar_or_a_batch():
     scalar = replace(copy_program(), tensors=(Tensor(name="x", shape=(), dtype="int8"),), outputs=("x",), steps=())
-    assert check_inputs(scalar, {"x": np.int8(3)})["x"].shape == (1,)
+    assert check_inputs(scalar, {"x": np.array(3, np.int8)})["x"].shape == (1,)
     assert check_inputs(scalar, {"x": np.zeros(4, np.int8)})["x"].shape == (4,)
 
 

@@ -1,5 +1,7 @@
 """Host steps on tflite-micro."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -56,7 +58,7 @@ def test_a_model_that_cannot_be_read_is_named_by_its_operators(model):
 
 
 def test_a_step_with_more_inputs_than_its_model_is_refused():
-    step = HostStep(**(vars(quantize_step((1, 4))) | {"inputs": ("real", "other")}))
+    step = replace(quantize_step((1, 4)), inputs=("real", "other"))
     with pytest.raises(HostError, match="cannot prepare the host operators QUANTIZE: "):
         HostRunner(step)
 

@@ -115,10 +115,10 @@ def c_header() -> str:
             for name, config in PRESETS.items()
         ),
         "",
-        f"/* Registers: byte offsets; the space has 0x{CSR_BYTES:x} bytes. */",
+        f"/* Registers: byte offsets, and masks of their bits; the space has 0x{CSR_BYTES:x} bytes. */",
     ]
     for register in REGISTERS:
-        lines.append(f"#define LOOMWORK_{register.name} 0x{register.offset:03x}u /* {register.doc} */")
+        lines.append(f"#define LOOMWORK_REG_{register.name} 0x{register.offset:03x}u /* {register.doc} */")
         lines += [
             f"#define LOOMWORK_{register.name}_{bits.name} 0x{(1 << bits.width) - 1 << bits.low:x}u /* {bits.doc} */"
             for bits in register.bits

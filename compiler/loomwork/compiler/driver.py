@@ -16,6 +16,7 @@ from loomwork.compiler.report import CompiledGraph, build_report
 from loomwork.compiler.schedule import schedule
 from loomwork.compiler.synchronize import synchronize
 from loomwork.compiler.task import Task
+from loomwork.compiler.unsupported import UnsupportedLayerError
 from loomwork.compiler.verify import verify
 from loomwork.compiler.weights import ConstantPool
 
@@ -35,8 +36,17 @@ def compile_model(
     The same model gives the same program, byte for byte. Raises CompileError with a sentence for the user.
     """
     data, name = _read(model, name)
-    _tell(progress, "reading the model")
-    return compile_partition(import_tflite(data, name), config, name=name, progress=progress)
+    on_host: dict[str, str] = {}
+    while True:
+        _tell(progress, "reading the model")
+        partition = import_tflite(data, name, on_host=on_host)
+        try:
+            return compile_partition(partition, config, name=name, progress=progress)
+        except UnsupportedLayerError as error:
+            # It may still run on the host, which only the importer can arrange.
+            if error.name in on_host:
+                raise
+            on_host[error.name] = error.reason
 
 
 def compile_partition(partition: Partition, config: Config, *, name: str, progress: Progress | None = None) -> Program:
@@ -93,8 +103,7 @@ def _encode(tasks: list[Task], graph: Graph, config: Config) -> bytes:
         try:
             commands += encode(command)
         except IsaError as error:
-            layer = graph.layers[task.layer]
-            raise CompileError(f"layer {layer.name!r} ({layer.operator}) cannot be expressed: {error}") from error
+            raise UnsupportedLayerError(graph.layers[task.layer], str(error)) from error
     return bytes(commands)
 
 

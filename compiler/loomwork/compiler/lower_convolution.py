@@ -37,7 +37,7 @@ def lower_convolution(
 ) -> list[Task]:
     """STREAM, CONVOLVE and DRAIN for each tile and each group of output channels.
 
-    Raises CompileError, naming the layer, for what the command set cannot express.
+    Raises UnsupportedLayerError for what the command set cannot express.
     """
     fused = layer if isinstance(layer, FusedConvolution) else None
     convolution = fused.convolution if fused else layer

@@ -5,8 +5,9 @@ from math import ceil
 
 from loomwork.arch.config import Config
 from loomwork.arch.reduction import pass_count
-from loomwork.compiler.graph import CompileError, Convolution, FeatureMap
+from loomwork.compiler.graph import Convolution, FeatureMap
 from loomwork.compiler.limits import largest
+from loomwork.compiler.unsupported import UnsupportedLayerError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Mapping:
 def map_convolution(layer: Convolution, source: FeatureMap, config: Config) -> Mapping:
     """Choose the mapping with the fewest passes that the command set can express.
 
-    Raises CompileError, naming the layer, when there is none.
+    Raises UnsupportedLayerError when there is none.
     """
     kernel_height, kernel_width, _, outputs = layer.kernel.shape
     blocks = ceil(outputs / config.cols)
@@ -65,7 +66,7 @@ def map_convolution(layer: Convolution, source: FeatureMap, config: Config) -> M
             candidates.append(mapping(min(per_block, source.channels), kernel_width, per_block, diagonal=True))
     fitting = [candidate for candidate in candidates if not _too_large(candidate)]
     if not fitting:
-        raise CompileError(f"layer {layer.name!r} ({layer.operator}) is too large: {_too_large(candidates[0])}")
+        raise UnsupportedLayerError(layer, f"it has {_too_large(candidates[0])}")
     return min(fitting, key=lambda candidate: candidate.passes)
 
 

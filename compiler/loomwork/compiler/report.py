@@ -1,19 +1,17 @@
 """What the compiler found out about a network: a dictionary of JSON values, and the same as a table for people.
 
-    model, configuration: names
-    layers: in order of execution; of each
-        name, operator (as in the model), where ("accelerator" or "host"), reason (why on the host), step (of the program)
-      and, on the accelerator,
-        commands: their numbers within the step
-        tiles: DRAIN commands
-        macs: multiply-accumulates of the network (the array also multiplies by padding)
-        weight_bytes, streamed_bytes: of the model, and as read from external memory for all tiles, with parameters
-        scratchpad_bytes: in use while the layer runs
-        array_cycles: in which pixels or weights occupy the array, if nothing ever stalls
-        bound_cycles: that no design can beat with as many MAC units and as wide a bus (the larger of the two quotients)
-    totals: sums of these; largest scratchpad_bytes; accelerator_layers, host_operators
-    memory: feature maps in the scratchpad: step, map, height, width, channels, first_layer, last_layer of its life,
-        base, pitch and words (of each bank)
+- `model`, `configuration`: names.
+- `layers`, in the order of execution. Of each: `name`, `operator` (as in the model), `where` ("accelerator" or "host"),
+  `reason` (why on the host), `step` (of the program); and, on the accelerator,
+  `commands`: their numbers within the step; `tiles`: DRAIN commands;
+  `macs`: multiply-accumulates of the network (the array also multiplies by padding);
+  `weight_bytes`, `streamed_bytes`: in the model, and as read from external memory for all tiles, with parameters;
+  `scratchpad_bytes`: in use while the layer runs;
+  `array_cycles`: in which pixels or weights occupy the array, if nothing ever stalls;
+  `bound_cycles`: that no design with as many MAC units and as wide a bus can beat (the larger of both quotients).
+- `totals`: sums of these (of `scratchpad_bytes` the largest), and `accelerator_layers`, `host_operators`.
+- `memory`, of each feature map: `step`, `map`, `height`, `width`, `channels`, `base`, `pitch`, `words` (of each bank),
+  `first_layer` and `last_layer` of its life.
 """
 
 from collections.abc import Mapping, Sequence

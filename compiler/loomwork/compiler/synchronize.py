@@ -73,7 +73,7 @@ def synchronize(tasks: Sequence[Task], config: Config) -> list[Command]:
     commands: list[Command] = []
     for task in tasks:
         unit = task.command.insn.unit
-        needed = dict(zip(TICKET_UNITS, uses.needed(task), strict=True))
+        needed: dict[Unit, int] = dict(zip(TICKET_UNITS, uses.needed(task), strict=True))
         if unit in issued:
             number = counts[unit] + 1
             if number % REFRESH == 0:

@@ -85,7 +85,7 @@ class Control(Component):
             with m.State("IDLE"):
                 with m.If(reset_waits):
                     m.next = "QUIESCE"
-                with m.Elif(self.start & ~self.reset & ~self.error):
+                with m.Elif(self.start & ~self.reset):
                     m.d.sync += self.done.eq(0)
                     m.next = "PREPARE"
             with m.State("PREPARE"):

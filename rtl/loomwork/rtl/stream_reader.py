@@ -26,7 +26,8 @@ STREAM = command_layout("STREAM")
 class StreamReader(Component):
     """Turns spans of a window into words of `cols` bytes, across commands, as far ahead as the queue has room.
 
-    A command is done when its last beat is in the queue, so that nothing but room limits how far it reads ahead.
+    A command is done when its last beat is in the queue, so that nothing but room limits how far it reads ahead. The
+    whole of its last beat must lie in the window, though what is left of it is dropped.
 
     unit: commands; an error concerns the oldest one that is not done. windows: base and size registers.
     bus: to the read master. words: `[cols] bytes`. halt: request nothing more.
@@ -67,6 +68,7 @@ class StreamReader(Component):
         may_take, taken = Signal(), Signal()
         expected = Signal(arrival)
         cols, bus_bytes = self._config.cols, self._config.bus_bytes
+        beats = (wanted.words * cols + bus_bytes - 1) // bus_bytes
         m.d.comb += [
             # An illegal command is always the youngest: the next one is taken when this one is known to be legal.
             may_take.eq(reader.spans.ready & ~reader.checking & ~reader.fault & arrivals.w_rdy & ~self.halt),
@@ -74,10 +76,10 @@ class StreamReader(Component):
             taken.eq(command.valid & may_take),
             reader.spans.payload.window.eq(wanted.window),
             reader.spans.payload.offset.eq(wanted.offset),
-            reader.spans.payload.length.eq(wanted.words * cols),
+            reader.spans.payload.length.eq(beats * bus_bytes),
             reader.spans.payload.misaligned.eq((wanted.offset & (bus_bytes - 1)) != 0),
             reader.spans.valid.eq(taken),
-            expected.beats.eq((wanted.words * cols + bus_bytes - 1) // bus_bytes),
+            expected.beats.eq(beats),
             expected.final.eq((wanted.words - 1) & (self._words_per_beat - 1)),
             arrivals.w_data.eq(expected),
             arrivals.w_en.eq(taken),

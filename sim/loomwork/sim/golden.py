@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from loomwork.arch.config import BANKS, Config
+from loomwork.arch.config import Config
 from loomwork.arch.isa import (
     COMMAND_BYTES,
     TICKET_BITS,
     WRITABLE_WINDOWS,
+    Combine,
     Command,
     IsaError,
     Params,
@@ -32,9 +33,7 @@ from loomwork.arch.reduction import passes
 from loomwork.arch.registers import ErrorCode
 from loomwork.sim.backend import StepStatistics
 from loomwork.sim.golden_drain import combine_and_pool, pixel_grid
-
-Bytes = NDArray[np.uint8]
-Integers = NDArray[np.int64]
+from loomwork.sim.golden_memory import Bytes, Integers, Scratchpad, StopError, WeightStream
 
 FLOAT32_EXACT_TERMS = (1 << 24) >> 14
 """Products of two int8 that a float32 sum holds exactly."""
@@ -47,14 +46,6 @@ class GoldenError(RuntimeError):
         super().__init__(f"command at byte {offset}: {code.name}: {message}")
         self.code = code
         self.offset = offset
-
-
-@dataclass(frozen=True)
-class _StopError(Exception):
-    """A command that cannot go on, before its offset is known."""
-
-    code: ErrorCode
-    message: str
 
 
 @dataclass(frozen=True)
@@ -106,10 +97,8 @@ class _Run:
     def __init__(self, config: Config, windows: dict[Window, Bytes], images: int) -> None:
         self._config = config
         self._windows = windows
-        self._images = images
-        self._bank_bytes = config.bank_words * config.rows
-        self._scratchpad = np.zeros((images, BANKS * self._bank_bytes), dtype=np.uint8)
-        self._stream: deque[Bytes] = deque()
+        self._scratchpad = Scratchpad(config, images)
+        self._stream = WeightStream()
         self._blocks: deque[_Block] = deque()
         self._settings: dict[str, Command] = {}
         self._finished = dict.fromkeys(Unit, 0)
@@ -133,7 +122,7 @@ class _Run:
                     self._check_empty()
                     return
                 actions[command.mnemonic](command)
-            except _StopError as stop:
+            except StopError as stop:
                 raise GoldenError(stop.code, offset, stop.message) from None
             self._finished[command.insn.unit] += 1
         raise GoldenError(ErrorCode.WINDOW, len(commands), "the program ends without END")
@@ -142,7 +131,7 @@ class _Run:
         for unit, ticket in command.waits.items():
             ahead = (self._finished[unit] - ticket) % (1 << TICKET_BITS)
             if ahead >= 1 << (TICKET_BITS - 1):
-                raise _StopError(
+                raise StopError(
                     ErrorCode.WATCHDOG,
                     f"{command.mnemonic} waits for ticket {ticket} of {unit.name}, "
                     f"which has finished {self._finished[unit]} commands",
@@ -153,60 +142,42 @@ class _Run:
 
     def _check_empty(self) -> None:
         if self._stream:
-            raise _StopError(ErrorCode.WATCHDOG, f"{self._stream_words()} words of weights are left in the stream")
+            raise StopError(ErrorCode.WATCHDOG, f"{len(self._stream)} words of weights are left in the stream")
         if self._blocks:
-            raise _StopError(ErrorCode.WATCHDOG, f"{len(self._blocks)} blocks are left in the accumulators")
+            raise StopError(ErrorCode.WATCHDOG, f"{len(self._blocks)} blocks are left in the accumulators")
 
     # Transfers
 
     def _load(self, command: Command) -> None:
         window = self._windows[Window(command["window"])]
-        source, target = self._transfer(command)
-        self._scratchpad[:, target] = window[:, source]
+        outside, row, byte = self._transfer(command)
+        self._scratchpad.write(command["base"], command["pitch"], row, byte, window[:, outside])
 
     def _store(self, command: Command) -> None:
         window = Window(command["window"])
         if window not in WRITABLE_WINDOWS:
-            raise _StopError(ErrorCode.WINDOW, f"window {window.name} is read-only")
-        target, source = self._transfer(command)
-        self._windows[window][:, target] = self._scratchpad[:, source]
+            raise StopError(ErrorCode.WINDOW, f"window {window.name} is read-only")
+        outside, row, byte = self._transfer(command)
+        values = self._scratchpad.read(command["base"], command["pitch"], row, byte)
+        self._windows[window][:, outside] = values.view(np.uint8)
 
-    def _transfer(self, command: Command) -> tuple[Integers, Integers]:
-        """Byte addresses in the window and in the scratchpad, each `[rows, bytes per row]`."""
-        size = command["words"] * self._config.rows
-        rows = np.arange(command["rows"])
-        starts = command["offset"] + rows * command["row_stride"]
-        self._check_window(command, int(starts.max()) + size)
+    def _transfer(self, command: Command) -> tuple[Integers, Integers, Integers]:
+        """Byte addresses in the window `[rows, bytes per row]`; image rows `[rows, 1]`; bytes in them."""
+        byte = np.arange(command["words"] * self._config.rows)
+        rows = np.arange(command["rows"])[:, np.newaxis]
+        outside = command["offset"] + rows * command["row_stride"] + byte
+        self._check_window(command, int(outside.max()) + 1)
         if command["row_stride"] % self._config.bus_bytes:
-            raise _StopError(ErrorCode.WINDOW, f"row stride {command['row_stride']} is not a multiple of the bus width")
-        columns = np.arange(size)
-        image_rows = (command["row"] + rows)[:, np.newaxis]
-        return starts[:, np.newaxis] + columns, self._addresses(
-            image_rows, columns, command["base"], command["pitch"], True
-        )
+            raise StopError(ErrorCode.WINDOW, f"row stride {command['row_stride']} is not a multiple of the bus width")
+        return outside, command["row"] + rows, byte
 
     def _check_window(self, command: Command, end: int) -> None:
         window = Window(command["window"])
         size = self._windows[window].shape[1]
         if command["offset"] % self._config.bus_bytes:
-            raise _StopError(ErrorCode.WINDOW, f"offset {command['offset']} is not a multiple of the bus width")
+            raise StopError(ErrorCode.WINDOW, f"offset {command['offset']} is not a multiple of the bus width")
         if end > size:
-            raise _StopError(ErrorCode.WINDOW, f"bytes up to {end} of window {window.name}, which has {size}")
-
-    def _addresses(
-        self, row: Integers, byte: Integers, base: int, pitch: int, used: NDArray[np.bool_] | bool
-    ) -> Integers:
-        """Scratchpad addresses of bytes of image rows (broadcast); those not `used` become 0.
-
-        Stops when a used byte lies behind the end of its bank.
-        """
-        in_bank = (base + row // BANKS * pitch) * self._config.rows + byte
-        if np.any((in_bank >= self._bank_bytes) & used):
-            raise _StopError(
-                ErrorCode.SCRATCHPAD,
-                f"word {int(in_bank.max()) // self._config.rows} of a bank of {self._config.bank_words} words",
-            )
-        return np.where(used, row % BANKS * self._bank_bytes + in_bank, 0)
+            raise StopError(ErrorCode.WINDOW, f"bytes up to {end} of window {window.name}, which has {size}")
 
     # Weights
 
@@ -215,24 +186,8 @@ class _Run:
         self._check_window(command, command["offset"] + -(-size // bus) * bus)
         data = self._windows[Window(command["window"])]
         if len(data) > 1 and np.any(data != data[0]):
-            raise _StopError(ErrorCode.ILLEGAL_OPERAND, "weights that differ from image to image; run them one by one")
-        self._stream.append(data[0, command["offset"] : command["offset"] + size].reshape(-1, self._config.cols))
-
-    def _stream_words(self) -> int:
-        return sum(len(part) for part in self._stream)
-
-    def _take_words(self, count: int) -> Bytes:
-        """The next words of the stream, `[count, cols]`."""
-        if self._stream_words() < count:
-            raise _StopError(ErrorCode.WATCHDOG, f"needs {count} words of weights, the stream has {self._stream_words()}")
-        taken: list[Bytes] = []
-        while count:
-            part = self._stream.popleft()
-            if len(part) > count:
-                self._stream.appendleft(part[count:])
-            taken.append(part[:count])
-            count -= len(taken[-1])
-        return np.concatenate(taken)
+            raise StopError(ErrorCode.ILLEGAL_OPERAND, "weights that differ from image to image; run them one by one")
+        self._stream.put(data[0, command["offset"] : command["offset"] + size].reshape(-1, self._config.cols))
 
     # Array
 
@@ -240,14 +195,14 @@ class _Run:
         rows, cols, blocks = self._config.rows, self._config.cols, command["blocks"]
         pixels = command["tile_width"] * command["tile_height"]
         if pixels > self._config.accumulator_depth:
-            raise _StopError(
+            raise StopError(
                 ErrorCode.SCRATCHPAD,
                 f"a tile of {pixels} pixels, the accumulators hold {self._config.accumulator_depth}",
             )
         cut = list(passes(rows, command["kernel_rows"], command["length"], command["row_step"]))
         depth = command["tap_count"] * len(cut) * rows
         params = Params(command["params"])
-        words = self._take_words(blocks * (depth + params_words(params))).reshape(blocks, -1, cols)
+        words = self._stream.take(blocks * (depth + params_words(params))).reshape(blocks, -1, cols)
         weights = words[:, :depth].view(np.int8).astype(np.float32 if depth <= FLOAT32_EXACT_TERMS else np.float64)
 
         # Where each row of the reduction comes from: kernel row and byte relative to the pixel; -1: from nowhere.
@@ -276,58 +231,52 @@ class _Run:
     def _gather(self, command: Command, row: Integers, byte: Integers, used: NDArray[np.bool_]) -> NDArray[np.int8]:
         """Activations `[images, pixels, reduction]`."""
         inside = used & (row >= 0) & (row < command["height"]) & (byte >= 0) & (byte < command["row_bytes"])
-        address = self._addresses(row, byte, command["base"], command["pitch"], inside)
-        values = np.take(self._scratchpad, address, axis=1).view(np.int8)
+        values = self._scratchpad.read(command["base"], command["pitch"], row, byte, inside)
         values[:, ~inside] = command["pad"]
         return values
 
     # Drain
 
     def _drain(self, command: Command) -> None:
-        for mnemonic, needed in (("REQUANT", True), ("COMBINE", command["combine"] != 0)):
+        for mnemonic, needed in (("REQUANT", True), ("COMBINE", command["combine"] != Combine.NONE)):
             if needed and mnemonic not in self._settings:
-                raise _StopError(ErrorCode.ILLEGAL_OPERAND, f"DRAIN before any {mnemonic}")
+                raise StopError(ErrorCode.ILLEGAL_OPERAND, f"DRAIN before any {mnemonic}")
         channels = np.arange(command["channels"])
         row, column = pixel_grid(command)
         byte = command["in_offset"] + column * command["in_step"] + channels
-        words = np.zeros((0, 0), dtype=np.uint8)
+        words = np.zeros((0, 0, self._config.cols), dtype=np.uint8)
         if command["source"] == Source.SCRATCHPAD:
             if command["params"] != Params.UNIFORM:
-                raise _StopError(ErrorCode.ILLEGAL_OPERAND, "parameters per block exist only behind the accumulators")
-            values = self._read(command["in_base"], command["in_pitch"], command["in_row"] + row, byte)
+                raise StopError(ErrorCode.ILLEGAL_OPERAND, "parameters per block exist only behind the accumulators")
+            values = self._scratchpad.read(command["in_base"], command["in_pitch"], command["in_row"] + row, byte)
         else:
             values, words = self._take_blocks(command, (row * command["in_pitch"] + column)[..., 0])
         operand = None
         combine = self._settings.get("COMBINE")
-        if command["combine"] == 1 and combine is not None:
+        if command["combine"] == Combine.ADD and combine is not None:
             base, pitch = combine["operand_base"], combine["operand_pitch"]
-            operand = self._read(base, pitch, command["in_row"] + row, byte)
+            operand = self._scratchpad.read(base, pitch, command["in_row"] + row, byte)
         result = combine_and_pool(values, words, operand, command, self._settings["REQUANT"], combine)
         oy, ox = np.indices((command["height"], command["width"]))[..., np.newaxis]
-        target = self._addresses(
-            command["out_row"] + oy,
-            command["out_offset"] + ox * command["out_step"] + channels,
+        self._scratchpad.write(
             command["out_base"],
             command["out_pitch"],
-            True,
+            command["out_row"] + oy,
+            command["out_offset"] + ox * command["out_step"] + channels,
+            result.view(np.uint8),
         )
-        self._scratchpad[:, target] = result.view(np.uint8)
-
-    def _read(self, base: int, pitch: int, row: Integers, byte: Integers) -> Integers:
-        address = self._addresses(row, byte, base, pitch, True)
-        return np.take(self._scratchpad, address, axis=1).view(np.int8).astype(np.int64)
 
     def _take_blocks(self, command: Command, pixel: Integers) -> tuple[Integers, Bytes]:
         """Values `[images, *pixel.shape, channels]` of the next blocks and their parameters `[blocks, words, cols]`."""
         count = -(-command["channels"] // self._config.cols)
         if len(self._blocks) < count:
-            raise _StopError(ErrorCode.WATCHDOG, f"needs {count} blocks, the accumulators have {len(self._blocks)}")
+            raise StopError(ErrorCode.WATCHDOG, f"needs {count} blocks, the accumulators have {len(self._blocks)}")
         blocks = [self._blocks.popleft() for _ in range(count)]
         if any(block.params != command["params"] for block in blocks):
-            raise _StopError(ErrorCode.ILLEGAL_OPERAND, "DRAIN and CONVOLVE disagree about the parameters")
+            raise StopError(ErrorCode.ILLEGAL_OPERAND, "DRAIN and CONVOLVE disagree about the parameters")
         highest = int(pixel.max())
         if highest >= blocks[0].values.shape[1]:
-            raise _StopError(ErrorCode.SCRATCHPAD, f"pixel {highest} of a tile of {blocks[0].values.shape[1]}")
+            raise StopError(ErrorCode.SCRATCHPAD, f"pixel {highest} of a tile of {blocks[0].values.shape[1]}")
         values = np.concatenate([block.values[:, pixel] for block in blocks], axis=-1)
         return values[..., : command["channels"]], np.stack([block.words for block in blocks])
 
@@ -337,4 +286,4 @@ def _decode(data: bytes) -> Command:
         return decode(data)
     except IsaError as error:
         unknown = str(error).startswith("opcode")
-        raise _StopError(ErrorCode.ILLEGAL_OPCODE if unknown else ErrorCode.ILLEGAL_OPERAND, str(error)) from error
+        raise StopError(ErrorCode.ILLEGAL_OPCODE if unknown else ErrorCode.ILLEGAL_OPERAND, str(error)) from error

@@ -25,7 +25,7 @@ def block_params(
     words: NDArray[np.uint8], command: Command, requant: Command
 ) -> tuple[Integers | int, Integers | int, Integers | int]:
     """Bias, multiplier and shift of each channel, from `words [blocks, words, cols]` of the stream or from REQUANT."""
-    blocks, _, cols = words.shape if words.ndim == 3 else (0, 0, 0)
+    blocks, _, cols = words.shape
     channels = command["channels"]
 
     def int32(first: int) -> Integers:
@@ -43,9 +43,9 @@ def block_params(
 
 
 def combine_and_pool(
-    values: Integers,
+    values: NDArray[np.integer],
     words: NDArray[np.uint8],
-    operand: Integers | None,
+    operand: NDArray[np.int8] | None,
     command: Command,
     requant: Command,
     combine: Command | None,
@@ -56,6 +56,7 @@ def combine_and_pool(
     `[blocks, words, cols]`. requant, combine: the settings in force. Returns `[images, height, width, channels]`.
     """
     window = (-3, -2)
+    values = values.astype(np.int64)
     if command["pool"] == Pool.SUM:
         values = wrap_int32(values.sum(axis=window, keepdims=True))
     bias, multiplier, shift = block_params(words, command, requant)
@@ -65,7 +66,7 @@ def combine_and_pool(
     elif command["combine"] == Combine.ADD and operand is not None:
         rounding = Rounding(combine["rounding"])
         first = _finish(scaled, requant).astype(np.int64) - combine["zero_a"]
-        second = operand - combine["zero_b"]
+        second = operand.astype(np.int64) - combine["zero_b"]
         total = requantize(first << ADD_LEFT_SHIFT, combine["multiplier_a"], combine["shift_a"], rounding) + requantize(
             second << ADD_LEFT_SHIFT, combine["multiplier_b"], combine["shift_b"], rounding
         )

@@ -15,10 +15,9 @@ from loomwork.compiler.importers.tflite_layers import folded_bias, image, kernel
 from loomwork.compiler.importers.tflite_model import Operator, Tensor
 from loomwork.compiler.importers.tflite_quantization import (
     add_output_factor,
-    convolution_factors,
-    fully_connected_factors,
     mean_multiplier,
     scale,
+    weight_factors,
     zero_point,
 )
 from loomwork.compiler.importers.tflite_shapes import bias, operand, paddings, reduced_axes, window
@@ -31,6 +30,7 @@ MAX_KERNEL_HEIGHT = limit("CONVOLVE", "kernel_rows")
 MAX_TAPS = limit("CONVOLVE", "tap_count")
 MAX_DILATION = limit("CONVOLVE", "row_step")
 MAX_POOL_WINDOW = limit("DRAIN", "pool_height")
+MAX_PIXEL_BYTES = limit("DRAIN", "in_step")
 MAX_POOL_STRIDE = limit("DRAIN", "pool_y_step")
 MAX_DENSE_BYTES = 1 << 24
 
@@ -111,10 +111,8 @@ def rescaling_fits(operator: Operator) -> str | None:
 
 def _factors(operator: Operator) -> list[float]:
     source, output = operand(operator, 0), operator.outputs[0]
-    if operator.code in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-        return convolution_factors(source, operand(operator, 1), output)
-    if operator.code == "FULLY_CONNECTED":
-        return fully_connected_factors(source, operand(operator, 1), output)
+    if operator.code in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        return weight_factors(source, operand(operator, 1), output)
     return [scale(source) / scale(output)]
 
 
@@ -200,7 +198,8 @@ def same_quantization(operator: Operator) -> str | None:
 
 
 @constraint(
-    f"windows of at most {MAX_POOL_WINDOW}x{MAX_POOL_WINDOW} pixels of the image and strides of at most {MAX_POOL_STRIDE}"
+    f"windows of at most {MAX_POOL_WINDOW}x{MAX_POOL_WINDOW} pixels of the image, strides of at most "
+    f"{MAX_POOL_STRIDE}, and at most {MAX_PIXEL_BYTES} channels"
 )
 def pool_window(operator: Operator) -> str | None:
     """Bounds of the commands' operands."""
@@ -211,7 +210,7 @@ def pool_window(operator: Operator) -> str | None:
             return f"the {name} of its window is {seen}"
         if output.shape[1 + axis] > 1 and moves.stride[axis] > MAX_POOL_STRIDE:
             return f"its stride along the {name} is {moves.stride[axis]}"
-    return None
+    return f"it has {source.shape[3]} channels" if source.shape[3] > MAX_PIXEL_BYTES else None
 
 
 @constraint(f"a mean over height and width of the image, each at most {MAX_POOL_WINDOW}")

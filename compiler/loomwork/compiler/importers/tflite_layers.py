@@ -28,12 +28,11 @@ from loomwork.compiler.importers.tflite_quantization import (
     Int64Array,
     activation_range,
     add_multipliers,
-    convolution_factors,
-    fully_connected_factors,
     mean_multiplier,
     multipliers,
     quantized,
     scale,
+    weight_factors,
     zero_point,
 )
 from loomwork.compiler.importers.tflite_shapes import bias, operand, options, paddings, window
@@ -74,8 +73,7 @@ def folded_bias(operator: Operator, weights: NDArray[np.int8]) -> Int64Array:
 def weight_requantize(operator: Operator, weights: NDArray[np.int8], activation: int) -> Requantize:
     """Requantization of an operator with weights. weights: output channels last."""
     source, constant, output = operand(operator, 0), operand(operator, 1), operator.outputs[0]
-    factors = fully_connected_factors if operator.code == "FULLY_CONNECTED" else convolution_factors
-    multiplier, shift = multipliers(factors(source, constant, output))
+    multiplier, shift = multipliers(weight_factors(source, constant, output))
     minimum, maximum = activation_range(operator, activation)
     return Requantize(
         multiplier=multiplier,

@@ -6,7 +6,6 @@ File format: TensorFlow Lite schema version 3, `tensorflow/compiler/mlir/lite/sc
 
 import math
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,6 +20,8 @@ T = TypeVar("T")
 IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
 MAX_RANK = 8
+REUSE = 8
+"""How often the bytes of a file may be part of a vector."""
 MAX_ELEMENTS = 1 << 28
 """Elements of one tensor; beyond it a size is taken for damage rather than for a feature map."""
 
@@ -116,8 +117,7 @@ class _Reader:
     """Walks the tables of one file. The FlatBuffers runtime checks nothing but the end of the buffer."""
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._budget = len(data)
+        self._budget = REUSE * len(data)
         self._model = schema.Model.GetRootAs(data)
 
     def model(self) -> Model:
@@ -133,30 +133,35 @@ class _Reader:
         graph = _present(self._model.Subgraphs(0), "subgraph 0")
         tensors = tuple(
             self._tensor(index, _present(graph.Tensors(index), f"tensor {index}"))
-            for index in self._range(graph.TensorsLength(), "tensors")
+            for index in range(graph.TensorsLength())
         )
         codes = [
             self._code(_present(self._model.OperatorCodes(index), f"operator code {index}"))
-            for index in self._range(self._model.OperatorCodesLength(), "operator codes")
+            for index in range(self._model.OperatorCodesLength())
         ]
         operators = tuple(
             self._operator(index, _present(graph.Operators(index), f"operator {index}"), codes, tensors)
-            for index in self._range(graph.OperatorsLength(), "operators")
+            for index in range(graph.OperatorsLength())
         )
-        inputs = _pick(tensors, _numpy(graph.InputsAsNumpy()), "the model's inputs")
-        outputs = _pick(tensors, _numpy(graph.OutputsAsNumpy()), "the model's outputs")
+        inputs = _pick(tensors, self._vector(graph.InputsAsNumpy()), "the model's inputs")
+        outputs = _pick(tensors, self._vector(graph.OutputsAsNumpy()), "the model's outputs")
         model = Model(tensors, operators, inputs, outputs)
         _check_order(model)
         for tensor in inputs:
             _check_signature(tensor)
         return model
 
-    def _range(self, count: int, what: str) -> Iterator[int]:
-        """Indices of a vector of tables, as long as all vectors together are no longer than the file."""
-        self._budget -= 4 * count
-        if count < 0 or self._budget < 0:
-            raise ModelFileError(f"the file is damaged: it claims {count} {what}, more than fit in it")
-        return iter(range(count))
+    def _vector(self, vector: NDArray[np.generic] | int) -> NDArray[np.generic]:
+        """A vector as an array; the generated code says 0 for one that is absent.
+
+        Tables may share vectors. That all of them together exceed the file many times is no honest sharing, but a
+        small file that would fill the memory.
+        """
+        array = np.empty(0, np.int32) if isinstance(vector, int) else vector
+        self._budget -= array.nbytes
+        if self._budget < 0:
+            raise ModelFileError("the file is damaged: its tables share the same bytes over and over")
+        return array
 
     def _code(self, code: schema.OperatorCode) -> tuple[str, int]:
         value = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
@@ -164,7 +169,7 @@ class _Reader:
 
     def _tensor(self, index: int, table: schema.Tensor) -> Tensor:
         name = (table.Name() or b"").decode(errors="replace") or f"tensor {index}"
-        shape = tuple(int(n) for n in _numpy(table.ShapeAsNumpy()))
+        shape = tuple(int(n) for n in self._vector(table.ShapeAsNumpy()))
         if len(shape) > MAX_RANK or any(n < 0 for n in shape) or math.prod(shape) > MAX_ELEMENTS:
             raise ModelFileError(f"tensor {name!r} has shape {shape}: up to {MAX_ELEMENTS} elements are possible")
         if table.Sparsity() is not None:
@@ -175,14 +180,14 @@ class _Reader:
         scale, zero_point, axis = np.empty(0, np.float32), np.empty(0, np.int64), 0
         quantization = table.Quantization()
         if quantization is not None:
-            scale = _numpy(quantization.ScaleAsNumpy()).astype(np.float32)
-            zero_point = _numpy(quantization.ZeroPointAsNumpy()).astype(np.int64)
+            scale = self._vector(quantization.ScaleAsNumpy()).astype(np.float32)
+            zero_point = self._vector(quantization.ZeroPointAsNumpy()).astype(np.int64)
             axis = quantization.QuantizedDimension()
             if len(zero_point) == 0:
                 zero_point = np.zeros(len(scale), np.int64)
             if len(scale) and len(zero_point) != len(scale):
                 raise ModelFileError(f"tensor {name!r} has {len(scale)} scales but {len(zero_point)} zero points")
-        signature = tuple(int(n) for n in _numpy(table.ShapeSignatureAsNumpy())) or None
+        signature = tuple(int(n) for n in self._vector(table.ShapeSignatureAsNumpy())) or None
         data = self._constant(name, shape, dtype, table.Buffer())
         return Tensor(index, name, shape, dtype, scale, zero_point, axis, signature, table.IsVariable(), data)
 
@@ -195,8 +200,8 @@ class _Reader:
         table = _present(self._model.Buffers(buffer), f"buffer {buffer}")
         if table.Offset() > 1 or table.Size() > 1:
             raise ModelFileError(f"tensor {name!r} lies behind the model's tables, in a file of over 2 GB")
-        data = _numpy(table.DataAsNumpy())
-        if len(data) == 0:
+        data = table.DataAsNumpy()
+        if isinstance(data, int) or len(data) == 0:
             return None
         if dtype not in NUMPY_TYPES:
             return data
@@ -214,9 +219,9 @@ class _Reader:
             )
         code, version = codes[table.OpcodeIndex()]
         place = f"operator {index} ({code})"
-        reads = _numpy(table.InputsAsNumpy())
+        reads = self._vector(table.InputsAsNumpy())
         inputs = tuple(None if i == -1 else _pick(tensors, [i], place)[0] for i in reads)
-        outputs = _pick(tensors, _numpy(table.OutputsAsNumpy()), place)
+        outputs = _pick(tensors, self._vector(table.OutputsAsNumpy()), place)
         if not outputs:
             raise ModelFileError(f"the file is damaged: {place} has no output")
         return Operator(index, code, version, inputs, outputs, schema.OperatorT.InitFromObj(table))
@@ -226,11 +231,6 @@ def _present(table: T | None, what: str) -> T:
     if table is None:
         raise ModelFileError(f"the file is damaged: {what} is missing")
     return table
-
-
-def _numpy(vector: NDArray[np.generic] | int) -> NDArray[np.generic]:
-    """The generated code says 0 for a vector that is absent."""
-    return np.empty(0, np.int32) if isinstance(vector, int) else vector
 
 
 def _pick(tensors: tuple[Tensor, ...], indices: NDArray[np.generic] | list[int], place: str) -> tuple[Tensor, ...]:

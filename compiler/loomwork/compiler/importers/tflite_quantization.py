@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From TFLite's scales to integers, in tflite-micro's own order of operations and floating-point widths.
 
+Older versions multiply the scales of FULLY_CONNECTED in float32; the one we compare with does not.
+
 Sources: tensorflow/lite/kernels/kernel_util.cc (PopulateConvolutionQuantizationParams,
 GetQuantizedConvolutionMultipler, CalculateActivationRangeQuantized); tensorflow/lite/micro/kernels: add_common.cc,
 activations_common.cc, quantize_common.cc; tensorflow/lite/kernels/internal/reference/reduce.h (QuantizedMeanOrSum).
@@ -65,22 +67,15 @@ def multipliers(factors: Iterable[float]) -> tuple[Int64Array, Int64Array]:
     return np.array([m for m, _ in pairs], np.int64), np.array([s for _, s in pairs], np.int64)
 
 
-def convolution_factors(source: Tensor, weights: Tensor, output: Tensor) -> list[float]:
-    """Rescaling factors of CONV_2D and DEPTHWISE_CONV_2D: one, or one per output channel. All in double."""
+def weight_factors(source: Tensor, weights: Tensor, output: Tensor) -> list[float]:
+    """Rescaling factors of an operator with weights: one, or one per output channel. All in double."""
     return [scale(source) * float(weight) / scale(output) for weight in weights.scale]
-
-
-def fully_connected_factors(source: Tensor, weights: Tensor, output: Tensor) -> list[float]:
-    """As `convolution_factors`, but with a single weight scale the product of scales is rounded to float32."""
-    if len(weights.scale) > 1:
-        return convolution_factors(source, weights, output)
-    return [float(source.scale[0] * weights.scale[0]) / scale(output)]
 
 
 def mean_multiplier(source: Tensor, output: Tensor, count: int) -> tuple[int, int]:
     """Multiplier and shift that rescale a sum of `count` values and divide it by `count`, in one rounding step."""
     multiplier, shift = quantize_multiplier(scale(source) / scale(output))
-    headroom = min(count.bit_length() - 1, 32, 31 + shift)
+    headroom = count.bit_length() - 1
     return (multiplier << headroom) // count, shift - headroom
 
 

@@ -1,0 +1,316 @@
+"""The golden model against a literal reading of the command set, and what it refuses."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from loomwork.arch.config import FORMAL, MID, SMALL, TINY, Config
+from loomwork.arch.isa import COMMAND_BYTES, Combine, Command, Params, Pool, Source, Unit, Window, encode
+from loomwork.arch.program import AcceleratorStep
+from loomwork.arch.registers import ErrorCode
+from loomwork.sim.golden import Golden, GoldenBackend, GoldenError
+from loomwork.sim.testbench.programs import layer_program
+from tests.sim.scalar_engine import ScalarEngine
+
+PIXELS = {"window": Window.INPUTS, "offset": 0, "row_stride": 8, "base": 0, "pitch": 2, "row": 0, "rows": 3, "words": 2}
+"""A tensor of 3 rows of two words, on `tiny`."""
+CONVOLVE = {
+    "base": 0,
+    "pitch": 2,
+    "height": 3,
+    "row_bytes": 8,
+    "x_start": 0,
+    "x_step": 4,
+    "y_start": 0,
+    "y_step": 1,
+    "tap_count": 1,
+    "tap_step": 0,
+    "row_step": 1,
+    "length": 4,
+    "kernel_rows": 1,
+    "tile_width": 2,
+    "tile_height": 3,
+    "blocks": 1,
+    "block_step": 0,
+    "pad": 0,
+    "params": Params.UNIFORM,
+}
+REQUANT = {
+    "bias": 0,
+    "multiplier": 1 << 30,
+    "shift": 1,
+    "zero_point": 0,
+    "minimum": -128,
+    "maximum": 127,
+    "rounding": 0,
+}
+DRAIN = {
+    "source": Source.ACCUMULATOR,
+    "in_base": 0,
+    "in_pitch": 2,
+    "in_row": 0,
+    "in_offset": 0,
+    "in_step": 4,
+    "out_base": 8,
+    "out_pitch": 2,
+    "out_row": 0,
+    "out_offset": 0,
+    "out_step": 4,
+    "width": 2,
+    "height": 3,
+    "channels": 4,
+    "pool": Pool.NONE,
+    "pool_height": 1,
+    "pool_width": 1,
+    "pool_y_step": 1,
+    "pool_x_step": 1,
+    "combine": Combine.NONE,
+    "params": Params.UNIFORM,
+}
+COMBINE = {
+    "operand_base": 0,
+    "operand_pitch": 2,
+    "multiplier_a": 1 << 30,
+    "shift_a": 0,
+    "zero_a": 3,
+    "multiplier_b": 1 << 30,
+    "shift_b": -1,
+    "zero_b": -5,
+    "multiplier": 1 << 30,
+    "shift": -18,
+    "zero_point": 7,
+    "minimum": -100,
+    "maximum": 100,
+    "rounding": 0,
+}
+LOAD = Command("LOAD", PIXELS)
+STREAM = Command("STREAM", {"window": Window.CONSTANTS, "offset": 0, "words": 4})
+STORE = Command("STORE", {**PIXELS, "window": Window.OUTPUTS, "base": 8})
+END = Command("END")
+IMAGE = bytes(range(24))
+IDENTITY = np.eye(4, dtype=np.int8).tobytes()
+
+
+def command(mnemonic: str, operands: Mapping[str, int], **changes: int) -> Command:
+    return Command(mnemonic, {**operands, **changes})
+
+
+def run(
+    *commands: Command, config: Config = TINY, constants: bytes = IDENTITY, images: tuple[bytes, ...] = (IMAGE,)
+) -> list[bytes]:
+    """The OUTPUTS window, of 24 bytes, of each image."""
+    step = AcceleratorStep(commands=b"".join(map(encode, commands)), constants=constants, inputs=(), outputs=())
+    window = np.stack([np.frombuffer(image, dtype=np.uint8) for image in images])
+    return [row.tobytes() for row in Golden(config).run(step, window, 24)]
+
+
+@pytest.mark.parametrize("config", [FORMAL, TINY, SMALL, MID], ids=lambda config: config.name)
+@pytest.mark.parametrize("seed", range(15))
+def test_random_programs_do_what_the_command_set_says(seed: int, config: Config) -> None:
+    # The smallest scratchpad is too small for some of these programs; its size matters to no result.
+    config = Config.from_dict({**config.to_dict(), "scratchpad_kib": 64})
+    program = layer_program(config, random.Random(seed))
+    windows = {window: bytearray(data) for window, data in program.windows.items()}
+    ScalarEngine(config, windows).run(program.commands[:-1])
+    step = AcceleratorStep(
+        commands=b"".join(map(encode, program.commands)), constants=program.constants, inputs=(), outputs=()
+    )
+    inputs = np.frombuffer(program.inputs, dtype=np.uint8)[np.newaxis]
+    outputs = Golden(config).run(step, inputs, program.output_bytes)
+    assert outputs[0].tobytes() == bytes(windows[Window.OUTPUTS])
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize(
+    ("combine", "pool"),
+    # A sum has no one operand of its own that could be added.
+    [(combine, pool) for combine in Combine for pool in Pool if (combine, pool) != (Combine.ADD, Pool.SUM)],
+)
+def test_the_second_stage_does_what_the_command_set_says(combine: Combine, pool: Pool, seed: int) -> None:
+    rng = random.Random(seed)
+    window = 1 if pool is Pool.NONE else 2
+    commands = [
+        LOAD,
+        command(
+            "REQUANT",
+            REQUANT,
+            bias=rng.randint(-99, 99),
+            multiplier=rng.randint(1 << 29, (1 << 31) - 1),
+            shift=rng.randint(-3, 2),
+            zero_point=rng.randint(-9, 9),
+            rounding=rng.randint(0, 1),
+        ),
+        command("COMBINE", COMBINE, zero_b=rng.randint(-128, 127), rounding=rng.randint(0, 1)),
+        command(
+            "DRAIN",
+            DRAIN,
+            source=Source.SCRATCHPAD,
+            combine=combine,
+            pool=pool,
+            pool_height=window,
+            pool_width=window,
+            height=3 - window + 1,
+            width=2 - window + 1,
+            channels=rng.randint(1, 4),
+        ),
+        STORE,
+    ]
+    image = rng.randbytes(24)
+    windows = {Window.INPUTS: bytearray(image), Window.OUTPUTS: bytearray(24)}
+    ScalarEngine(TINY, windows).run(commands)
+    assert run(*commands, END, images=(image,)) == [bytes(windows[Window.OUTPUTS])]
+
+
+def test_an_identity_copies_the_image() -> None:
+    program = LOAD, STREAM, command("CONVOLVE", CONVOLVE), command("REQUANT", REQUANT), command("DRAIN", DRAIN), STORE
+    assert run(*program, END) == [IMAGE]
+
+
+def test_accumulators_wrap_at_32_bits() -> None:
+    bias = np.full(4, (1 << 31) - 1, "<i4").tobytes()
+    program = (
+        LOAD,
+        replace(STREAM, operands={**STREAM.operands, "words": 8}),
+        command("CONVOLVE", CONVOLVE, params=Params.BIAS),
+        command("REQUANT", REQUANT, multiplier=1 << 30, shift=-22),
+        command("DRAIN", DRAIN, params=Params.BIAS),
+        STORE,
+    )
+    # Half of 2**31 - 1 rescaled by 2**-23 is beyond int8; one more and it is negative.
+    outputs = np.frombuffer(run(*program, END, constants=IDENTITY + bias)[0], dtype=np.int8)
+    assert outputs[0] == 127
+    assert (outputs[1:] == -128).all()
+
+
+def test_many_images_at_once_are_as_one_by_one() -> None:
+    rng = random.Random(3)
+    images = tuple(rng.randbytes(24) for _ in range(5))
+    program = (
+        LOAD,
+        STREAM,
+        command("CONVOLVE", CONVOLVE, y_start=-1, x_start=-2, pad=9),
+        command("REQUANT", REQUANT),
+        command("DRAIN", DRAIN),
+        STORE,
+        END,
+    )
+    constants = rng.randbytes(16)
+    together = run(*program, constants=constants, images=images)
+    assert together == [run(*program, constants=constants, images=(image,))[0] for image in images]
+    assert len(set(together)) == 5
+
+
+def test_nothing_is_kept_between_runs() -> None:
+    engine = Golden(TINY)
+    step = AcceleratorStep(commands=encode(STORE) + encode(END), constants=b"", inputs=(), outputs=())
+    copy = AcceleratorStep(
+        commands=encode(LOAD) + encode(command("STORE", STORE.operands, base=0)) + encode(END),
+        constants=b"",
+        inputs=(),
+        outputs=(),
+    )
+    image = np.frombuffer(IMAGE, dtype=np.uint8)[np.newaxis]
+    assert engine.run(copy, image, 24)[0].tobytes() == IMAGE
+    assert engine.run(step, image, 24)[0].tobytes() == bytes(24)
+
+
+def test_the_backend_has_no_clock() -> None:
+    step = AcceleratorStep(commands=encode(END), constants=b"", inputs=(), outputs=())
+    outputs, statistics = GoldenBackend().run_step(TINY, step, np.zeros((3, 0), np.uint8), 4)
+    assert outputs.shape == (3, 4)
+    assert [run.cycles for run in statistics] == [None] * 3
+
+
+CONVOLVED = (LOAD, STREAM, command("CONVOLVE", CONVOLVE))
+REFUSED: dict[str, tuple[tuple[Command, ...], ErrorCode, str]] = {
+    "no end": ((LOAD,), ErrorCode.WINDOW, "ends without END"),
+    "load behind its window": (
+        (command("LOAD", PIXELS, rows=4), END),
+        ErrorCode.WINDOW,
+        "bytes up to 32 of window INPUTS, which has 24",
+    ),
+    "offset not aligned": ((command("LOAD", PIXELS, offset=2), END), ErrorCode.WINDOW, "offset 2 is not a multiple"),
+    "stride not aligned": ((command("LOAD", PIXELS, row_stride=6), END), ErrorCode.WINDOW, "row stride 6 is not"),
+    "store to constants": (
+        (command("STORE", PIXELS, window=Window.CONSTANTS, rows=1), END),
+        ErrorCode.WINDOW,
+        "window CONSTANTS is read-only",
+    ),
+    "stream behind its window": (
+        (command("STREAM", STREAM.operands, words=5), END),
+        ErrorCode.WINDOW,
+        "bytes up to 20 of window CONSTANTS, which has 16",
+    ),
+    "load behind the scratchpad": (
+        (command("LOAD", PIXELS, base=1023), END),
+        ErrorCode.SCRATCHPAD,
+        "word 1024 of a bank of 1024 words",
+    ),
+    "convolve behind the scratchpad": (
+        (STREAM, command("CONVOLVE", CONVOLVE, base=1023), END),
+        ErrorCode.SCRATCHPAD,
+        "word 1024",
+    ),
+    "tile too large": (
+        (STREAM, command("CONVOLVE", CONVOLVE, tile_height=17), END),
+        ErrorCode.SCRATCHPAD,
+        "a tile of 34 pixels, the accumulators hold 32",
+    ),
+    "drain behind the tile": (
+        (*CONVOLVED, command("REQUANT", REQUANT), command("DRAIN", DRAIN, height=4), END),
+        ErrorCode.SCRATCHPAD,
+        "pixel 7 of a tile of 6",
+    ),
+    "stream runs dry": (
+        (command("STREAM", STREAM.operands, words=3), command("CONVOLVE", CONVOLVE), END),
+        ErrorCode.WATCHDOG,
+        "needs 4 words of weights, the stream has 3",
+    ),
+    "stream left over": ((STREAM, END), ErrorCode.WATCHDOG, "4 words of weights are left"),
+    "blocks left over": ((*CONVOLVED, END), ErrorCode.WATCHDOG, "1 blocks are left"),
+    "blocks missing": (
+        (command("REQUANT", REQUANT), command("DRAIN", DRAIN), END),
+        ErrorCode.WATCHDOG,
+        "needs 1 blocks, the accumulators have 0",
+    ),
+    "parameters disagree": (
+        (*CONVOLVED, command("REQUANT", REQUANT), command("DRAIN", DRAIN, params=Params.BIAS), END),
+        ErrorCode.ILLEGAL_OPERAND,
+        "DRAIN and CONVOLVE disagree",
+    ),
+    "drain before its settings": ((command("DRAIN", DRAIN), END), ErrorCode.ILLEGAL_OPERAND, "before any REQUANT"),
+    "ticket that never comes": (
+        (replace(LOAD, waits={Unit.DRAIN: 1}), END),
+        ErrorCode.WATCHDOG,
+        "LOAD waits for ticket 1 of DRAIN, which has finished 0 commands",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_program_that_goes_wrong_stops_at_the_command(name: str) -> None:
+    commands, code, message = REFUSED[name]
+    with pytest.raises(GoldenError, match=message) as caught:
+        run(*commands)
+    assert caught.value.code is code
+    guilty = len(commands) if name == "no end" else len(commands) - (1 if "left over" in name else 2)
+    assert caught.value.offset == guilty * COMMAND_BYTES
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "message"),
+    [
+        (bytes(32), ErrorCode.ILLEGAL_OPCODE, "opcode 0 is not one of"),
+        (b"\x0f" + bytes(31), ErrorCode.ILLEGAL_OPCODE, "opcode 15 is not one of"),
+        (encode(LOAD)[:-1] + b"\x80", ErrorCode.ILLEGAL_OPERAND, "bits set behind"),
+        (b"\x03" + bytes(31), ErrorCode.ILLEGAL_OPERAND, "STREAM.words must be from 1"),
+    ],
+)
+def test_bytes_that_are_no_command_are_refused(data: bytes, code: ErrorCode, message: str) -> None:
+    step = AcceleratorStep(commands=data + encode(END), constants=b"", inputs=(), outputs=())
+    with pytest.raises(GoldenError, match=message) as caught:
+        Golden(TINY).run(step, np.zeros((1, 0), np.uint8), 0)
+    assert (caught.value.code, caught.value.offset) == (code, 0)
