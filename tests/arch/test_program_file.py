@@ -1,5 +1,6 @@
 """The `.lwb` file: round trip, the documented layout, and every way a file can be wrong."""
 
+import copy
 import json
 import math
 import re
@@ -294,8 +295,8 @@ WILD = st.one_of(
     st.sampled_from([-(1 << 70), 1 << 31, 1 << 32, 1 << 40, 1 << 63, 10**4000]),
     st.floats(allow_nan=True, allow_infinity=True),
     st.sampled_from(["x", "y", "", "int8", "float32", "host", "accelerator", "\ud800", "\0"]),
-    st.just([]),
-    st.just({}),
+    st.builds(list),
+    st.builds(dict),
     st.recursive(st.none(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner)),
 )
 
@@ -325,7 +326,7 @@ def mutated_metadata(draw) -> str:
             if action == "delete" and len(parents) > 0:
                 del node[last]
             elif action == "repeat" and isinstance(node, list):
-                node.append(node[last])
+                node.append(copy.deepcopy(node[last]))
             elif action == "swap":
                 node[last] = metadata_of(FILE)[draw(st.sampled_from(["tensors", "inputs", "steps", "config"]))]
             else:

@@ -1,5 +1,6 @@
 """Lowering of single layers: structure of the commands, order of the weights, limits of the command set."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -12,6 +13,8 @@ from loomwork.compiler.driver import compile_graph
 from loomwork.compiler.graph import AveragePool, CompileError, Convolution, FeatureMap, MaxPool
 from loomwork.compiler.mapping import map_convolution
 from loomwork.compiler.weights import ConstantPool, pack_weights, params_mode
+from loomwork.sim.golden import Golden
+from loomwork.sim.memory import pack_inputs, unpack_outputs, window_bytes
 from tests.compiler.execution import check
 from tests.compiler.random_graphs import GraphMaker
 
@@ -150,6 +153,38 @@ def test_inputs_are_loaded_as_they_are_needed_and_outputs_stored_as_they_come() 
     ]
     stores = commands_of(maker, output, SHALLOW, "STORE")
     assert [(store["row"], store["rows"]) for store in stores] == [(row, 1) for row in range(16)]
+
+
+def test_inputs_are_loaded_one_tile_ahead() -> None:
+    maker = GraphMaker(0)
+    step, _ = compile_graph(maker.graph(maker.convolution(maker.input(16, 16, 4), 8, pad=(1, 1))), SHALLOW)
+    units = [command.mnemonic for command in decode_program(step.commands)]
+    order = [mnemonic for mnemonic in units if mnemonic in ("LOAD", "CONVOLVE")]
+    assert order[:6] == ["LOAD", "LOAD", "CONVOLVE", "LOAD", "CONVOLVE", "LOAD"]
+
+
+def test_long_reductions_are_exact() -> None:
+    """A sum of 3000 products has more bits than float32, with which the golden model does the short ones."""
+    maker = GraphMaker(0)
+    source = maker.input(1, 1, 3000)
+    maker.dense(source, 8)
+    layer, _ = convolution(maker)
+    kernel = maker.numpy.integers(100, 128, layer.kernel.shape).astype(np.int8)
+    wanted = np.arange(8)
+    identity = replace(
+        layer.requantize,
+        multiplier=np.array([1 << 30]),
+        shift=np.array([1]),
+        bias=wanted - 127 * kernel.astype(np.int64).sum(axis=(0, 1, 2)),
+        zero_point=0,
+        minimum=-128,
+        maximum=127,
+    )
+    maker.layers[-1] = replace(layer, kernel=kernel, requantize=identity)
+    step, _ = compile_graph(maker.graph(layer.output), SMALL)
+    window = pack_inputs(step, {source: np.full((1, 1, 1, 3000), 127, np.int8)})
+    outputs = unpack_outputs(step, Golden(SMALL).run(step, window, window_bytes(step.outputs)))
+    assert outputs[layer.output][0].tolist() == wanted.tolist()
 
 
 def test_wide_images_are_split_into_columns() -> None:

@@ -9,7 +9,7 @@ from loomwork.arch.isa import Command, Unit, decode_program
 from loomwork.compiler import synchronize
 from loomwork.compiler.driver import compile_graph
 from loomwork.compiler.synchronize import REFRESH, WINDOW
-from tests.compiler.hazards import HazardError, check_hazards, conflicts, furthest_ahead, simulate
+from tests.compiler.hazards import HazardError, check_hazards, conflicts, furthest_ahead, simulate, touches
 from tests.compiler.random_graphs import GraphMaker, random_graph
 
 CRAMPED = Config(
@@ -77,6 +77,17 @@ def test_tickets_are_fresh() -> None:
         for unit, ticket in command.waits.items():
             assert 0 <= (counts[unit] - ticket) % 1024 <= REFRESH
         counts[command.insn.unit] += 1
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_regions_hold_everything_that_a_command_touches(seed: int) -> None:
+    maker = random_graph(seed, layers=5, largest=8)
+    maker.convolution(maker.input(4, 20, 16), 16, kernel=(1, 3), depthwise=True)
+    step, compiled = compile_graph(maker.graph(*list(maker.maps)[-3:-2], list(maker.maps)[-1]), CRAMPED)
+    for task, touch in zip(compiled.tasks, touches(decode_program(step.commands), CRAMPED), strict=True):
+        for regions, words in ((task.reads, touch.reads), (task.writes, touch.writes)):
+            declared = {int(word) for region in regions for word in region.addresses(CRAMPED.bank_words)}
+            assert {bank * CRAMPED.bank_words + word for bank, word in words} <= declared
 
 
 def test_rows_are_waited_for_one_by_one() -> None:

@@ -96,11 +96,14 @@ class Scenario:
             self.add_requant(INT8_BITS)
         windows, in_height, in_width = self.windows(pool != Pool.NONE)
         channels = rng.randint(1, 2 * config.cols + 2)
-        first = {"in_row": rng.randint(0, 6), "in_offset": rng.randint(0, 9), "in_step": channels + rng.randint(0, 5)}
-        first |= {
-            "out_row": rng.randint(0, 6),
-            "out_offset": rng.randint(0, 9),
-            "out_step": channels + rng.randint(0, 5),
+        first = {
+            f"{side}_{name}": value
+            for side in ("in", "out")
+            for name, value in (
+                ("row", rng.randint(0, 6)),
+                ("offset", rng.randint(0, 9)),
+                ("step", channels + rng.randint(0, 5)),
+            )
         }
 
         # Input, operand and output, one behind the other; what lies between them must stay as it is.
@@ -110,7 +113,7 @@ class Scenario:
         in_base, in_pitch = self.place(in_rows, in_bytes)
         operand_base, operand_pitch = self.place(in_rows, in_bytes)
         out_base, out_pitch = self.place(first["out_row"] + windows["height"], out_bytes)
-        assert self._end <= config.bank_words
+        assert self._end <= config.bank_words, "the scratchpad is too small for random tensors"
         if source == Source.ACCUMULATOR:
             in_pitch = in_width + rng.randint(0, 2) * (in_height * (in_width + 2) <= config.accumulator_depth)
 

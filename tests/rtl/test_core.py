@@ -293,6 +293,20 @@ def test_errors_stop_the_engine_and_a_soft_reset_recovers():
     simulate(scenario)
 
 
+def test_an_error_ends_a_long_store_early():
+    async def scenario(driver: Driver) -> None:
+        rows = 100
+        await driver.start(transfer("STORE", Window.OUTPUTS, rows=rows), bytes(32))
+        assert await driver.failure() == (ErrorCode.ILLEGAL_OPCODE, 1)
+        await driver.ctx.tick().repeat(100)  # bursts on the bus are completed
+        writes = driver.memory.writes
+        assert writes < rows * ROW_BYTES // TINY.bus_bytes // 2
+        await driver.ctx.tick().repeat(500)
+        assert driver.memory.writes == writes
+
+    simulate(scenario)
+
+
 def test_program_without_end_stops_at_its_window():
     async def scenario(driver: Driver) -> None:
         await driver.write("COMMANDS_SIZE", 64)

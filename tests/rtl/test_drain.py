@@ -31,7 +31,11 @@ def test_random_commands(lanes: int, patience: float, seed: int) -> None:
     scenario.run(patience)
 
 
-@pytest.mark.parametrize("config", [FORMAL, SMALL, replace(MID, cols=4, requant_lanes=2), MID], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "config",
+    [replace(FORMAL, scratchpad_kib=4), SMALL, replace(MID, name="narrow", cols=4, requant_lanes=2), MID],
+    ids=lambda config: config.name,
+)
 def test_random_commands_of_other_shapes(config: Config) -> None:
     scenario = Scenario.make(config, config.rows + config.cols)
     scenario.add_requant()

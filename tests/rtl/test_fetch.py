@@ -28,8 +28,17 @@ class Outcome:
     bytes_read: list[int] = field(default_factory=list)
 
 
-def run(config: Config, memory: bytes, size: int, *, patience: float, cycles: int, bad: Sequence[int] = ()) -> Outcome:
-    """Fetch from a window with `size` bytes that holds `memory`.
+def run(
+    config: Config,
+    memory: bytes,
+    size: int,
+    *,
+    patience: float,
+    cycles: int,
+    bad: Sequence[int] = (),
+    base: int = ADDRESS,
+) -> Outcome:
+    """Fetch from a window with `size` bytes at `base` that holds `memory`.
 
     patience: probability that a command is taken in a cycle. bad: byte offsets that are read with an error.
     """
@@ -56,10 +65,10 @@ def run(config: Config, memory: bytes, size: int, *, patience: float, cycles: in
                 bus.request.valid, bus.request.ready, bus.request.payload.address, bus.request.payload.beats
             )
             if valid and ready:
-                requests.append((address - ADDRESS, beats))
+                requests.append((address - base, beats))
 
     async def take(ctx: SimulatorContext):
-        ctx.set(dut.windows[Window.COMMANDS], {"base": ADDRESS, "size": size})
+        ctx.set(dut.windows[Window.COMMANDS], {"base": base, "size": size})
         ctx.set(dut.go, 1)
         await ctx.tick()
         ctx.set(dut.go, 0)
@@ -125,6 +134,14 @@ def test_end_as_the_last_command_of_the_window_is_no_error():
 @pytest.mark.parametrize("size", [0, COMMAND_BYTES - 1])
 def test_window_too_small_for_a_command(size: int):
     outcome = run(BASE, END, size, patience=1.0, cycles=100)
+    assert outcome.errors == [(ErrorCode.WINDOW, 0)]
+    assert not outcome.bytes_read
+
+
+def test_window_beyond_the_last_address():
+    base = (1 << BASE.address_bits) - 4096
+    assert len(run(BASE, END, 4096, patience=1.0, cycles=100, base=base).commands) == 1
+    outcome = run(BASE, END, 4096 + COMMAND_BYTES, patience=1.0, cycles=100, base=base)
     assert outcome.errors == [(ErrorCode.WINDOW, 0)]
     assert not outcome.bytes_read
 

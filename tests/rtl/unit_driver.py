@@ -1,10 +1,14 @@
-"""Drives the command port of a unit in the Amaranth simulator, and runs simulations with a bound."""
+"""Drives units in the Amaranth simulator: commands, reports, waits with a bound, constructors that refuse."""
 
-from collections.abc import Callable, Sequence
+import gc
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from amaranth.hdl import Cat, Value
+import pytest
+from amaranth.hdl import Cat, UnusedElaboratable, Value
 from amaranth.sim import Simulator, SimulatorContext
 
 from loomwork.arch.isa import Command, encode
@@ -47,6 +51,16 @@ async def send_commands(ctx: SimulatorContext, unit: Any, commands: Sequence[Com
         ctx.set(unit.command.valid, 1)
         await ctx.tick().until(unit.command.ready)
         ctx.set(unit.command.valid, 0)
+
+
+@contextmanager
+def refused(match: str) -> Iterator[None]:
+    """Expect a constructor to raise ValueError; what it leaves behind is collected while Amaranth may not complain."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnusedElaboratable)
+        with pytest.raises(ValueError, match=match):
+            yield
+        gc.collect()
 
 
 async def wait_for(ctx: SimulatorContext, condition: Callable[[], bool], cycles: int) -> None:

@@ -249,6 +249,15 @@ REFUSED: dict[str, tuple[tuple[Command, ...], ErrorCode, str]] = {
         ErrorCode.SCRATCHPAD,
         "word 1024 of a bank of 1024 words",
     ),
+    "drain a byte behind the scratchpad": (
+        (
+            command("REQUANT", REQUANT),
+            command("DRAIN", DRAIN, source=1, out_base=1023, out_offset=4, width=1, height=1, channels=1),
+            END,
+        ),
+        ErrorCode.SCRATCHPAD,
+        "word 1024 of a bank of 1024 words",
+    ),
     "convolve behind the scratchpad": (
         (STREAM, command("CONVOLVE", CONVOLVE, base=1023), END),
         ErrorCode.SCRATCHPAD,

@@ -1,6 +1,8 @@
 """The RTL as a backend: its library is built once, it agrees with other models, and its errors are the engine's."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +92,23 @@ def test_every_configuration_and_every_change_has_a_library_of_its_own(tmp_path:
     monkeypatch.setattr(verilator, "CXX_FLAGS", ("-O0",))
     assert build_library(FORMAL) not in paths
     assert sorted(path.suffix for path in (tmp_path / "simulations").iterdir()) == [".so"] * 3
+
+
+def test_processes_that_start_at_once_build_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    built: list[Config] = []
+
+    def build(tool, config, source, harness, directory):
+        built.append(config)
+        time.sleep(0.2)
+        (directory / "core.so").touch()
+        return directory / "core.so"
+
+    monkeypatch.setattr(verilator, "_build", build)
+    monkeypatch.setattr(verilator, "generate_verilog", lambda config, trace: "")
+    monkeypatch.setattr(verilator, "cache_directory", lambda: tmp_path)
+    with ThreadPoolExecutor() as pool:
+        paths = set(pool.map(lambda _: build_library(FORMAL), range(4)))
+    assert (len(paths), built) == (1, [FORMAL])
 
 
 def test_the_fingerprint_follows_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

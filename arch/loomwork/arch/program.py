@@ -25,6 +25,11 @@ class Tensor:
     scale: float | None = None
     zero_point: int | None = None
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one image: without the first dimension where that is a batch of 1."""
+        return self.shape[1:] if self.shape[:1] == (1,) else self.shape
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:

@@ -31,7 +31,7 @@ def random_inputs(program: Program, images: int) -> dict[str, Array]:
     inputs: dict[str, Array] = {}
     for name in program.inputs:
         tensor = tensors[name]
-        shape = (images, *tensor.shape[1:])
+        shape = (images, *tensor.image_shape)
         if tensor.dtype == "float32":
             inputs[name] = generator.uniform(-1, 1, shape).astype(np.float32)
         else:

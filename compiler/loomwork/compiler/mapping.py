@@ -63,7 +63,7 @@ def map_convolution(layer: Convolution, source: FeatureMap, config: Config) -> M
         multiplier = outputs // source.channels
         if config.cols % multiplier == 0:
             per_block = config.cols // multiplier
-            candidates.append(mapping(min(per_block, source.channels), kernel_width, per_block, diagonal=True))
+            candidates.append(mapping(per_block, kernel_width, per_block, diagonal=True))
     fitting = [candidate for candidate in candidates if not _too_large(candidate)]
     if not fitting:
         raise UnsupportedLayerError(layer, f"it has {_too_large(candidates[0])}")

@@ -110,7 +110,7 @@ def pooling_runs(outputs: int, inputs: int, window: int, stride: int, pad: int) 
         if runs and runs[-1].size == size:
             last = runs[-1]
             step = start - last.start - (last.count - 1) * last.step
-            if (last.count == 1 or step == last.step):
+            if step <= MAX_POOL_STEP and (last.count == 1 or step == last.step):
                 runs[-1] = Run(last.first, last.count + 1, last.start, size, step)
                 continue
         runs.append(Run(position, 1, start, size, 0))

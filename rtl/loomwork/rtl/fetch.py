@@ -101,7 +101,7 @@ class Fetch(Component):
         return m
 
     def _assemble(self, m: Module, reader: WindowReader, ready: Value) -> tuple[Value, Value, Value]:
-        """Commands from beats: (command, it is there, the next beat has an error and is not taken)."""
+        """Commands from beats: (command, it is there, the next beat has an error)."""
         beat = reader.beats
         good = Signal()
         bad = Signal()
@@ -116,5 +116,5 @@ class Fetch(Component):
             m.submodules.widener = widener = Widener(bus_bytes, COMMAND_BYTES)
             i, o = widener.i, widener.o
             m.d.comb += i.payload.eq(beat.payload.data)
-        m.d.comb += [i.valid.eq(good), beat.ready.eq(i.ready & ~bad), o.ready.eq(ready)]
+        m.d.comb += [i.valid.eq(good), beat.ready.eq(i.ready), o.ready.eq(ready)]
         return Value.cast(o.payload), o.valid, bad

@@ -126,7 +126,7 @@ def run_program(
                 row.append(run)
         statistics.extend(rows)
         for name in program.outputs:
-            collected[name].append(values[name].reshape(count, *tensors[name].shape[1:]))
+            collected[name].append(values[name].reshape(count, *tensors[name].image_shape))
         if progress is not None:
             progress(first + count, images)
     return Result(outputs={name: np.concatenate(parts) for name, parts in collected.items()}, statistics=statistics)
@@ -154,12 +154,12 @@ def check_inputs(program: Program, inputs: Mapping[str, Array]) -> dict[str, Arr
 def _as_batch(tensor: Tensor, value: Array) -> Array:
     if value.dtype != np.dtype(tensor.dtype):
         raise RunError(f"input {tensor.name!r} must be {tensor.dtype}, not {value.dtype}")
-    one = tensor.shape[1:]
+    one = tensor.image_shape
     batch = value[np.newaxis] if value.shape == one else value
     if batch.ndim != len(one) + 1 or batch.shape[1:] != one:
         raise RunError(
-            f"input {tensor.name!r} must have shape {_shape(tensor.shape)} (any number of images in place of the "
-            f"first {tensor.shape[0] if tensor.shape else 1}), not {_shape(value.shape)}"
+            f"input {tensor.name!r} must have shape {_shape((1, *one))} (any number of images in place of the first 1), "
+            f"not {_shape(value.shape)}"
         )
     if not len(batch):
         raise RunError(f"input {tensor.name!r} holds no image: its shape is {_shape(value.shape)}")

@@ -49,7 +49,4 @@ class HostRunner:
                 raise HostError(f"tflite-micro failed in the host operators {self._names}: {error}") from error
             for index, collected in enumerate(results):
                 collected.append(np.array(self._interpreter.get_output(index)))
-        return {
-            name: np.stack([value.reshape(value.shape[1:] if value.ndim > 1 else value.shape) for value in collected])
-            for name, collected in zip(self._step.outputs, results, strict=True)
-        }
+        return {name: np.stack(collected) for name, collected in zip(self._step.outputs, results, strict=True)}

@@ -1,6 +1,8 @@
 """The Verilator backend: the generated Verilog as a shared library with a memory model, driven by its registers."""
 
+import contextlib
 import ctypes
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -8,7 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -82,14 +84,28 @@ def build_library(config: Config, *, report: Callable[[str], None] | None = None
     library = folder / f"{config.name}-{key.hexdigest()[:16]}.so"
     if library.is_file():
         return library
-    if report is not None:
-        report(f"building the simulation of {config.name!r} (once per configuration)")
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f"{config.name}-build-") as directory:
-        built = _build(tool, config, generate_verilog(config, trace=True), harness, Path(directory))
-        # Renaming is atomic: another process building the same core just replaces equal content.
-        built.replace(library)
+    with _alone_in(folder):
+        if library.is_file():
+            return library
+        if report is not None:
+            report(f"building the simulation of {config.name!r} (once per configuration)")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{config.name}-build-") as directory:
+            built = _build(tool, config, generate_verilog(config, trace=True), harness, Path(directory))
+            # A library is complete from the moment it can be seen.
+            built.replace(library)
     return library
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process or thread builds in a folder: each build uses all cores, and it may be the same."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def design_fingerprint(config: Config) -> str:

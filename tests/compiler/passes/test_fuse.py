@@ -94,9 +94,10 @@ def test_a_pooling_stays_when_the_clamps_do_not_meet() -> None:
     check(maker, graph, TINY)
 
 
-def test_clamps_that_meet_are_joined() -> None:
+@pytest.mark.parametrize("clamps", [[(-60, 50), (-20, 100)], [(-20, 100), (-60, 50)]])
+def test_clamps_that_meet_are_joined(clamps: list[tuple[int, int]]) -> None:
     maker = GraphMaker(0)
-    maker.clamps = [(-60, 50), (-20, 100)]
+    maker.clamps = list(clamps)
     source = maker.convolution(maker.input(8, 8, 3), 3)
     graph = maker.graph(maker.pool(MaxPool, source, window=(2, 2), stride=(2, 2)))
     (layer,) = fuse_pool(graph, TINY).layers

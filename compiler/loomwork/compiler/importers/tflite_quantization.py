@@ -75,7 +75,7 @@ def weight_factors(source: Tensor, weights: Tensor, output: Tensor) -> list[floa
 def mean_multiplier(source: Tensor, output: Tensor, count: int) -> tuple[int, int]:
     """Multiplier and shift that rescale a sum of `count` values and divide it by `count`, in one rounding step."""
     multiplier, shift = quantize_multiplier(scale(source) / scale(output))
-    headroom = count.bit_length() - 1
+    headroom = min(count.bit_length() - 1, 32, 31 + shift)
     return (multiplier << headroom) // count, shift - headroom
 
 
