@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small programs made by hand, without compiler, to try out what reads and runs programs."""
+"""Small programs made by hand, without compiler, to try out what reads and runs programs; and a network to compile."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,7 @@ from loomwork.arch.config import TINY, Config
 from loomwork.arch.isa import Command, Unit, Window, encode, isa_hash
 from loomwork.arch.program import AcceleratorStep, HostStep, Placement, Program, Tensor
 from loomwork.compiler.tflite_writer import ModelBuilder
+from loomwork.sim.backend import StepStatistics
 
 SCALE, ZERO_POINT = 0.25, 3
 
@@ -95,6 +96,19 @@ def two_input_program(config: Config = TINY) -> Program:
     return program(steps, tensors, "ab", "cd", config)
 
 
+def network() -> bytes:
+    """Convolution, maximum pooling, dense layer and softmax, `[1, 6, 6, 3]` int8 to `[1, 5]` int8."""
+    noise = np.random.default_rng(3)
+    model = ModelBuilder()
+    image = model.input("image", (1, 6, 6, 3), scale=0.02, zero_point=-4)
+    kernel = noise.integers(-127, 128, (6, 3, 3, 3), dtype=np.int8)
+    features = model.conv_2d(image, kernel, weight_scale=0.01, scale=0.05, zero_point=-128, activation="RELU")
+    pooled = model.max_pool_2d(features, (2, 2), padding="VALID")
+    weights = noise.integers(-127, 128, (5, 6 * pooled.shape[1] * pooled.shape[2]), dtype=np.int8)
+    model.output(model.softmax(model.fully_connected(pooled, weights, weight_scale=0.01, scale=0.3, zero_point=5)))
+    return model.build()
+
+
 class CopyBackend:
     """A backend for these programs alone: copies the INPUTS window to OUTPUTS, and keeps count."""
 
@@ -102,8 +116,6 @@ class CopyBackend:
         self.images: list[int] = []
 
     def run_step(self, config, step, inputs, output_bytes):
-        from loomwork.sim.backend import StepStatistics
-
         self.images.append(len(inputs))
         outputs = np.zeros((len(inputs), output_bytes), np.uint8)
         outputs[:] = inputs[:, :output_bytes]

@@ -9,8 +9,7 @@ import pytest
 
 from loomwork.arch.program_file import write_program
 from loomwork.cli import main
-from loomwork.compiler.tflite_writer import ModelBuilder
-from tests.programs import copy_program, quantize_copy_program, two_input_program
+from tests.programs import copy_program, network, quantize_copy_program, two_input_program
 
 
 @dataclass(frozen=True)
@@ -53,16 +52,3 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     np.savez(tmp_path / "two.npz", a=images[:3], b=images[3:])
     (tmp_path / "net.tflite").write_bytes(network())
     return tmp_path
-
-
-def network() -> bytes:
-    """Convolution, maximum pooling, dense layer and softmax, `[1, 6, 6, 3]` int8 to `[1, 5]` int8."""
-    noise = np.random.default_rng(3)
-    model = ModelBuilder()
-    image = model.input("image", (1, 6, 6, 3), scale=0.02, zero_point=-4)
-    kernel = noise.integers(-127, 128, (6, 3, 3, 3), dtype=np.int8)
-    features = model.conv_2d(image, kernel, weight_scale=0.01, scale=0.05, zero_point=-128, activation="RELU")
-    pooled = model.max_pool_2d(features, (2, 2), padding="VALID")
-    weights = noise.integers(-127, 128, (5, 6 * pooled.shape[1] * pooled.shape[2]), dtype=np.int8)
-    model.output(model.softmax(model.fully_connected(pooled, weights, weight_scale=0.01, scale=0.3, zero_point=5)))
-    return model.build()

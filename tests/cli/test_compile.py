@@ -23,7 +23,9 @@ def test_a_network_becomes_a_program(workspace: Path, loomwork):
     # Convolution and dense layer of the network by their definition.
     assert program.report["totals"]["macs"] == 6 * 6 * 6 * 27 + 54 * 5
     for layer in program.report["layers"]:
-        assert layer["operator"] in finished.out or layer["reason"] in finished.out
+        assert layer["operator"] in finished.out
+    (softmax,) = [layer for layer in program.report["layers"] if layer["where"] == "host"]
+    assert f"on the host: {softmax['name']}: {softmax['reason']}\n" in finished.out
 
 
 def test_the_report_is_that_of_the_program(workspace: Path, loomwork):

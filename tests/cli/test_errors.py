@@ -19,8 +19,7 @@ from loomwork.arch.program import HostStep
 from loomwork.arch.program_file import write_program
 from loomwork.cli.arrays import save_arrays
 from loomwork.compiler.tflite_writer import ModelBuilder
-from tests.cli.conftest import network
-from tests.programs import copy_commands, copy_program, copy_step, quantize_copy_program
+from tests.programs import copy_commands, copy_program, copy_step, network, quantize_copy_program
 
 RUN = ("run", "copy.lwb", "-i", "x.npy", "-o", "y.npy")
 

@@ -6,8 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.table import Table
 
-from loomwork.cli.output import UsageError, check_destination, write_file, write_json
+from loomwork.cli import output
+from loomwork.cli.output import UsageError, check_destination, print_table, write_file, write_json
 
 
 def test_text_and_bytes_are_written(tmp_path: Path):
@@ -85,3 +88,18 @@ def test_destinations_are_checked_beforehand(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UsageError, match=f"^cannot write {tmp_path}/a: the folder {tmp_path} is read-only$"):
         check_destination(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("width", [40, 80, 200, None], ids=["narrow", "usual", "wide", "file"])
+def test_tables_shorten_names_and_never_numbers(
+    width: int | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    console = Console(force_terminal=width is not None, color_system=None, width=width, soft_wrap=True)
+    monkeypatch.setattr(output, "console", console)
+    table = Table("layer")
+    table.add_column("cycles", justify="right")
+    table.add_row("a name that is " + "very " * 30 + "long", "1,234,567,890,123")
+    print_table(table)
+    lines = capsys.readouterr().out.splitlines()
+    assert any("1,234,567,890,123" in line for line in lines)
+    assert max(map(len, lines)) <= (width or 160)

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from loomwork.arch.config import SMALL
 from loomwork.arch.isa import decode_program
-from loomwork.arch.program import AcceleratorStep, Program
+from loomwork.arch.program import AcceleratorStep, Program, Tensor
 from loomwork.compiler.driver import compile_partition
 from loomwork.compiler.graph import HostPart, MaxPool, Partition
 from loomwork.compiler.report import summary
@@ -20,8 +20,13 @@ def program() -> Program:
     wide = maker.convolution(hidden, 12, kernel=(1, 1), per_channel=False)
     graph = maker.graph(maker.pool(MaxPool, wide, window=(2, 2), stride=(2, 2)))
     host = HostPart(model=b"", inputs=("m3",), outputs=("y",), operators=(("SOFTMAX y", "no such operation"),))
+    tensors = (
+        Tensor(name="m0", shape=(1, 16, 16, 8), dtype="int8"),
+        Tensor(name="m3", shape=(1, 8, 8, 12), dtype="int8"),
+        Tensor(name="y", shape=(1, 8, 8, 12), dtype="float32"),
+    )
     return compile_partition(
-        Partition(parts=(graph, host), tensors=(), inputs=("m0",), outputs=("y",)), SMALL, name="net"
+        Partition(parts=(graph, host), tensors=tensors, inputs=("m0",), outputs=("y",)), SMALL, name="net"
     )
 
 
@@ -63,6 +68,8 @@ def test_layers_are_described() -> None:
         "where": "host",
         "reason": "no such operation",
         "step": 1,
+        "bytes_in": 768,
+        "bytes_out": 4 * 768,
     }
 
 
@@ -114,5 +121,5 @@ def test_the_summary_shows_every_layer() -> None:
     with console.capture() as capture:
         console.print(summary(program()))
     text = capture.get()
-    for part in ("net on small", "layer0", "147,456", "host: no such operation", "total"):
+    for part in ("net on small", "layer0", "147,456", "on the host: ", "no such operation", "total"):
         assert part in text

@@ -8,7 +8,7 @@ from amaranth.sim import SimulatorContext
 
 from loomwork.arch.config import BASE, FORMAL, LARGE, NANO, PRESETS, SMALL, Config
 from loomwork.rtl.burst import BurstSplitter, burst_limit
-from tests.rtl.unit_driver import refused, simulate
+from tests.rtl.unit_driver import assert_refused, simulate
 
 
 @pytest.mark.parametrize(
@@ -74,5 +74,6 @@ def test_the_longest_burst_is_a_quarter_of_the_queue_and_at_most_1024_bytes():
 
 @pytest.mark.parametrize("max_beats", [0, 3, 128])
 def test_other_lengths_are_refused(max_beats: int):
-    with refused(f"a power of two and at most 64 .1024 bytes., not {max_beats}"):
-        BurstSplitter(BASE, max_beats)
+    assert_refused(
+        lambda: BurstSplitter(BASE, max_beats), f"a power of two and at most 64 .1024 bytes., not {max_beats}"
+    )

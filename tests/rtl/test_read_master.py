@@ -12,7 +12,7 @@ from amaranth.sim import SimulatorContext
 from loomwork.arch.config import BASE, FORMAL, Config
 from loomwork.rtl.read_master import ReadMaster
 from tests.rtl.axi_memory import SLVERR, AxiMemory, make_windows
-from tests.rtl.unit_driver import refused, simulate, wait_for
+from tests.rtl.unit_driver import assert_refused, simulate, wait_for
 
 READERS = 3
 
@@ -152,5 +152,6 @@ def test_halt_takes_nothing_more_and_completes_what_was_taken():
 
 @pytest.mark.parametrize("readers", [0, 5])
 def test_more_readers_than_ids_are_refused(readers: int):
-    with refused(f"readers must be from 1 to 4, the number of AXI IDs, not {readers}"):
-        ReadMaster(BASE, readers)
+    assert_refused(
+        lambda: ReadMaster(BASE, readers), f"readers must be from 1 to 4, the number of AXI IDs, not {readers}"
+    )

@@ -2,8 +2,7 @@
 
 import gc
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,13 +52,12 @@ async def send_commands(ctx: SimulatorContext, unit: Any, commands: Sequence[Com
         ctx.set(unit.command.valid, 0)
 
 
-@contextmanager
-def refused(match: str) -> Iterator[None]:
+def assert_refused(make: Callable[[], Any], match: str) -> None:
     """Expect a constructor to raise ValueError; what it leaves behind is collected while Amaranth may not complain."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnusedElaboratable)
         with pytest.raises(ValueError, match=match):
-            yield
+            make()
         gc.collect()
 
 

@@ -26,7 +26,7 @@ def test_quantize_follows_the_definition():
     expected = np.clip(np.round(values / SCALE) + ZERO_POINT, -128, 127)
     assert result[0] == "x"
     assert result[1].dtype == np.int8
-    assert result[1].tolist() == expected.tolist()
+    assert result[1].tolist() == expected[:, np.newaxis].tolist()
 
 
 def test_inputs_go_by_name_and_each_image_alone():
@@ -34,20 +34,20 @@ def test_inputs_go_by_name_and_each_image_alone():
     a, b = generator.integers(-60, 60, (2, 5, 2, 3)).astype(np.int8)
     result = HostRunner(add_step()).run({"b": b, "a": a, "unused": a})
     assert list(result) == ["c", "d"]
-    assert np.array_equal(result["c"], a + b)
-    assert np.array_equal(result["d"], a.reshape(5, 6))
+    assert np.array_equal(result["c"], (a + b)[:, np.newaxis])
+    assert np.array_equal(result["d"], a.reshape(5, 1, 6))
 
 
 def test_an_image_may_have_any_shape_with_the_right_number_of_values():
     values = np.ones((3, 2, 2), np.float32)
-    assert HostRunner(quantize_step((1, 4))).run({"real": values})["x"].shape == (3, 4)
+    assert HostRunner(quantize_step((1, 4))).run({"real": values})["x"].shape == (3, 1, 4)
 
 
 def test_a_runner_can_be_used_again():
     runner = HostRunner(quantize_step((1, 2)))
     first = runner.run({"real": np.zeros((1, 2), np.float32)})["x"]
     runner.run({"real": np.ones((1, 2), np.float32)})
-    assert first.tolist() == [[ZERO_POINT, ZERO_POINT]], "a result changed under the next run"
+    assert first.tolist() == [[[ZERO_POINT, ZERO_POINT]]], "a result changed under the next run"
 
 
 @pytest.mark.parametrize("model", [b"", b"not a model", quantize_step((1, 4)).model[:200]])

@@ -19,9 +19,8 @@ from loomwork.sim.backend import RunError, run_program
 from loomwork.sim.golden import GoldenBackend
 from loomwork.sim.memory import MemoryTiming
 from loomwork.sim.verilator import Engine, EngineError, VerilatorBackend, build_library, design_fingerprint
-from tests.cli.conftest import network
 from tests.oracle import run_tflite_micro
-from tests.programs import copy_commands, copy_program, copy_step
+from tests.programs import copy_commands, copy_program, copy_step, network
 
 CONFIG = TINY
 IMAGES = np.random.default_rng(17).integers(-128, 128, (4, 6, 6, 3), dtype=np.int8)

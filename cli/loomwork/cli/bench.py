@@ -8,7 +8,7 @@ import typer
 
 from loomwork.arch.config import load_config
 from loomwork.cli.options import LatencyOption
-from loomwork.cli.output import UsageError, check_destination, console, status, write_json
+from loomwork.cli.output import UsageError, check_destination, print_table, status, write_json
 from loomwork.sim.memory import READ_LATENCY
 
 
@@ -44,7 +44,7 @@ def bench(
         for path in found:
             with status.status(f"{path.stem} on {shape.name}"):
                 rows.append(measure(path, shape, images=images, latency=latency, report=status.print))
-    console.print(table(rows))
+    print_table(table(rows))
     if json_file is not None:
         write_json(json_file, {"latency": latency, "results": rows})
     if any(row["exact"] is False for row in rows):

@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from loomwork.arch.config import PRESETS
-from loomwork.cli.output import console
+from loomwork.cli.output import print_table
 
 
 def configs() -> None:
@@ -24,4 +24,4 @@ def configs() -> None:
             f"{config.bus_bytes} bytes",
             str(config.requant_lanes),
         )
-    console.print(table)
+    print_table(table)

@@ -6,7 +6,7 @@ from loomwork.arch.isa import COMMAND_BYTES
 from loomwork.arch.program import AcceleratorStep, Program
 from loomwork.arch.program_file import read_program
 from loomwork.cli.options import ProgramArgument
-from loomwork.cli.output import console
+from loomwork.cli.output import console, print_table
 
 
 def info(program_file: ProgramArgument) -> None:
@@ -22,7 +22,7 @@ def info(program_file: ProgramArgument) -> None:
         f"configuration {config.name}: {config.rows}x{config.cols} array, {config.scratchpad_kib} KiB scratchpad, "
         f"{config.bus_bytes} bytes per bus beat"
     )
-    console.print(_tensors(program))
+    print_table(_tensors(program))
     for index, step in enumerate(program.steps):
         if isinstance(step, AcceleratorStep):
             count = len(step.commands) // COMMAND_BYTES

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 # Names of tensors and files may look like rich's markup or like an emoji code, and are printed as they are.
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -15,8 +16,23 @@ status = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emo
 """Progress and errors, on standard error."""
 
 
+_WIDE = 160
+"""Columns of a table that goes to a file or a pipe, and from which on a terminal has room for lines around cells."""
+
+
 class UsageError(ValueError):
     """A mistake in how a command was called; one sentence for the user."""
+
+
+def print_table(table: Table) -> None:
+    """Print a table as wide as the terminal allows. Numbers (right-justified columns) are never cut, names may be."""
+    if not console.is_terminal:
+        console.width = _WIDE
+    for column in table.columns:
+        column.no_wrap = column.justify == "right"
+    if console.width < _WIDE:
+        table.box, table.pad_edge, table.padding = None, False, (0, 1, 0, 0)
+    console.print(table)
 
 
 def check_destination(*paths: Path | None) -> None:

@@ -6,7 +6,7 @@ import typer
 
 from loomwork.arch.config import load_config
 from loomwork.cli.options import ConfigOption
-from loomwork.cli.output import console, status
+from loomwork.cli.output import print_table, status
 
 
 def regress(
@@ -25,6 +25,6 @@ def regress(
     shape = load_config(config)
     with status.status(f"cocotb regression of {shape.name}"):
         summary = run_regression(shape, expression=expression, waves=waves)
-    console.print(summary.table())
+    print_table(summary.table())
     if not summary.passed:
         raise typer.Exit(1)

@@ -69,7 +69,7 @@ def compile_partition(partition: Partition, config: Config, *, name: str, progre
         inputs=partition.inputs,
         outputs=partition.outputs,
         steps=tuple(steps),
-        report=build_report(name, config, parts),
+        report=build_report(name, config, parts, partition.tensors),
     )
 
 

@@ -66,9 +66,9 @@ class Convolution(Layer):
 
     kernel: int8 `[kernel height, kernel width, input channels, output channels]`; depthwise:
     `[kernel height, kernel width, 1, output channels]`, output channel o reads input channel `o // multiplier` with
-    `multiplier = output channels / input channels`. stride, dilation: (y, x). pad: rows above, columns to the left of the
-    image (what lies below and to the right follows from the output's shape). Fully connected layers are convolutions
-    whose kernel covers the image.
+    `multiplier = output channels / input channels`. stride, dilation: (y, x). pad: rows above, columns to the left of
+    the image (what lies below and to the right follows from the output's shape). Fully connected layers are
+    convolutions whose kernel covers the image.
     """
 
     kernel: NDArray[np.int8]
@@ -92,7 +92,7 @@ class MaxPool(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class AveragePool(Layer):
-    """Mean over windows clipped to the image (half away from zero), on raw values, then clamp (TFLite AVERAGE_POOL_2D)."""
+    """TFLite AVERAGE_POOL_2D: mean of raw values over windows clipped to the image, half away from zero, then clamp."""
 
     window: tuple[int, int]
     stride: tuple[int, int]
@@ -162,7 +162,7 @@ class HostPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Partition:
-    """An imported network: parts in order of execution, the tensors between them, and the network's own inputs and outputs.
+    """An imported network: parts in order of execution, tensors between them, the network's own inputs and outputs.
 
     A tensor that an accelerator part shares with others appears in `tensors` with its user's shape and in the part's
     `Graph` as the feature map of the same name. Reshaping is free: `[1, 8, 8, 64]` and `[1, 4096]` are the same bytes.

@@ -2,7 +2,8 @@
 
 - `model`, `configuration`: names.
 - `layers`, in the order of execution. Of each: `name`, `operator` (as in the model), `where` ("accelerator" or "host"),
-  `reason` (why on the host), `step` (of the program); and, on the accelerator,
+  `step` (of the program). On the host, `reason`, and `bytes_in` and `bytes_out`: what each image hands over to the run
+  of host operators that this one is part of, and back. On the accelerator,
   `commands`: their numbers within the step; `tiles`: DRAIN commands;
   `macs`: multiply-accumulates of the network (the array also multiplies by padding);
   `weight_bytes`, `streamed_bytes`: in the model, and as read from external memory for all tiles, with parameters;
@@ -16,14 +17,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from loomwork.arch.config import Config
-from loomwork.arch.program import Program
+from loomwork.arch.program import Program, Tensor
 from loomwork.arch.reduction import pass_count
 from loomwork.compiler.allocate import Allocation, lifetimes, scratchpad_bytes
 from loomwork.compiler.fused import FusedConvolution
@@ -31,6 +35,9 @@ from loomwork.compiler.graph import Convolution, Graph, HostPart, Layer
 from loomwork.compiler.task import Task
 
 Entry = dict[str, Any]
+
+SHORT_NAME = 22
+"""Characters of a layer's name in the summary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,14 +49,25 @@ class CompiledGraph:
     tasks: Sequence[Task]
 
 
-def build_report(name: str, config: Config, parts: Sequence[CompiledGraph | HostPart]) -> Entry:
-    """Describe all parts of a program, in the order of its steps."""
+def build_report(
+    name: str, config: Config, parts: Sequence[CompiledGraph | HostPart], tensors: Sequence[Tensor]
+) -> Entry:
+    """Describe all parts of a program, in the order of its steps. tensors: those between the parts."""
+    sizes = {tensor.name: prod(tensor.shape) * np.dtype(tensor.dtype).itemsize for tensor in tensors}
     layers: list[Entry] = []
     memory: list[Entry] = []
     for step, part in enumerate(parts):
         if isinstance(part, HostPart):
             layers += [
-                {"name": operator, "operator": operator, "where": "host", "reason": reason, "step": step}
+                {
+                    "name": operator,
+                    "operator": operator,
+                    "where": "host",
+                    "reason": reason,
+                    "step": step,
+                    "bytes_in": sum(sizes[tensor] for tensor in part.inputs),
+                    "bytes_out": sum(sizes[tensor] for tensor in part.outputs),
+                }
                 for operator, reason in part.operators
             ]
         else:
@@ -139,36 +157,48 @@ def _array_cycles(task: Task, config: Config) -> int:
     return command["blocks"] * command["tap_count"] * passes * pixels
 
 
-def summary(program: Program) -> Table:
-    """The report of a program as a table, one line per layer and a line of totals; empty when it has no report."""
+def summary(program: Program) -> RenderableType:
+    """The report of a program for the terminal: a line per layer, the totals, then what runs on the host and why."""
     report = program.report
     if "layers" not in report:
-        return Table(title="The program carries no report.")
-    table = Table(title=Text(f"{report['model']} on {report['configuration']}"))
-    table.add_column("layer")
-    table.add_column("operator")
+        return Text("The program carries no report.")
+    table = Table(
+        title=Text(f"{report['model']} on {report['configuration']}"),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("layer", no_wrap=True)
+    table.add_column("operator", min_width=12)
     for heading in _COLUMNS:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
+    on_host: list[Text] = []
     for layer in report["layers"]:
         if layer["where"] == "host":
-            table.add_row(Text(layer["name"]), Text(f"host: {layer['reason']}"))
+            cost = f"{layer['bytes_in']:,} bytes in, {layer['bytes_out']:,} out"
+            on_host.append(Text(f"on the host: {layer['name']}: {layer['reason']} ({cost})"))
         else:
-            table.add_row(Text(layer["name"]), Text(layer["operator"]), *_numbers(layer))
+            table.add_row(Text(_short(layer["name"])), Text(layer["operator"]), *_numbers(layer))
     table.add_section()
     table.add_row("total", "", *_numbers(report["totals"]))
-    return table
+    return Group(table, *on_host)
 
 
 _COLUMNS = {
     "MACs": "macs",
     "weights": "weight_bytes",
-    "streamed": "streamed_bytes",
-    "scratchpad": "scratchpad_bytes",
     "tiles": "tiles",
-    "array cycles": "array_cycles",
+    "cycles": "array_cycles",
     "bound": "bound_cycles",
 }
 
 
 def _numbers(entry: Mapping[str, Any]) -> list[str]:
     return [f"{entry[key]:,}" for key in _COLUMNS.values()]
+
+
+def _short(name: str) -> str:
+    """The telling part of a tensor's name: converters join the names of all they fused, and lead with the path."""
+    first = name.split(";", maxsplit=1)[0].split("/")
+    short = "/".join(first[-2:])
+    return short if len(short) <= SHORT_NAME else f"{short[: SHORT_NAME - 1]}…"

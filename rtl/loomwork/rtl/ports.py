@@ -69,9 +69,7 @@ class WindowRead(Signature):
     def __init__(self, config: Config) -> None:
         super().__init__(
             {
-                "request": Out(
-                    stream.Signature(data.StructLayout({"bank": 2, "word": WORD_ADDRESS_BITS, "wide": 1}))
-                ),
+                "request": Out(stream.Signature(data.StructLayout({"bank": 2, "word": WORD_ADDRESS_BITS, "wide": 1}))),
                 "data": In(data.ArrayLayout(8, 2 * config.rows)),
                 "data_valid": In(1),
             }

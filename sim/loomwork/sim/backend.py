@@ -158,8 +158,8 @@ def _as_batch(tensor: Tensor, value: Array) -> Array:
     batch = value[np.newaxis] if value.shape == one else value
     if batch.ndim != len(one) + 1 or batch.shape[1:] != one:
         raise RunError(
-            f"input {tensor.name!r} must have shape {_shape((1, *one))} (any number of images in place of the first 1), "
-            f"not {_shape(value.shape)}"
+            f"input {tensor.name!r} must have shape {_shape((1, *one))} (any number of images in place of the "
+            f"first 1), not {_shape(value.shape)}"
         )
     if not len(batch):
         raise RunError(f"input {tensor.name!r} holds no image: its shape is {_shape(value.shape)}")

@@ -35,7 +35,7 @@ class HostRunner:
         """Execute the step for every image.
 
         tensors: arrays `[images, ...]` by name; each image may have any shape with the right number of values.
-        Returns arrays `[images, shape of the model's output without its batch]`.
+        Returns arrays `[images, *shape of the model's output]`, which mostly begins with a batch of 1.
         """
         images = len(tensors[self._step.inputs[0]])
         results: list[list[NDArray[np.generic]]] = [[] for _ in self._step.outputs]

@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -43,7 +43,9 @@ VERILATOR_FLAGS = (
     "-Wno-fatal",
     "-Wno-lint",
 )
-CXX_FLAGS = ("-O2", "-fPIC", "-fno-strict-aliasing")
+CXX_FLAGS = ("-fPIC",)
+# What runs once, such as the constructors, is more than half of the C++: optimizing it too would double the build time.
+OPTIMIZATION = ("OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2")
 
 
 class EngineError(RunError):
@@ -77,7 +79,15 @@ def build_library(config: Config, *, report: Callable[[str], None] | None = None
     tool = verilator()
     harness = files("loomwork.sim").joinpath("harness/harness.cpp").read_text(encoding="utf-8")
     key = hashlib.sha256()
-    for part in (design_fingerprint(config), harness, tool.version, *VERILATOR_FLAGS, *CXX_FLAGS, *_defines(config)):
+    for part in (
+        design_fingerprint(config),
+        harness,
+        tool.version,
+        *VERILATOR_FLAGS,
+        *CXX_FLAGS,
+        *OPTIMIZATION,
+        *_defines(config),
+    ):
         key.update(part.encode())
         key.update(b"\0")
     folder = cache_directory() / "simulations"
@@ -98,7 +108,7 @@ def build_library(config: Config, *, report: Callable[[str], None] | None = None
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _alone_in(folder: Path) -> Generator[None]:
     """Wait until no other process or thread builds in a folder: each build uses all cores, and it may be the same."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -143,12 +153,21 @@ def _build(tool: Toolchain, config: Config, source: str, harness: str, directory
     flags = " ".join(CXX_FLAGS)
     verilate = [
         *(str(tool.executable), "--cc", "--build", "-j", jobs, "--prefix", "Vcore", "--top-module", MODULE_NAME),
-        *("--Mdir", str(objects), "-CFLAGS", flags, *VERILATOR_FLAGS, str(directory / "core.v")),
+        *(
+            "--Mdir",
+            str(objects),
+            "-CFLAGS",
+            flags,
+            "-MAKEFLAGS",
+            " ".join(OPTIMIZATION),
+            *VERILATOR_FLAGS,
+            str(directory / "core.v"),
+        ),
     ]
     library = directory / "core.so"
     include = tool.root / "include"
     link = [
-        *("g++", "-std=gnu++17", "-shared", *CXX_FLAGS, *_defines(config)),
+        *("g++", "-std=gnu++17", "-O2", "-shared", *CXX_FLAGS, *_defines(config)),
         *(f"-I{objects}", f"-I{include}", f"-I{include / 'vltstd'}", str(directory / "harness.cpp")),
         *("-Wl,--whole-archive", str(objects / "libVcore.a"), "-Wl,--no-whole-archive"),
         *(str(objects / "libverilated.a"), "-pthread", "-o", str(library)),

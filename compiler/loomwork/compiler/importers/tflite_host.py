@@ -4,9 +4,9 @@
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import ActivationFunctionType
 
-from loomwork.arch.numerics import quantize_multiplier
+from loomwork.arch.numerics import INT8_MIN, quantize_multiplier
 from loomwork.compiler.graph import CompileError
-from loomwork.compiler.importers.tflite_model import Operator
+from loomwork.compiler.importers.tflite_model import Operator, Tensor
 from loomwork.compiler.importers.tflite_operators import HOST
 from loomwork.compiler.importers.tflite_quantization import add_output_factor, scale, zero_point
 
@@ -18,7 +18,9 @@ _EXECUTED = (
     ActivationFunctionType.RELU_N1_TO_1,
     ActivationFunctionType.RELU6,
 )
+_SAME_QUANTIZATION = ("MAX_POOL_2D", "AVERAGE_POOL_2D", "CONCATENATION")
 SMALLEST_SOFTMAX_SCALE = 2.0**-26
+SOFTMAX_TOLERANCE = 1e-3
 
 
 def check_host(operator: Operator) -> None:
@@ -38,14 +40,24 @@ def check_host(operator: Operator) -> None:
         return
     if operator.code in ("CONV_2D", "DEPTHWISE_CONV_2D") and tensors[1].zero_point.any():
         raise CompileError(f"{operator} has int8 weights with a zero point other than 0, which TFLite rules out")
-    if operator.code in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
-        source, output = tensors[0], operator.outputs[0]
-        if scale(source) != scale(output) or zero_point(source) != zero_point(output):
-            raise CompileError(f"{operator} has another scale or zero point at its output than at its input")
+    if operator.code in _SAME_QUANTIZATION:
+        for tensor in tensors[: 1 if "POOL" in operator.code else None]:
+            if not _same_quantization(tensor, operator.outputs[0]):
+                raise CompileError(
+                    f"{operator} has another scale or zero point at its output than at its input {tensor.name!r}, "
+                    f"which tflite-micro refuses"
+                )
     if operator.code in ("ADD", "SUB") and all(len(tensor.scale) for tensor in tensors[:2]):
         factor = add_output_factor(tensors[0], tensors[1], operator.outputs[0])
         if factor >= 1 or quantize_multiplier(factor)[1] > 0:
             raise CompileError(f"{operator}: its output scale is less than the larger input scale / 2**19")
     softmax = operator.table.builtinOptions
-    if isinstance(softmax, schema.SoftmaxOptionsT) and softmax.beta * scale(tensors[0]) <= SMALLEST_SOFTMAX_SCALE:
-        raise CompileError(f"{operator}: beta {softmax.beta} x input scale {scale(tensors[0])} is too small to compute")
+    if isinstance(softmax, schema.SoftmaxOptionsT):
+        if softmax.beta * scale(tensors[0]) <= SMALLEST_SOFTMAX_SCALE:
+            raise CompileError(f"{operator}: beta {softmax.beta} x input scale {scale(tensors[0])} is too small")
+        if abs(scale(operator.outputs[0]) * 256 - 1) > SOFTMAX_TOLERANCE or zero_point(operator.outputs[0]) != INT8_MIN:
+            raise CompileError(f"{operator}: its output must have scale 1/256 and zero point {INT8_MIN}")
+
+
+def _same_quantization(a: Tensor, b: Tensor) -> bool:
+    return a.scale.tolist() == b.scale.tolist() and a.zero_point.tolist() == b.zero_point.tolist()
