@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define LOOMWORK_ISA_HASH 0x578f2194u
+#define LOOMWORK_ISA_HASH 0xff7c74fdu
 #define LOOMWORK_CONFIG_HASH_FORMAL UINT64_C(0x265e4994fc1897e9)
 #define LOOMWORK_CONFIG_HASH_NANO UINT64_C(0x0fe3587e943265af)
 #define LOOMWORK_CONFIG_HASH_TINY UINT64_C(0x44864df54fcccecd)
@@ -109,7 +109,6 @@ enum loomwork_pool {
 enum loomwork_combine {
     LOOMWORK_COMBINE_NONE = 0,
     LOOMWORK_COMBINE_ADD = 1,
-    LOOMWORK_COMBINE_RESCALE = 2,
 };
 
 enum loomwork_rounding {
@@ -294,7 +293,7 @@ enum loomwork_rounding {
 #define LOOMWORK_REQUANT_ROUNDING_LOW 142
 #define LOOMWORK_REQUANT_ROUNDING_WIDTH 1
 
-#define LOOMWORK_OPCODE_COMBINE 6 /* Set the second stage of the DRAINs that follow. ADD: `a` is the requantized value, `b` the operand tensor's; `s = requantize((a - zero_a) << 20, a) + requantize((b - zero_b) << 20, b)`; RESCALE: `s` is the requantized value, not clamped and without zero point. The result is `clamp(requantize(s) + zero_point)`. */
+#define LOOMWORK_OPCODE_COMBINE 6 /* Set the ADD of the DRAINs that follow: `a` is the finished value of REQUANT, `b` the operand tensor's; `s = requantize((a - zero_a) << 20, a) + requantize((b - zero_b) << 20, b)`; the result is `clamp(requantize(s) + zero_point)`. */
 #define LOOMWORK_COMBINE_OPCODE_LOW 0
 #define LOOMWORK_COMBINE_OPCODE_WIDTH 4
 #define LOOMWORK_COMBINE_WAIT_LOAD_LOW 4
@@ -342,7 +341,7 @@ enum loomwork_rounding {
 #define LOOMWORK_COMBINE_ROUNDING_LOW 230
 #define LOOMWORK_COMBINE_ROUNDING_WIDTH 1
 
-#define LOOMWORK_OPCODE_DRAIN 7 /* Finish one tile: for each block of `cols` channels, for each output pixel, take the values of its pooling window from the accumulators or a scratchpad tensor, sum (SUM), requantize, combine, take the maximum (MAX), write `channels` bytes. */
+#define LOOMWORK_OPCODE_DRAIN 7 /* Finish one tile: for each block of `cols` channels, for each output pixel, take the values of its pooling window from the accumulators or a scratchpad tensor, sum (SUM), requantize, combine, take the maximum (MAX), write `channels` bytes. Illegal: pool NONE with a window larger than 1 x 1, SUM together with ADD. What no REQUANT or COMBINE has set since reset is zero. */
 #define LOOMWORK_DRAIN_OPCODE_LOW 0
 #define LOOMWORK_DRAIN_OPCODE_WIDTH 4
 #define LOOMWORK_DRAIN_WAIT_LOAD_LOW 4
@@ -400,8 +399,8 @@ enum loomwork_rounding {
 #define LOOMWORK_DRAIN_POOL_X_STEP_LOW 241
 #define LOOMWORK_DRAIN_POOL_X_STEP_WIDTH 4
 #define LOOMWORK_DRAIN_COMBINE_LOW 245
-#define LOOMWORK_DRAIN_COMBINE_WIDTH 2
-#define LOOMWORK_DRAIN_PARAMS_LOW 247
+#define LOOMWORK_DRAIN_COMBINE_WIDTH 1
+#define LOOMWORK_DRAIN_PARAMS_LOW 246
 #define LOOMWORK_DRAIN_PARAMS_WIDTH 2
 
 #define LOOMWORK_OPCODE_STORE 8 /* Copy image rows from the scratchpad to external memory. */

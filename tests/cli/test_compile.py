@@ -25,7 +25,7 @@ def test_a_network_becomes_a_program(workspace: Path, loomwork):
     for layer in program.report["layers"]:
         assert layer["operator"] in finished.out
     (softmax,) = [layer for layer in program.report["layers"] if layer["where"] == "host"]
-    assert f"on the host: {softmax['name']}: {softmax['reason']}\n" in finished.out
+    assert f"on the host: {softmax['name']}: {softmax['reason']}" in finished.out
 
 
 def test_the_report_is_that_of_the_program(workspace: Path, loomwork):

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loomwork.arch.config import BANKS, Config
-from loomwork.arch.isa import Combine, Command, Params, Pool, Source
+from loomwork.arch.isa import BY_MNEMONIC, Combine, Command, Params, Pool, Source
 from loomwork.arch.numerics import ADD_LEFT_SHIFT, Rounding, requantize, to_int8, wrap_int32
 
 
@@ -28,6 +29,11 @@ class BlockParameters:
         return [list(stream[at : at + cols]) for at in range(0, len(stream), cols)]
 
 
+def unset(mnemonic: str) -> Command:
+    """Settings after reset."""
+    return Command(mnemonic, {item.name: 0 for item in BY_MNEMONIC[mnemonic].operands})
+
+
 @dataclass
 class DrainModel:
     """State of scratchpad and settings.
@@ -40,8 +46,8 @@ class DrainModel:
     memory: NDArray[np.uint8]
     blocks: Iterator[NDArray[np.int64]]
     parameters: Iterator[BlockParameters]
-    requant: Command = field(init=False)
-    combine: Command = field(init=False)
+    requant: Command = field(default_factory=lambda: unset("REQUANT"))
+    combine: Command = field(default_factory=lambda: unset("COMBINE"))
 
     def execute(self, command: Command) -> None:
         """Carry out one command."""
@@ -57,12 +63,8 @@ class DrainModel:
         return self.memory[row % BANKS, start : start + count]
 
     def _drain(self, drain: Command) -> None:
-        cols, is_pooled = self.config.cols, drain["pool"] != Pool.NONE
-        window = [
-            (py, px)
-            for py in range(drain["pool_height"] if is_pooled else 1)
-            for px in range(drain["pool_width"] if is_pooled else 1)
-        ]
+        cols = self.config.cols
+        window = list(product(range(drain["pool_height"]), range(drain["pool_width"])))
         for first in range(0, drain["channels"], cols):
             count = min(cols, drain["channels"] - first)
             block = next(self.blocks) if drain["source"] == Source.ACCUMULATOR else None
@@ -84,7 +86,7 @@ class DrainModel:
                             base, pitch = self.combine["operand_base"], self.combine["operand_pitch"]
                             operands.append(self._bytes(base, pitch, row, byte, count).view(np.int8).astype(np.int64))
                     if drain["pool"] == Pool.SUM:
-                        values, operands = [wrap_int32(np.sum(values, axis=0))], operands[-1:]
+                        values = [wrap_int32(np.sum(values, axis=0))]
                     finished = [
                         self._finish(drain, value, operands[index] if operands else None, parameters)
                         for index, value in enumerate(values)
@@ -109,14 +111,13 @@ class DrainModel:
                 multiplier, shift = parameters.multiplier[channels], parameters.shift[channels]
         value = requantize(wrap_int32(value + bias), multiplier, shift, Rounding(requant["rounding"]))
         result = to_int8(value, requant["zero_point"], requant["minimum"], requant["maximum"])
-        if drain["combine"] == Combine.NONE:
+        if operand is None:
             return result
         combine = self.combine
         rounding = Rounding(combine["rounding"])
-        if operand is not None:
-            a = (result.astype(np.int64) - combine["zero_a"]) << ADD_LEFT_SHIFT
-            b = (operand - combine["zero_b"]) << ADD_LEFT_SHIFT
-            value = requantize(a, combine["multiplier_a"], combine["shift_a"], rounding)
-            value = wrap_int32(value + requantize(b, combine["multiplier_b"], combine["shift_b"], rounding))
+        a = (result.astype(np.int64) - combine["zero_a"]) << ADD_LEFT_SHIFT
+        b = (operand - combine["zero_b"]) << ADD_LEFT_SHIFT
+        value = requantize(a, combine["multiplier_a"], combine["shift_a"], rounding)
+        value = wrap_int32(value + requantize(b, combine["multiplier_b"], combine["shift_b"], rounding))
         value = requantize(value, combine["multiplier"], combine["shift"], rounding)
         return to_int8(value, combine["zero_point"], combine["minimum"], combine["maximum"])

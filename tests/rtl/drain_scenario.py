@@ -90,7 +90,7 @@ class Scenario:
         rng, config = self.rng, self.config
         source = fixed.get("source", rng.choice(list(Source)))
         combine = fixed.get("combine", rng.choice(list(Combine) if config.residual_add else [Combine.NONE]))
-        pool = fixed.get("pool", rng.choice(list(Pool)))
+        pool = fixed.get("pool", rng.choice([Pool.NONE, Pool.MAX] if combine == Combine.ADD else list(Pool)))
         params = fixed.get("params", rng.choice(list(Params)) if source == Source.ACCUMULATOR else Params.UNIFORM)
         if source == Source.SCRATCHPAD and self.bits != INT8_BITS:
             self.add_requant(INT8_BITS)
@@ -118,7 +118,7 @@ class Scenario:
             in_pitch = in_width + rng.randint(0, 2) * (in_height * (in_width + 2) <= config.accumulator_depth)
 
         if combine != Combine.NONE:
-            self.add_combine(Combine(combine), operand_base, operand_pitch)
+            self.add_combine(operand_base, operand_pitch)
         places = {"in_base": in_base, "in_pitch": in_pitch, "out_base": out_base, "out_pitch": out_pitch}
         modes = {"source": source, "combine": combine, "pool": pool, "params": params}
         self.commands.append(Command("DRAIN", {**windows, **first, **places, **modes, "channels": channels}))
@@ -152,7 +152,8 @@ class Scenario:
         self._end += -(-rows // BANKS) * pitch + self.rng.randint(0, 5)
         return base, pitch
 
-    def add_combine(self, combine: Combine, operand_base: int, operand_pitch: int) -> None:
+    def add_combine(self, operand_base: int, operand_pitch: int) -> None:
+        """A COMBINE with the operand tensor there."""
         rng = self.rng
         multiplier_a, shift_a = self.scale(INT8_BITS, max_shift=0)
         multiplier_b, shift_b = self.scale(INT8_BITS, max_shift=0)
@@ -161,7 +162,7 @@ class Scenario:
             "multiplier_a": multiplier_a, "shift_a": shift_a, "zero_a": rng.randint(-30, 30),
             "multiplier_b": multiplier_b, "shift_b": shift_b, "zero_b": rng.randint(-30, 30),
         }  # fmt: skip
-        operands = self.requantize(operands, INT8_BITS + ADD_LEFT_SHIFT * (combine == Combine.ADD))
+        operands = self.requantize(operands, INT8_BITS + ADD_LEFT_SHIFT)
         self.commands.append(Command("COMBINE", operands))
 
     def add_block(self) -> None:

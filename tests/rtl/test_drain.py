@@ -132,7 +132,6 @@ def cycles_of_96_pixels(source: Source, combine: Combine, lanes: int) -> int:
     [
         (Source.ACCUMULATOR, Combine.NONE, 1),
         (Source.ACCUMULATOR, Combine.ADD, 1),
-        (Source.ACCUMULATOR, Combine.RESCALE, 1),
         (Source.SCRATCHPAD, Combine.NONE, 1),
         (Source.SCRATCHPAD, Combine.ADD, 2),
     ],
@@ -175,7 +174,9 @@ def test_counts_cycles_without_a_bank() -> None:
     ("config", "command", "error"),
     [
         (replace(DEEP, residual_add=False), drain(combine=Combine.ADD), ErrorCode.ILLEGAL_OPERAND),
-        (replace(DEEP, residual_add=False), drain(combine=Combine.RESCALE), ErrorCode.ILLEGAL_OPERAND),
+        (DEEP, drain(combine=Combine.ADD, pool=Pool.SUM), ErrorCode.ILLEGAL_OPERAND),
+        (DEEP, drain(pool_height=2), ErrorCode.ILLEGAL_OPERAND),
+        (DEEP, drain(pool_width=2), ErrorCode.ILLEGAL_OPERAND),
         (DEEP, drain(source=Source.SCRATCHPAD, params=Params.BIAS), ErrorCode.ILLEGAL_OPERAND),
         (DEEP, drain(width=9, height=8, in_pitch=8), ErrorCode.SCRATCHPAD),
         (DEEP, drain(in_pitch=65, height=2), ErrorCode.SCRATCHPAD),
@@ -213,7 +214,7 @@ def test_source_addresses_do_not_wrap() -> None:
 
 def test_operand_addresses_do_not_wrap() -> None:
     scenario = Scenario.make(DEEP, 1)
-    scenario.add_combine(Combine.ADD, FAR["base"], FAR["pitch"])
+    scenario.add_combine(FAR["base"], FAR["pitch"])
     scenario.commands.append(drain(combine=Combine.ADD, in_row=FAR["row"], in_offset=FAR["offset"]))
     scenario.add_block()
     with pytest.raises(AssertionError, match="read beyond the last word"):
@@ -240,11 +241,16 @@ def test_slow_writes(source: Source) -> None:
     scenario.run(write_patience=0.2)
 
 
-def test_without_pooling_the_window_is_one_pixel() -> None:
+@pytest.mark.parametrize("combine", list(Combine))
+def test_settings_are_zero_before_they_are_set(combine: Combine) -> None:
+    """Clamped between 0 and 0, every result is 0."""
     scenario = Scenario.make(DEEP, 1)
-    scenario.commands = [requant(), drain(width=3, pool_height=3, pool_width=3, out_step=1)]
+    size = {"width": 4, "height": 4, "channels": 4, "in_pitch": 4, "in_step": 4, "out_step": 4, "out_pitch": 4}
+    scenario.commands = [drain(combine=combine, **size, out_base=64)]
     scenario.add_block()
-    scenario.run()
+    bench = scenario.run()
+    written = bench.memory[:, 64 * DEEP.rows :][:, : 4 * 4]
+    assert not written.any()
 
 
 def test_halt_stops_reads_and_writes() -> None:

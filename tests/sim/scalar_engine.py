@@ -118,11 +118,10 @@ class ScalarEngine:
             return _clamp(scaled, requant)
         combine = self.settings["COMBINE"]
         rounding = combine["rounding"]
-        if c["combine"] == Combine.ADD:
-            a = (_clamp(scaled, requant) - combine["zero_a"]) << 20
-            b = (operand - combine["zero_b"]) << 20
-            scaled = _requantize(a, combine["multiplier_a"], combine["shift_a"], rounding)
-            scaled += _requantize(b, combine["multiplier_b"], combine["shift_b"], rounding)
+        a = (_clamp(scaled, requant) - combine["zero_a"]) << 20
+        b = (operand - combine["zero_b"]) << 20
+        scaled = _requantize(a, combine["multiplier_a"], combine["shift_a"], rounding)
+        scaled += _requantize(b, combine["multiplier_b"], combine["shift_b"], rounding)
         return _clamp(_requantize(_wrap(scaled), combine["multiplier"], combine["shift"], rounding), combine)
 
 

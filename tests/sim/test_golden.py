@@ -12,7 +12,7 @@ from loomwork.arch.isa import COMMAND_BYTES, Combine, Command, Params, Pool, Sou
 from loomwork.arch.program import AcceleratorStep
 from loomwork.arch.registers import ErrorCode
 from loomwork.sim.golden import Golden, GoldenBackend, GoldenError
-from loomwork.sim.testbench.programs import layer_program
+from loomwork.sim.testbench.programs import TestProgram, fused_program, layer_program
 from tests.sim.scalar_engine import ScalarEngine
 
 PIXELS = {"window": Window.INPUTS, "offset": 0, "row_stride": 8, "base": 0, "pitch": 2, "row": 0, "rows": 3, "words": 2}
@@ -86,6 +86,7 @@ COMBINE = {
     "maximum": 100,
     "rounding": 0,
 }
+COMBINATIONS = [(combine, pool) for combine in Combine for pool in Pool if (combine, pool) != (Combine.ADD, Pool.SUM)]
 LOAD = Command("LOAD", PIXELS)
 STREAM = Command("STREAM", {"window": Window.CONSTANTS, "offset": 0, "words": 4})
 STORE = Command("STORE", {**PIXELS, "window": Window.OUTPUTS, "base": 8})
@@ -112,7 +113,20 @@ def run(
 def test_random_programs_do_what_the_command_set_says(seed: int, config: Config) -> None:
     # The smallest scratchpad is too small for some of these programs; its size matters to no result.
     config = Config.from_dict({**config.to_dict(), "scratchpad_kib": 64})
-    program = layer_program(config, random.Random(seed))
+    check_program(layer_program(config, random.Random(seed)))
+
+
+@pytest.mark.parametrize("config", [FORMAL, TINY, MID], ids=lambda config: config.name)
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("combine", "pool"), COMBINATIONS)
+def test_fused_layers_do_what_the_command_set_says(combine: Combine, pool: Pool, seed: int, config: Config) -> None:
+    config = Config.from_dict({**config.to_dict(), "scratchpad_kib": 64})
+    check_program(fused_program(config, random.Random(seed), combine, pool))
+
+
+def check_program(program: TestProgram) -> None:
+    """Golden model and scalar engine leave the same bytes."""
+    config = program.config
     windows = {window: bytearray(data) for window, data in program.windows.items()}
     ScalarEngine(config, windows).run(program.commands[:-1])
     step = AcceleratorStep(
@@ -124,11 +138,7 @@ def test_random_programs_do_what_the_command_set_says(seed: int, config: Config)
 
 
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize(
-    ("combine", "pool"),
-    # A sum has no one operand of its own that could be added.
-    [(combine, pool) for combine in Combine for pool in Pool if (combine, pool) != (Combine.ADD, Pool.SUM)],
-)
+@pytest.mark.parametrize(("combine", "pool"), COMBINATIONS)
 def test_the_second_stage_does_what_the_command_set_says(combine: Combine, pool: Pool, seed: int) -> None:
     rng = random.Random(seed)
     window = 1 if pool is Pool.NONE else 2
@@ -290,7 +300,21 @@ REFUSED: dict[str, tuple[tuple[Command, ...], ErrorCode, str]] = {
         ErrorCode.ILLEGAL_OPERAND,
         "DRAIN and CONVOLVE disagree",
     ),
-    "drain before its settings": ((command("DRAIN", DRAIN), END), ErrorCode.ILLEGAL_OPERAND, "before any REQUANT"),
+    "window without pooling": (
+        (command("DRAIN", DRAIN, source=1, pool_width=2), END),
+        ErrorCode.ILLEGAL_OPERAND,
+        "a window of 1 x 2 pixels without pooling",
+    ),
+    "sum and add": (
+        (command("DRAIN", DRAIN, source=1, combine=Combine.ADD, pool=Pool.SUM), END),
+        ErrorCode.ILLEGAL_OPERAND,
+        "no one operand that ADD could take",
+    ),
+    "parameters without accumulators": (
+        (command("DRAIN", DRAIN, source=1, params=Params.BIAS), END),
+        ErrorCode.ILLEGAL_OPERAND,
+        "exist only behind the accumulators",
+    ),
     "ticket that never comes": (
         (replace(LOAD, waits={Unit.DRAIN: 1}), END),
         ErrorCode.WATCHDOG,
@@ -307,6 +331,20 @@ def test_a_program_that_goes_wrong_stops_at_the_command(name: str) -> None:
     assert caught.value.code is code
     guilty = len(commands) if name == "no end" else len(commands) - (1 if "left over" in name else 2)
     assert caught.value.offset == guilty * COMMAND_BYTES
+
+
+def test_a_configuration_without_add_refuses_it() -> None:
+    drain = command("DRAIN", DRAIN, source=1, combine=Combine.ADD)
+    with pytest.raises(GoldenError, match="configuration tiny is built without ADD") as caught:
+        run(drain, END, config=replace(TINY, residual_add=False))
+    assert caught.value.code is ErrorCode.ILLEGAL_OPERAND
+
+
+@pytest.mark.parametrize("combine", Combine)
+def test_settings_are_zero_before_they_are_set(combine: Combine) -> None:
+    """Clamped between 0 and 0, every result is 0."""
+    copy = command("LOAD", PIXELS, base=8)
+    assert run(LOAD, copy, command("DRAIN", DRAIN, source=1, combine=combine), STORE, END) == [bytes(24)]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,14 @@ from loomwork.sim import verilator
 from loomwork.sim.backend import RunError, run_program
 from loomwork.sim.golden import GoldenBackend
 from loomwork.sim.memory import MemoryTiming
-from loomwork.sim.verilator import Engine, EngineError, VerilatorBackend, build_library, design_fingerprint
+from loomwork.sim.verilator import (
+    Engine,
+    EngineError,
+    VerilatorBackend,
+    build_library,
+    design_fingerprint,
+    hash_sources,
+)
 from tests.oracle import run_tflite_micro
 from tests.programs import copy_commands, copy_program, copy_step, network
 
@@ -115,14 +122,19 @@ def test_the_fingerprint_follows_the_sources(tmp_path: Path, monkeypatch: pytest
     for package in ("loomwork.arch", "loomwork.rtl"):
         roots[package] = tmp_path / package
         shutil.copytree(str(verilator.files(package)), roots[package])
-    before = design_fingerprint(CONFIG)
     monkeypatch.setattr(verilator, "files", roots.__getitem__)
-    assert design_fingerprint(CONFIG) == before
+    hashes = [hash_sources(), hash_sources()]
     for path in (roots["loomwork.arch"] / "isa.py", roots["loomwork.rtl"] / "drain" / "new.py"):
         with path.open("a") as file:
             file.write("# changed\n")
-        assert design_fingerprint(CONFIG) != before
-        before = design_fingerprint(CONFIG)
+        hashes.append(hash_sources())
+    assert hashes[0] == hashes[1]
+    assert len(set(hashes)) == 3
+    fingerprints = set()
+    for sources in hashes[1:3]:
+        monkeypatch.setattr(verilator, "SOURCES_HASH", sources)
+        fingerprints |= {design_fingerprint(CONFIG), design_fingerprint(FORMAL)}
+    assert len(fingerprints) == 4
 
 
 def test_a_build_that_fails_names_its_log_and_leaves_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -33,7 +33,7 @@ class Config:
     address_bits: width of an AXI address.
     queue_depth: commands that wait in front of each unit.
     stream_beats: bus beats of weights that are fetched ahead; covers the latency of external memory.
-    residual_add: whether the drain holds the multipliers for ADD and for the second rescaling of MEAN.
+    residual_add: whether the drain holds the multipliers for ADD.
 
     Raises ConfigError when a value is out of range.
     """
@@ -84,11 +84,6 @@ class Config:
             raise ConfigError(
                 f"scratchpad_kib={self.scratchpad_kib} gives {self.bank_words} words per bank, "
                 f"more than the {1 << 16} a command can address"
-            )
-        if self.scratchpad_bytes % (2 * BANKS * self.rows):
-            raise ConfigError(
-                f"scratchpad_kib={self.scratchpad_kib} is not a whole number of pairs of words "
-                f"of {self.rows} bytes in {BANKS} banks"
             )
 
     @property

@@ -91,8 +91,6 @@ class Combine(IntEnum):
     NONE = 0
     ADD = 1
     """TFLite ADD with a second tensor in the scratchpad."""
-    RESCALE = 2
-    """Rescale a second time, without clamping in between (MEAN)."""
 
 
 @dataclass(frozen=True)
@@ -245,9 +243,9 @@ INSNS: tuple[Insn, ...] = (
         "COMBINE",
         6,
         Unit.DRAIN,
-        "Set the second stage of the DRAINs that follow. ADD: `a` is the requantized value, `b` the operand tensor's; "
-        "`s = requantize((a - zero_a) << 20, a) + requantize((b - zero_b) << 20, b)`; RESCALE: `s` is the requantized "
-        "value, not clamped and without zero point. The result is `clamp(requantize(s) + zero_point)`.",
+        "Set the ADD of the DRAINs that follow: `a` is the finished value of REQUANT, `b` the operand tensor's; "
+        "`s = requantize((a - zero_a) << 20, a) + requantize((b - zero_b) << 20, b)`; the result is "
+        "`clamp(requantize(s) + zero_point)`.",
         (
             Field("operand_base", 16, "first word of the operand tensor in each bank"),
             Field("operand_pitch", 12, "words from image row y to y + 4"),
@@ -266,7 +264,8 @@ INSNS: tuple[Insn, ...] = (
         Unit.DRAIN,
         "Finish one tile: for each block of `cols` channels, for each output pixel, take the values of its pooling "
         "window from the accumulators or a scratchpad tensor, sum (SUM), requantize, combine, take the maximum (MAX), "
-        "write `channels` bytes.",
+        "write `channels` bytes. Illegal: pool NONE with a window larger than 1 x 1, SUM together with ADD. What no "
+        "REQUANT or COMBINE has set since reset is zero.",
         (
             Field("source", 1, "0 = accumulators, 1 = scratchpad", choices=Source),
             Field("in_base", 16, "scratchpad source: first word of the input tensor in each bank"),
@@ -287,7 +286,7 @@ INSNS: tuple[Insn, ...] = (
             Field("pool_width", 8, "columns of the pooling window", minimum=1),
             Field("pool_y_step", 4, "rows from one window to the next"),
             Field("pool_x_step", 4, "columns from one window to the next"),
-            Field("combine", 2, "second stage", choices=Combine),
+            Field("combine", 1, "second stage", choices=Combine),
             Field("params", 2, "parameters: as in the CONVOLVE it follows; UNIFORM for scratchpad", choices=Params),
         ),
     ),

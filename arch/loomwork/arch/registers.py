@@ -27,7 +27,7 @@ class ErrorCode(IntEnum):
     ILLEGAL_OPCODE = 1
     """No such command."""
     ILLEGAL_OPERAND = 2
-    """An operand outside its range in the table, or bits set behind the last one."""
+    """An operand outside its range in the table, operands that exclude each other, or bits set behind the last one."""
     WINDOW = 3
     """A transfer outside its window, not aligned to the bus, or a write to a window that is read-only."""
     SCRATCHPAD = 4

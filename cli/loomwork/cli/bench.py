@@ -8,7 +8,7 @@ import typer
 
 from loomwork.arch.config import load_config
 from loomwork.cli.options import LatencyOption
-from loomwork.cli.output import UsageError, check_destination, print_table, status, write_json
+from loomwork.cli.output import UsageError, check_destination, print_table, status, write_file, write_json
 from loomwork.sim.memory import READ_LATENCY
 
 
@@ -18,6 +18,9 @@ def bench(
     ] = None,
     models: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder searched for .tflite networks.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="BENCH.json", help="Write the results.")] = None,
+    markdown_file: Annotated[
+        Path | None, typer.Option("--markdown", metavar="PAGE.md", help="Write the results as a page.")
+    ] = None,
     images: Annotated[int, typer.Option(min=1, help="Inputs per network.")] = 2,
     select: Annotated[str | None, typer.Option("-k", metavar="TEXT", help="Only networks whose name has this.")] = None,
     latency: LatencyOption = READ_LATENCY,
@@ -29,9 +32,10 @@ def bench(
 
     Example: `loomwork bench --config small --config base --json bench.json`
     """
-    from loomwork.cli.benchmark import find_models, measure, table
+    from loomwork.cli.benchmark import find_models, markdown, measure, table
 
-    check_destination(json_file)
+    for destination in (json_file, markdown_file):
+        check_destination(destination)
     shapes = [load_config(name) for name in config or ["base"]]
     folder = models or Path(os.environ.get("LOOMWORK_MODELS", "../shared/models"))
     if not folder.is_dir():
@@ -47,5 +51,7 @@ def bench(
     print_table(table(rows))
     if json_file is not None:
         write_json(json_file, {"latency": latency, "results": rows})
+    if markdown_file is not None:
+        write_file(markdown_file, markdown(rows, latency))
     if any(row["exact"] is False for row in rows):
         raise typer.Exit(1)

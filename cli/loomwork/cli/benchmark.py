@@ -1,7 +1,9 @@
 """What `loomwork bench` measures for one network on one configuration."""
 
 from collections.abc import Callable, Sequence
+from math import ceil
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from loomwork.compiler.graph import CompileError
 from loomwork.sim.backend import Array, run_program
 from loomwork.sim.host import HostRunner
 from loomwork.sim.memory import MemoryTiming
-from loomwork.sim.verilator import VerilatorBackend
+from loomwork.sim.verilator import VerilatorBackend, build_library
 
 SEED = 2024
 
@@ -57,7 +59,10 @@ def measure(
     except CompileError as error:
         return {**row, "exact": None, "refused": str(error)}
     inputs = random_inputs(program, images)
-    result = run_program(program, inputs, VerilatorBackend(timing=MemoryTiming(latency=latency), report=report))
+    build_library(config, report=report)
+    began = perf_counter()
+    result = run_program(program, inputs, VerilatorBackend(timing=MemoryTiming(latency=latency)))
+    seconds = perf_counter() - began
     expected = reference_outputs(model, program, inputs)
     exact = all(np.array_equal(result.outputs[n].reshape(expected[n].shape), expected[n]) for n in program.outputs)
     totals = program.report["totals"]
@@ -67,11 +72,12 @@ def measure(
         "exact": exact,
         "images": images,
         "macs": totals["macs"],
-        "bound": totals["bound_cycles"],
+        "bound": max(ceil(totals["macs"] / config.macs_per_cycle), ceil(totals["weight_bytes"] / config.bus_bytes)),
         "cycles": cycles,
         "utilization": totals["macs"] / (cycles * config.macs_per_cycle),
         "read_bytes": sum(s.counters["read_beats"] for s in result.statistics[0]) * config.bus_bytes,
         "write_bytes": sum(s.counters["write_beats"] for s in result.statistics[0]) * config.bus_bytes,
+        "cycles_per_second": round(sum(result.cycles_per_image) / seconds),
         "host_operators": [name for step in program.steps if isinstance(step, HostStep) for name, _ in step.operators],
     }
 
@@ -95,3 +101,27 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
             "yes" if row["exact"] else "NO",
         )
     return result
+
+
+def markdown(rows: Sequence[dict[str, Any]], latency: int) -> str:
+    """The benchmark as a page of the documentation: exact figures only, nothing that depends on the machine."""
+    introduction = (
+        "Cycles from `start` to `done` on the RTL in Verilator, with weights, input and program in external memory "
+        f"({latency} cycles of read latency), by `loomwork bench --markdown docs/benchmarks.md`. The bound is "
+        "max(MACs / MACs per cycle, weight bytes / bus bytes). Exact: every output equal to tflite-micro's."
+    )
+    headings = (
+        *("network", "configuration", "MACs", "bound", "cycles", "utilization", "bytes read", "bytes written"),
+        *("on the host", "exact"),
+    )
+    lines = ["# Benchmarks", "", introduction, "", f"| {' | '.join(headings)} |", f"|{'---|' * len(headings)}"]
+    for row in rows:
+        if "refused" in row:
+            lines.append(f"| {row['network']} | {row['config']} |" + " |" * 6 + f" {row['refused']} | refused |")
+            continue
+        lines.append(
+            f"| {row['network']} | {row['config']} | {row['macs']:,} | {row['bound']:,} | {row['cycles']:,} "
+            f"| {row['utilization']:.1%} | {row['read_bytes']:,} | {row['write_bytes']:,} "
+            f"| {', '.join(row['host_operators'])} | {'yes' if row['exact'] else 'NO'} |"
+        )
+    return "\n".join(lines) + "\n"

@@ -4,7 +4,9 @@ It knows the command set and nothing of compiler or RTL; where they disagree, th
 command's effect is carried out whole before the next: with correct tickets the hardware can show no other result.
 
 Besides what stops the hardware (`ErrorCode`), it refuses what would make the hardware hang (WATCHDOG: a stream that
-runs out or is left over, accumulators that nobody fills or takes, a ticket that never comes).
+runs out or is left over, accumulators that nobody fills or takes, a ticket that never comes), and what makes it use
+values that no program can mean: a DRAIN that disagrees with its CONVOLVE about the parameters (ILLEGAL_OPERAND), or
+that takes pixels behind the tile, where the hardware stops only behind `accumulator_depth` (SCRATCHPAD).
 """
 
 from collections import deque
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import (
+    BY_MNEMONIC,
     COMMAND_BYTES,
     TICKET_BITS,
     WRITABLE_WINDOWS,
@@ -32,7 +35,7 @@ from loomwork.arch.program import AcceleratorStep
 from loomwork.arch.reduction import passes
 from loomwork.arch.registers import ErrorCode
 from loomwork.sim.backend import StepStatistics
-from loomwork.sim.golden_drain import combine_and_pool, pixel_grid
+from loomwork.sim.golden_drain import check_drain, combine_and_pool, pixel_grid
 from loomwork.sim.golden_memory import Bytes, Integers, Scratchpad, StopError, WeightStream
 
 FLOAT32_EXACT_TERMS = (1 << 24) >> 14
@@ -100,7 +103,10 @@ class _Run:
         self._scratchpad = Scratchpad(config, images)
         self._stream = WeightStream()
         self._blocks: deque[_Block] = deque()
-        self._settings: dict[str, Command] = {}
+        self._settings = {
+            mnemonic: Command(mnemonic, {item.name: 0 for item in BY_MNEMONIC[mnemonic].operands})
+            for mnemonic in ("REQUANT", "COMBINE")
+        }
         self._finished = dict.fromkeys(Unit, 0)
 
     def execute(self, commands: bytes) -> None:
@@ -238,22 +244,18 @@ class _Run:
     # Drain
 
     def _drain(self, command: Command) -> None:
-        for mnemonic, needed in (("REQUANT", True), ("COMBINE", command["combine"] != Combine.NONE)):
-            if needed and mnemonic not in self._settings:
-                raise StopError(ErrorCode.ILLEGAL_OPERAND, f"DRAIN before any {mnemonic}")
+        check_drain(command, self._config)
         channels = np.arange(command["channels"])
         row, column = pixel_grid(command)
         byte = command["in_offset"] + column * command["in_step"] + channels
         words = np.zeros((0, 0, self._config.cols), dtype=np.uint8)
         if command["source"] == Source.SCRATCHPAD:
-            if command["params"] != Params.UNIFORM:
-                raise StopError(ErrorCode.ILLEGAL_OPERAND, "parameters per block exist only behind the accumulators")
             values = self._scratchpad.read(command["in_base"], command["in_pitch"], command["in_row"] + row, byte)
         else:
             values, words = self._take_blocks(command, (row * command["in_pitch"] + column)[..., 0])
         operand = None
-        combine = self._settings.get("COMBINE")
-        if command["combine"] == Combine.ADD and combine is not None:
+        combine = self._settings["COMBINE"]
+        if command["combine"] == Combine.ADD:
             base, pitch = combine["operand_base"], combine["operand_pitch"]
             operand = self._scratchpad.read(base, pitch, command["in_row"] + row, byte)
         result = combine_and_pool(values, words, operand, command, self._settings["REQUANT"], combine)

@@ -1,12 +1,26 @@
-"""Arithmetic of the drain in the golden model."""
+"""The drain in the golden model: which commands it refuses, and its arithmetic."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loomwork.arch.isa import Combine, Command, Params, Pool
+from loomwork.arch.config import Config
+from loomwork.arch.isa import Combine, Command, Params, Pool, Source
 from loomwork.arch.numerics import ADD_LEFT_SHIFT, Rounding, requantize, to_int8, wrap_int32
+from loomwork.arch.registers import ErrorCode
+from loomwork.sim.golden_memory import Integers, StopError
 
-Integers = NDArray[np.int64]
+
+def check_drain(command: Command, config: Config) -> None:
+    """Raise StopError for a DRAIN whose operands exclude each other, or which needs what `config` leaves out."""
+    is_add, window = command["combine"] == Combine.ADD, (command["pool_height"], command["pool_width"])
+    if command["source"] == Source.SCRATCHPAD and command["params"] != Params.UNIFORM:
+        raise StopError(ErrorCode.ILLEGAL_OPERAND, "parameters per block exist only behind the accumulators")
+    if command["pool"] == Pool.NONE and window != (1, 1):
+        raise StopError(ErrorCode.ILLEGAL_OPERAND, f"a window of {window[0]} x {window[1]} pixels without pooling")
+    if is_add and command["pool"] == Pool.SUM:
+        raise StopError(ErrorCode.ILLEGAL_OPERAND, "the sum of a window has no one operand that ADD could take")
+    if is_add and not config.residual_add:
+        raise StopError(ErrorCode.ILLEGAL_OPERAND, f"configuration {config.name} is built without ADD")
 
 
 def pixel_grid(command: Command) -> tuple[Integers, Integers]:
@@ -48,12 +62,13 @@ def combine_and_pool(
     operand: NDArray[np.int8] | None,
     command: Command,
     requant: Command,
-    combine: Command | None,
+    combine: Command,
 ) -> NDArray[np.int8]:
     """What a DRAIN writes.
 
-    values, operand: `[images, height, width, pool_height, pool_width, channels]`. words: parameters from the stream,
-    `[blocks, words, cols]`. requant, combine: the settings in force. Returns `[images, height, width, channels]`.
+    values: `[images, height, width, pool_height, pool_width, channels]`. words: parameters from the stream,
+    `[blocks, words, cols]`. operand: the second tensor of an ADD, shaped like `values`; None without ADD.
+    requant, combine: the settings in force. Returns `[images, height, width, channels]`.
     """
     window = (-3, -2)
     values = values.astype(np.int64)
@@ -61,23 +76,16 @@ def combine_and_pool(
         values = wrap_int32(values.sum(axis=window, keepdims=True))
     bias, multiplier, shift = block_params(words, command, requant)
     scaled = requantize(wrap_int32(values + bias), multiplier, shift, Rounding(requant["rounding"]))
-    if command["combine"] == Combine.NONE or combine is None:
-        result = _finish(scaled, requant)
-    elif command["combine"] == Combine.ADD and operand is not None:
+    result = _finish(scaled, requant)
+    if operand is not None:
         rounding = Rounding(combine["rounding"])
-        first = _finish(scaled, requant).astype(np.int64) - combine["zero_a"]
+        first = result.astype(np.int64) - combine["zero_a"]
         second = operand.astype(np.int64) - combine["zero_b"]
         total = requantize(first << ADD_LEFT_SHIFT, combine["multiplier_a"], combine["shift_a"], rounding) + requantize(
             second << ADD_LEFT_SHIFT, combine["multiplier_b"], combine["shift_b"], rounding
         )
-        result = _finish(_rescale(total, combine), combine)
-    else:
-        result = _finish(_rescale(scaled, combine), combine)
+        result = _finish(requantize(total, combine["multiplier"], combine["shift"], rounding), combine)
     return result.max(axis=window)
-
-
-def _rescale(values: Integers, setting: Command) -> Integers:
-    return requantize(wrap_int32(values), setting["multiplier"], setting["shift"], Rounding(setting["rounding"]))
 
 
 def _finish(values: Integers, setting: Command) -> NDArray[np.int8]:

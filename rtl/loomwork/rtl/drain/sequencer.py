@@ -7,7 +7,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.arch.config import Config
-from loomwork.arch.isa import BY_MNEMONIC, OPCODE_BITS, Combine, Params, Source
+from loomwork.arch.isa import BY_MNEMONIC, OPCODE_BITS, Combine, Params, Pool, Source
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.command import command_layout
 from loomwork.rtl.ports import UnitPort
@@ -65,8 +65,9 @@ class Sequencer(Component):
         m.d.comb += drain.eq(command)
 
         is_legal = (drain.source == Source.ACCUMULATOR) | (drain.params == Params.UNIFORM)
-        if not self._residual_add:
-            is_legal &= drain.combine == Combine.NONE
+        is_legal &= (drain.pool != Pool.NONE) | ((drain.pool_height == 1) & (drain.pool_width == 1))
+        can_add = (drain.pool != Pool.SUM) & self._residual_add
+        is_legal &= (drain.combine == Combine.NONE) | can_add
         reads_scratchpad = (drain.source == Source.SCRATCHPAD) | (drain.combine == Combine.ADD)
         may_begin = self.idle | (~reads_scratchpad & (drain.combine == self.mode))
 

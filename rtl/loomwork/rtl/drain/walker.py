@@ -80,12 +80,9 @@ class Walker(Component):
         ]
 
         def enter_window(first_row: Value, first_column: Value, first_byte: Value) -> None:
-            """Begin a window (one pixel without pooling), or this one again for the next group, at its first pixel."""
-            is_pooled = command.pool != Pool.NONE
+            """Begin a window, or this one again for the next group, at its first pixel."""
             m.d.sync += [
-                window_first.eq(1),
-                pool_columns.eq(Mux(is_pooled, command.pool_width, 1)),
-                pool_rows.eq(Mux(is_pooled, command.pool_height, 1)),
+                *(window_first.eq(1), pool_columns.eq(command.pool_width), pool_rows.eq(command.pool_height)),
                 *(row.eq(first_row), column.eq(first_column), byte.eq(first_byte)),
                 *(window_row.eq(first_row), window_column.eq(first_column), window_byte.eq(first_byte)),
             ]

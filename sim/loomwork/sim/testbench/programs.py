@@ -4,9 +4,18 @@ import random
 from dataclasses import dataclass
 
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Combine, Command, Params, Pool, Source, Unit, Window, params_words
-from loomwork.arch.numerics import INT8_MAX, INT8_MIN, Rounding
+from loomwork.arch.isa import Combine, Command, Params, Pool, Source, Unit, Window
+from loomwork.arch.numerics import INT8_MAX, INT8_MIN
 from loomwork.arch.reduction import pass_count
+from loomwork.sim.testbench.commands import (
+    Map,
+    drain_operands,
+    random_combine,
+    random_convolve,
+    random_requant,
+    random_stream,
+    transfer,
+)
 
 
 @dataclass(frozen=True)
@@ -22,12 +31,12 @@ class TestProgram:
     commands: list[Command]
     constants: bytes
     inputs: bytes
-    results: tuple["Map", ...]
+    results: tuple[Map, ...]
 
     @property
     def output_bytes(self) -> int:
         """Size of the OUTPUTS window."""
-        return sum(result.height * result.pitch * self.config.rows for result in self.results)
+        return sum(result.bytes(self.config) for result in self.results)
 
     def defined(self, window: bytes) -> bytes:
         """The bytes of the OUTPUTS window that have a defined value."""
@@ -50,45 +59,6 @@ class TestProgram:
         }
 
 
-@dataclass(frozen=True)
-class Map:
-    """A tensor `[height, width, channels]` and its place in the scratchpad."""
-
-    height: int
-    width: int
-    channels: int
-    base: int
-    pitch: int
-
-    @classmethod
-    def at(cls, config: Config, base: int, height: int, width: int, channels: int) -> "Map":
-        """A map that begins at word `base`, its rows packed as tightly as the scratchpad allows."""
-        return cls(height, width, channels, base, -(-width * channels // config.rows))
-
-    @property
-    def end(self) -> int:
-        """First word behind it in every bank."""
-        return self.base + -(-self.height // 4) * self.pitch
-
-
-def transfer(mnemonic: str, config: Config, tensor: Map, waits: dict[Unit, int]) -> Command:
-    """LOAD or STORE of a whole tensor that lies alone in its window."""
-    return Command(
-        mnemonic,
-        {
-            "window": Window.INPUTS if mnemonic == "LOAD" else Window.OUTPUTS,
-            "offset": 0,
-            "row_stride": tensor.pitch * config.rows,
-            "base": tensor.base,
-            "pitch": tensor.pitch,
-            "row": 0,
-            "rows": tensor.height,
-            "words": tensor.pitch,
-        },
-        waits,
-    )
-
-
 def copy_program(config: Config, generator: random.Random) -> TestProgram:
     """LOAD a tensor and STORE it again."""
     tensor = Map.at(config, 3, generator.randint(1, 9), generator.randint(1, 6), generator.randint(1, 2 * config.rows))
@@ -97,7 +67,7 @@ def copy_program(config: Config, generator: random.Random) -> TestProgram:
         transfer("STORE", config, tensor, {Unit.LOAD: 1}),
         Command("END"),
     ]
-    inputs = generator.randbytes(tensor.height * tensor.pitch * config.rows)
+    inputs = generator.randbytes(tensor.bytes(config))
     return TestProgram(config, commands, b"", inputs, (tensor,))
 
 
@@ -116,9 +86,9 @@ def layer_program(config: Config, generator: random.Random) -> TestProgram:
     result = Map.at(config, source.end, tile_height, tile_width, out_channels)
     params = g.choice(list(Params))
     length, blocks = kernel_w * channels, -(-out_channels // config.cols)
-    words = blocks * (taps * pass_count(config.rows, kernel_h, length, row_step) * config.rows + params_words(params))
-    constants = bytearray(g.randbytes(words * config.cols + -words * config.cols % config.bus_bytes))
-    _make_params_legal(constants, config, params, blocks, words // blocks)
+    stream, constants = random_stream(
+        config, g, params, blocks, taps * pass_count(config.rows, kernel_h, length, row_step)
+    )
     convolve = Command(
         "CONVOLVE",
         {
@@ -146,94 +116,65 @@ def layer_program(config: Config, generator: random.Random) -> TestProgram:
     )
     drain = Command(
         "DRAIN",
-        _drain(Source.ACCUMULATOR, Map(0, 0, out_channels, 0, tile_width), result, params=params),
+        drain_operands(Source.ACCUMULATOR, Map(0, 0, out_channels, 0, tile_width), result, params=params),
         {},
     )
     pool_height, pool_width = g.randint(1, tile_height), g.randint(1, tile_width)
     pooled = Map.at(config, result.end, tile_height - pool_height + 1, tile_width - pool_width + 1, out_channels)
     pool = Command(
         "DRAIN",
-        _drain(
+        drain_operands(
             Source.SCRATCHPAD, result, pooled, pool=g.choice([Pool.MAX, Pool.SUM]), window=(pool_height, pool_width)
         ),
         {Unit.DRAIN: 2},
     )
     commands = [
         transfer("LOAD", config, source, {}),
-        Command("STREAM", {"window": Window.CONSTANTS, "offset": 0, "words": words}),
-        _requant(g),
+        stream,
+        random_requant(g),
         convolve,
         drain,
-        _requant(g),
+        random_requant(g),
         pool,
         transfer("STORE", config, result, {Unit.DRAIN: 2}),
+        transfer("STORE", config, pooled, {Unit.DRAIN: 4}, result.bytes(config)),
+        Command("END"),
     ]
-    store = transfer("STORE", config, pooled, {Unit.DRAIN: 4})
-    result_bytes = result.height * result.pitch * config.rows
-    commands += [Command("STORE", {**store.operands, "offset": result_bytes}, store.waits), Command("END")]
-    inputs = g.randbytes(height * source.pitch * config.rows)
-    return TestProgram(config, commands, bytes(constants), inputs, (result, pooled))
+    return TestProgram(config, commands, constants, g.randbytes(source.bytes(config)), (result, pooled))
 
 
-def _requant(g: random.Random) -> Command:
-    low, high = sorted((g.randint(INT8_MIN, INT8_MAX), g.randint(INT8_MIN, INT8_MAX)))
-    if g.random() < 0.7:
-        low, high = INT8_MIN, INT8_MAX
-    return Command(
-        "REQUANT",
-        {
-            "bias": g.randint(-(1 << 12), 1 << 12),
-            "multiplier": g.randint(1 << 30, (1 << 31) - 1),
-            "shift": g.choice([-10, -7, -5, -1, 0, 1]),
-            "zero_point": g.randint(INT8_MIN, INT8_MAX),
-            "minimum": low,
-            "maximum": high,
-            "rounding": g.choice(list(Rounding)),
-        },
+def fused_program(config: Config, generator: random.Random, combine: Combine, pool: Pool) -> TestProgram:
+    """The same `combine` and `pool` on the accumulators, behind a random 1x1 convolution, and on a scratchpad tensor.
+
+    With ADD both take the same tensor as their operand.
+    """
+    g = generator
+    channels, out_channels = g.randint(1, 2 * config.rows), g.randint(1, 2 * config.cols + 1)
+    width = g.randint(1, 5)
+    height = g.randint(1, min(6, config.accumulator_depth // width))
+    window = (1, 1) if pool is Pool.NONE else (g.randint(1, min(3, height)), g.randint(1, min(3, width)))
+    step = (g.randint(1, 3), g.randint(1, 3))
+    pooled = ((height - window[0]) // step[0] + 1, (width - window[1]) // step[1] + 1, out_channels)
+
+    image = Map.at(config, g.randint(0, 5), height, width, channels)
+    operand = Map.at(config, image.end, height, width, out_channels)
+    values = Map.at(config, operand.end, height, width, out_channels)
+    results = (first := Map.at(config, values.end, *pooled), Map.at(config, first.end, *pooled))
+
+    params, blocks = g.choice(list(Params)), -(-out_channels // config.cols)
+    stream, constants = random_stream(config, g, params, blocks, pass_count(config.rows, 1, channels, 1))
+    sources = (
+        drain_operands(Source.ACCUMULATOR, Map(0, 0, out_channels, 0, width), results[0], params, pool, window, step),
+        drain_operands(Source.SCRATCHPAD, values, results[1], Params.UNIFORM, pool, window, step),
     )
-
-
-def _drain(
-    source: Source,
-    tensor: Map,
-    result: Map,
-    *,
-    params: Params = Params.UNIFORM,
-    pool: Pool = Pool.NONE,
-    window: tuple[int, int] = (1, 1),
-) -> dict[str, int]:
-    return {
-        "source": source,
-        "in_base": tensor.base,
-        "in_pitch": tensor.pitch,
-        "in_row": 0,
-        "in_offset": 0,
-        "in_step": tensor.channels,
-        "out_base": result.base,
-        "out_pitch": result.pitch,
-        "out_row": 0,
-        "out_offset": 0,
-        "out_step": result.channels,
-        "width": result.width,
-        "height": result.height,
-        "channels": result.channels,
-        "pool": pool,
-        "pool_height": window[0],
-        "pool_width": window[1],
-        "pool_y_step": 1,
-        "pool_x_step": 1,
-        "combine": Combine.NONE,
-        "params": params,
-    }
-
-
-def _make_params_legal(constants: bytearray, config: Config, params: Params, blocks: int, words_per_block: int) -> None:
-    """Random bytes are legal weights, but multipliers must not be negative and shifts stay in range."""
-    if params is not Params.PER_CHANNEL:
-        return
-    for block in range(blocks):
-        end = (block + 1) * words_per_block * config.cols
-        shifts = end - config.cols
-        for channel in range(config.cols):
-            constants[shifts - 4 * config.cols + 4 * channel + 3] &= 0x7F
-            constants[shifts + channel] = (constants[shifts + channel] % 16 - 12) & 0xFF
+    commands = [stream, random_convolve(g, image, blocks, params)]
+    offset = 0
+    for tensor in (image, operand, values):
+        commands.insert(0, transfer("LOAD", config, tensor, {}, offset))
+        offset += tensor.bytes(config)
+    for operands in sources:
+        commands += [random_requant(g), random_combine(g, operand)]
+        commands.append(Command("DRAIN", {**operands, "combine": combine}, {Unit.LOAD: 3}))
+    commands.append(transfer("STORE", config, results[0], {Unit.DRAIN: 3}))
+    commands.append(transfer("STORE", config, results[1], {Unit.DRAIN: 6}, results[0].bytes(config)))
+    return TestProgram(config, [*commands, Command("END")], constants, g.randbytes(offset), results)

@@ -19,7 +19,7 @@ from loomwork.arch.config import Config
 from loomwork.rtl.generate import MODULE_NAME, generate_verilog
 from loomwork.sim.backend import RunError
 from loomwork.sim.testbench.environment import CONFIG_VARIABLE
-from loomwork.sim.toolchain import cache_directory, verilator
+from loomwork.sim.toolchain import BUILD_FLAGS, cache_directory, verilator
 
 MODULES = tuple(f"loomwork.sim.testbench.test_{name}" for name in ("registers", "programs", "errors"))
 SEED = 1
@@ -113,7 +113,9 @@ def build(config: Config, *, waves: bool) -> Path:
     """Verilate the core with cocotb's main program; returns the folder with the executable, cached by content."""
     tool = verilator()
     source = generate_verilog(config)
-    key = hashlib.sha256("\0".join((source, tool.version, str(waves), *VERILATOR_FLAGS)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        "\0".join((source, tool.version, str(waves), *VERILATOR_FLAGS, *BUILD_FLAGS)).encode()
+    ).hexdigest()[:16]
     folder = cache_directory() / "testbenches" / f"{config.name}{'-waves' if waves else ''}-{key}"
     if (folder / MODULE_NAME).is_file():
         return folder
@@ -125,6 +127,7 @@ def build(config: Config, *, waves: bool) -> Path:
         *(str(tool.executable), "--cc", "--exe", "--build", "-j", str(os.cpu_count() or 1)),
         *("--prefix", "Vtop", "--top-module", MODULE_NAME, "-o", MODULE_NAME, "--Mdir", str(building)),
         *VERILATOR_FLAGS,
+        *BUILD_FLAGS,
         *(("--trace",) if waves else ()),
         *("-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"),
         str(cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"),

@@ -8,7 +8,18 @@ import cocotb
 from cocotb.triggers import ClockCycles
 
 from loomwork.arch.config import Config
-from loomwork.arch.isa import BY_MNEMONIC, COMMAND_BYTES, Command, Unit, Window, encode
+from loomwork.arch.isa import (
+    BY_MNEMONIC,
+    COMMAND_BYTES,
+    Combine,
+    Command,
+    Params,
+    Pool,
+    Source,
+    Unit,
+    Window,
+    encode,
+)
 from loomwork.arch.registers import ErrorCode
 from loomwork.sim.testbench.environment import Bench, Dut
 from loomwork.sim.testbench.programs import TestProgram, copy_program
@@ -19,6 +30,11 @@ PAUSES = (0, 40)
 def with_operand(command: Command, **operands: int) -> Command:
     """The same command with other operands."""
     return replace(command, operands={**command.operands, **operands})
+
+
+def smallest(mnemonic: str) -> Command:
+    """A command with every operand as near to 0 as it may be."""
+    return Command(mnemonic, {item.name: max(item.low, 0) for item in BY_MNEMONIC[mnemonic].operands})
 
 
 def encoded(commands: list[Command]) -> bytearray:
@@ -143,6 +159,34 @@ async def scratchpad_overrun(dut: Dut) -> None:
     def damage(bench: Bench, program: TestProgram) -> tuple[list[Command], ErrorCode, int]:
         wrong = with_operand(program.commands[0], base=bench.config.bank_words)
         return [wrong, *program.commands[1:]], ErrorCode.SCRATCHPAD, 0
+
+    await stops(dut, 0, damage)
+
+
+@cocotb.test()
+async def tile_larger_than_accumulators(dut: Dut) -> None:
+    """A CONVOLVE of one pixel too many."""
+
+    def damage(bench: Bench, program: TestProgram) -> tuple[list[Command], ErrorCode, int]:
+        convolve = with_operand(smallest("CONVOLVE"), tile_width=1, tile_height=bench.config.accumulator_depth + 1)
+        return [convolve, *program.commands], ErrorCode.SCRATCHPAD, 0
+
+    await stops(dut, 0, damage)
+
+
+@cocotb.test()
+@cocotb.parametrize(
+    operands=[
+        ({"pool": Pool.SUM, "combine": Combine.ADD}, "sum_and_add"),
+        ({"pool": Pool.NONE, "pool_width": 2}, "window_without_pooling"),
+        ({"source": Source.SCRATCHPAD, "params": Params.BIAS}, "parameters_without_accumulators"),
+    ]
+)
+async def operands_exclude_each_other(dut: Dut, operands: dict[str, int]) -> None:
+    """A DRAIN whose operands are legal one by one."""
+
+    def damage(_: Bench, program: TestProgram) -> tuple[list[Command], ErrorCode, int]:
+        return [with_operand(smallest("DRAIN"), **operands), *program.commands], ErrorCode.ILLEGAL_OPERAND, 0
 
     await stops(dut, 0, damage)
 

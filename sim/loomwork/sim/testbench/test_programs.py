@@ -3,11 +3,11 @@
 import cocotb
 from cocotb.triggers import ClockCycles
 
-from loomwork.arch.isa import Window
+from loomwork.arch.isa import Combine, Pool, Window
 from loomwork.arch.registers import BY_NAME
 from loomwork.sim.testbench.environment import Bench, Dut
 from loomwork.sim.testbench.expected import golden_outputs
-from loomwork.sim.testbench.programs import copy_program, layer_program
+from loomwork.sim.testbench.programs import copy_program, fused_program, layer_program
 
 PAUSES = (0, 30, 70)
 
@@ -29,6 +29,24 @@ async def layers(dut: Dut, pause_percent: int) -> None:
     bench = await Bench.create(dut, pause_percent=pause_percent)
     for number in range(10):
         program = layer_program(bench.config, bench.random)
+        expected = program.defined(golden_outputs(program))
+        found = program.defined(await bench.run(program.commands, program.windows))
+        assert found == expected, f"program {number} differs"
+
+
+@cocotb.test()
+@cocotb.parametrize(
+    (
+        ("combine", "pool"),
+        [(Combine.ADD, Pool.NONE), (Combine.ADD, Pool.MAX), (Combine.NONE, Pool.MAX), (Combine.NONE, Pool.SUM)],
+    ),
+    ("pause_percent", (0, 40)),
+)
+async def fused_layers(dut: Dut, combine: Combine, pool: Pool, pause_percent: int) -> None:
+    """ADD and pooling on the accumulators and on the scratchpad give the golden model's bytes."""
+    bench = await Bench.create(dut, pause_percent=pause_percent)
+    for number in range(6):
+        program = fused_program(bench.config, bench.random, combine, pool)
         expected = program.defined(golden_outputs(program))
         found = program.defined(await bench.run(program.commands, program.windows))
         assert found == expected, f"program {number} differs"

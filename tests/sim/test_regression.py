@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cocotb regression: all of it on the tiny core, part of it on others, and what it leaves behind."""
+
+from pathlib import Path
+
+import pytest
+
+from loomwork.arch.config import PRESETS, Config
+from loomwork.sim.backend import RunError
+from loomwork.sim.testbench import runner
+from loomwork.sim.testbench.runner import run_regression
+
+NARROW_BUS = Config(
+    name="narrow_bus", rows=8, cols=4, scratchpad_kib=8, accumulator_depth=16, bus_bytes=4, requant_lanes=1
+)
+
+
+def test_the_whole_regression_passes_on_tiny(tmp_path: Path) -> None:
+    summary = run_regression(PRESETS["tiny"], directory=tmp_path)
+    assert [result.name for result in summary.results if not result.passed] == []
+    assert len(summary.results) >= 28
+    assert {result.name.split(".")[0] for result in summary.results} == {
+        "test_registers",
+        "test_programs",
+        "test_errors",
+    }
+
+
+@pytest.mark.parametrize("config", [PRESETS["formal"], NARROW_BUS], ids=lambda config: config.name)
+def test_programs_and_aborts_on_other_shapes(tmp_path: Path, config: Config) -> None:
+    summary = run_regression(config, expression="layers|copies|abort", directory=tmp_path)
+    assert [result.name for result in summary.results if not result.passed] == []
+    assert len(summary.results) >= 8
+
+
+def test_waves_are_kept_on_demand(tmp_path: Path) -> None:
+    summary = run_regression(PRESETS["tiny"], expression="identity", waves=True, directory=tmp_path)
+    (result,) = summary.results
+    assert result.passed
+    assert result.waves is not None
+    assert "$enddefinitions" in result.waves.read_text(encoding="utf-8")
+
+
+def test_a_failure_is_reported_with_its_waveform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A test bench that expects another configuration than the one it runs on has to fail.
+    monkeypatch.setattr(runner, "build", _builder_of_another(PRESETS["tiny"]))
+    other = Config.from_dict({**PRESETS["tiny"].to_dict(), "stream_beats": 128})
+    summary = run_regression(other, expression="identity", directory=tmp_path)
+    assert not summary.passed
+    (result,) = summary.results
+    assert not result.passed
+    assert result.message
+    assert result.waves is not None
+    assert result.waves.is_file()
+
+
+def _builder_of_another(config: Config) -> object:
+    build = runner.build
+    return lambda _, *, waves: build(config, waves=waves)
+
+
+def test_an_expression_without_a_match_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no test's name matches 'nothing_like_it'"):
+        run_regression(PRESETS["tiny"], expression="nothing_like_it", directory=tmp_path)
