@@ -26,6 +26,7 @@ from tests.layers import Choices
 ELEMENTS, WEIGHTS, MACS = 6000, 40_000, 600_000
 WIDTHS = (8, 16, 12, 4, 24, 3, 5, 7, 10, 13, 17, 20, 30, 33, 40, 48, 64, 65, 9, 15, 16, 31, 32, 23, 24, 100, 1, 2)
 """Channel counts, plain ones first."""
+RELUS: tuple[Activation, ...] = ("RELU", "RELU", "RELU6")
 TYPICAL = 38.0
 """Root mean square distance of a layer's values from the zero point, roughly."""
 
@@ -42,7 +43,7 @@ class Network:
         # Habits of the tool that made the network.
         self.per_tensor = choices.once_in(4)
         self.biased = not choices.once_in(5)
-        self.relu = choices.pick(("RELU", "RELU", "RELU6"))
+        self.relu: Activation = choices.pick(RELUS)
 
     def image(self, height: int, width: int, channels: int) -> Tensor:
         """An input `[1, H, W, C]`, int8 or behind a QUANTIZE from uint8 or float32."""

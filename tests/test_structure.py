@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tree itself: who may import whom, files that fit in the head, opcodes declared once."""
+"""The tree itself: who may import whom, files that fit in the head."""
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from loomwork.arch.isa import INSNS
 
 ROOT = Path(__file__).resolve().parents[1]
 # arch is the contract: it stands alone, hardware and compiler both stand on it and do not know each other.
@@ -60,11 +58,3 @@ def test_the_namespace_has_no_init(package: str) -> None:
 def test_files_fit_in_the_head(package: str) -> None:
     lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in sources(package)}
     assert {name: length for name, length in lengths.items() if length > 420} == {}
-
-
-def test_opcodes_are_written_in_the_table_only() -> None:
-    assert len({insn.opcode for insn in INSNS}) == len(INSNS)
-    for package in ("rtl", "compiler", "sim"):
-        for path in sources(package):
-            text = path.read_text(encoding="utf-8")
-            assert "opcode ==" not in text.replace("opcode == insn", ""), path

@@ -341,7 +341,7 @@ enum loomwork_rounding {
 #define LOOMWORK_COMBINE_ROUNDING_LOW 230
 #define LOOMWORK_COMBINE_ROUNDING_WIDTH 1
 
-#define LOOMWORK_OPCODE_DRAIN 7 /* Finish one tile: for each block of `cols` channels, for each output pixel, take the values of its pooling window from the accumulators or a scratchpad tensor, sum (SUM), requantize, combine, take the maximum (MAX), write `channels` bytes. Illegal: pool NONE with a window larger than 1 x 1, SUM together with ADD. What no REQUANT or COMBINE has set since reset is zero. */
+#define LOOMWORK_OPCODE_DRAIN 7 /* Finish one tile: for each block of `cols` channels, for each output pixel, take the values of its pooling window from the accumulators or a scratchpad tensor, sum (SUM), requantize, combine, take the maximum (MAX), write `channels` bytes. Illegal: pool NONE with a window larger than 1 x 1, SUM together with ADD. What no REQUANT or COMBINE has set since `start` is zero. */
 #define LOOMWORK_DRAIN_OPCODE_LOW 0
 #define LOOMWORK_DRAIN_OPCODE_WIDTH 4
 #define LOOMWORK_DRAIN_WAIT_LOAD_LOW 4

@@ -8,11 +8,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from loomwork.arch.isa import BY_MNEMONIC
 from loomwork.arch.numerics import (
+    ADD_LEFT_SHIFT,
     IDENTITY_MULTIPLIER,
     IDENTITY_SHIFT,
+    INT8_MAX,
+    INT8_MIN,
     INT32_MAX,
     INT32_MIN,
+    MAX_LEFT_SHIFT,
+    MAX_RIGHT_SHIFT,
     Rounding,
     divide_multiplier,
     quantize_multiplier,
@@ -84,8 +90,8 @@ shifts = st.integers(-31, 7)
 @example(INT32_MIN, INT32_MAX, 0)
 @example(INT32_MIN, INT32_MAX, -31)
 @example(INT32_MAX, INT32_MAX, 7)
-@example(-(1 << 30), 1 << 30, 0)  # a half, negative, after the multiplication
-@example(-3, 1 << 30, -1)
+@example(-1, 1 << 30, 0)  # a half, negative, after the multiplication
+@example(-3, (1 << 31) - 1, -1)  # a half, negative, after the shift
 def test_tflite_rounding_is_that_of_gemmlowp(x: int, multiplier: int, shift: int):
     assert requantize(x, multiplier, shift, Rounding.TFLITE) == multiply_by_quantized_multiplier(x, multiplier, shift)
 
@@ -99,6 +105,24 @@ def test_onnx_rounding_is_exact_half_to_even(x: int, multiplier: int, shift: int
     shifted = c_int32(x << max(shift, 0))
     exact = Fraction(shifted * multiplier, 1 << 31 + max(-shift, 0))
     assert requantize(x, multiplier, shift, Rounding.ONNX) == round(exact)
+
+
+@pytest.mark.parametrize("rounding", Rounding)
+@given(x=xs, multiplier=multipliers, shift=shifts)
+@example(x=INT32_MIN, multiplier=INT32_MAX, shift=0)
+@example(x=INT32_MAX, multiplier=INT32_MAX, shift=0)
+def test_results_are_int32(rounding: Rounding, x: int, multiplier: int, shift: int):
+    result = requantize(x, multiplier, shift, rounding)
+    assert result.dtype == np.int64
+    assert INT32_MIN <= result <= INT32_MAX
+
+
+def test_limits_are_those_of_the_commands():
+    (requant,) = [item for item in BY_MNEMONIC["REQUANT"].operands if item.name == "shift"]
+    assert (requant.low, requant.high) == (-MAX_RIGHT_SHIFT, MAX_LEFT_SHIFT)
+    # ADD: no difference of two int8 leaves 32 bits, nor does the sum of two that are scaled down.
+    assert 2 * (INT8_MAX - INT8_MIN << ADD_LEFT_SHIFT) <= INT32_MAX
+    assert all(item.high == 0 for item in BY_MNEMONIC["COMBINE"].operands if item.name in ("shift_a", "shift_b"))
 
 
 @given(xs, st.integers(0, 31))
@@ -135,6 +159,10 @@ def test_wrap(x: int):
 def test_to_int8_adds_before_it_clamps():
     assert to_int8([-1000, -131, -130, 0, 5, 130, 1000], 3, -128, 127).tolist() == [-128, -128, -127, 3, 8, 127, 127]
     assert to_int8([-1000, 0, 1000], -10, -10, 20).tolist() == [-10, -10, 20]
+    assert to_int8([INT32_MIN, INT32_MAX], -128, -128, 127).tolist() == [-128, 127]
+    assert to_int8([INT32_MIN, INT32_MAX], 127, -128, 127).tolist() == [-128, 127]
+    assert to_int8([-50, 0, 50], 0, 20, -20).tolist() == [-20, -20, -20]
+    assert to_int8([1], 0, -128, 127).dtype == np.int8
 
 
 @given(st.floats(min_value=2**-31, max_value=127.0))
@@ -147,6 +175,27 @@ def test_multiplier_is_the_nearest(scale: float):
     assert 1 << 30 <= multiplier < 1 << 31
     # Half a unit in the last place of the multiplier that the scale has before it is rounded up to a power of two.
     assert abs(Fraction(multiplier, 1 << 31) * Fraction(2) ** shift - Fraction(scale)) <= Fraction(2) ** (shift - 32)
+
+
+@given(st.floats(min_value=0, allow_infinity=False))
+@example(5e-324)
+@example(1.7e308)
+@example(float(np.nextafter(1.0, 0)))
+@example(1 - 2.0**-32)  # a half: the multiplier rounds up to 2**31
+@example((3 << 29 | 1) * 2.0**-31 + 2.0**-32)  # a half, away from zero
+def test_multiplier_is_that_of_tflite(scale: float):
+    """QuantizeMultiplier of TensorFlow Lite, kernels/internal/quantization_util.cc, in fractions."""
+    exact, shift = Fraction(scale), 0
+    while exact >= 1:
+        exact, shift = exact / 2, shift + 1
+    while 0 < exact < Fraction(1, 2):
+        exact, shift = exact * 2, shift - 1
+    multiplier = half_away_from_zero(exact * (1 << 31))
+    if multiplier == 1 << 31:
+        multiplier, shift = multiplier // 2, shift + 1
+    if shift < -31:
+        multiplier, shift = 0, 0
+    assert quantize_multiplier(scale) == (multiplier, shift)
 
 
 @pytest.mark.parametrize(
@@ -189,6 +238,26 @@ def test_division_of_every_sum_of_a_small_window(count: int):
 def test_division_about_every_half(count: int, halves: list[int], distance: int):
     sums = [half * count // 2 + distance for half in halves]
     check_division(count, [x for x in sums if abs(x) <= 128 * count])
+
+
+@pytest.mark.parametrize("first", range(1, 66, 13))
+def test_division_about_every_half_of_many_counts(first: int):
+    halves = np.arange(-256, 257)[:, np.newaxis]
+    for count in range(first, 65536, 65):
+        x = halves * count // 2 + np.arange(-1, 3)
+        x = x[abs(x) <= 128 * count]
+        multiplier, shift = divide_multiplier(count)
+        expected = np.sign(x) * ((2 * abs(x) + count) // (2 * count))
+        assert np.array_equal(requantize(x, multiplier, shift, Rounding.ONNX), expected), f"count {count}"
+
+
+def test_divisors_are_slightly_too_large():
+    """By less than makes `2**-22` of the largest sum, for every count."""
+    for count in range(1, 65536):
+        multiplier, shift = divide_multiplier(count)
+        one = 1 << 31 - shift
+        assert 0 < multiplier < 1 << 31
+        assert 0 < multiplier * count - one < Fraction(one, 128 << 22)
 
 
 @pytest.mark.parametrize("count", [0, -1, 65536])

@@ -24,7 +24,7 @@ class Finished:
 @pytest.fixture
 def loomwork(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
     """Call `loomwork` with arguments; anything but an orderly exit fails the test."""
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "200")  # for the text of typer's own errors
     monkeypatch.setenv("TERM", "dumb")
 
     def call(*arguments: object) -> Finished:

@@ -274,6 +274,7 @@ def test_a_damaged_model_ends_in_a_sentence_or_a_program(workspace: Path, loomwo
         ("there is no folder none; name one with --models", ("bench", "--models", "none")),
         ("no .tflite network found in folder", ("bench", "--models", "folder")),
         ("no .tflite network found in . with 'zzz' in its name", ("bench", "--models", ".", "-k", "zzz")),
+        ("cannot write none/b.md: there is no folder", ("bench", "--models", ".", "--markdown", "none/b.md")),
         ("cannot write none/b.json: there is no folder", ("bench", "--models", ".", "--json", "none/b.json")),
         ("examples/digits/digits_int8.tflite is not here: run `loomwork demo` in a checkout", ("demo",)),
     ],

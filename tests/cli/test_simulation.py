@@ -83,7 +83,8 @@ def test_bench_measures_every_network_of_a_folder(compiled: Path, loomwork):
     shutil.copy("net.tflite", "models/one.tflite")
     shutil.copy("net.tflite", "models/more/two.tflite")
     Path("models/broken.tflite").write_bytes(Path("net.tflite").read_bytes()[:300])
-    finished = loomwork("bench", "--models", "models", "-c", "tiny", "--images", 1, "--json", "bench.json")
+    files = ("--json", "bench.json", "--markdown", "bench.md")
+    finished = loomwork("bench", "--models", "models", "-c", "tiny", "--images", 1, *files)
     assert finished.code == 0, finished
     written = json.loads(Path("bench.json").read_text())
     rows = {row["network"]: row for row in written["results"]}
@@ -95,7 +96,17 @@ def test_bench_measures_every_network_of_a_folder(compiled: Path, loomwork):
     assert one["macs"] == 6 * 6 * 6 * 27 + 54 * 5
     assert one["bound"] <= one["cycles"]
     assert one["utilization"] == pytest.approx(one["macs"] / one["cycles"] / 16)
-    assert {**rows["two"], "network": "one"} == one
+    # The same but for how fast this machine was.
+    speed = {"cycles_per_second": one["cycles_per_second"]}
+    assert one["cycles_per_second"] > 0
+    assert {**rows["two"], "network": "one", **speed} == one
+    page = Path("bench.md").read_text()
+    assert page.startswith("# Benchmarks\n")
+    table = [line for line in page.splitlines() if line.startswith("|")]
+    cells = {line[1]: line[1:-1] for line in ([cell.strip() for cell in row.split("|")] for row in table)}
+    assert {len(line) for line in cells.values()} == {10}
+    assert cells["one"][2:5] == [f"{one[key]:,}" for key in ("macs", "bound", "cycles")]
+    assert [cells[name][-1] for name in ("broken", "one", "two")] == ["refused", "yes", "yes"]
     for text in ("one", "two", f"{one['cycles']:,}", f"{one['bound']:,}", "yes", "refused"):
         assert text in finished.out
 

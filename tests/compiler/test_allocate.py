@@ -58,11 +58,18 @@ def test_a_model_that_does_not_fit_is_refused_with_the_layer_that_needs_most() -
     wide = maker.convolution(maker.input(32, 32, 4), 16, kernel=(1, 1))
     graph = maker.graph(maker.convolution(wide, 4, kernel=(1, 1)))
     message = (
-        r"does not fit: layer 'layer0' needs 20.0 KiB of scratchpad for 'm0', 'm1', configuration tiny has 16 KiB; "
-        r"choose one with a larger scratchpad_kib"
+        r"does not fit: layer 'layer0' \(CONVOLUTION\) needs 20.0 KiB of scratchpad for 'm0' \(32x32x4\), "
+        r"'m1' \(32x32x16\), configuration tiny has 16 KiB; choose one with a larger scratchpad_kib \(at least 20\)"
     )
     with pytest.raises(CompileError, match=message):
         allocate(graph, TINY)
+
+
+def test_a_model_that_fits_nowhere_is_refused_without_advice_that_cannot_be_followed() -> None:
+    maker = GraphMaker(0)
+    graph = maker.graph(maker.rescale(maker.input(1000, 1000, 1)))
+    with pytest.raises(CompileError, match=r"has 256 KiB; as no configuration can have so much, .* smaller images$"):
+        allocate(graph, BASE)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,14 @@ def test_several_inputs_and_outputs_keep_their_names():
     assert [len(image) for image in result.statistics] == [2, 2, 2]
 
 
+def test_an_output_may_be_listed_twice():
+    batch = images(3)
+    tensors = [Tensor(name=name, shape=(1, 3, 5, 1), dtype="int8") for name in "xy"]
+    result = run_program(program([copy_step()], tensors, "x", "yy"), {"x": batch}, CopyBackend())
+    assert list(result.outputs) == ["y"]
+    assert np.array_equal(result.outputs["y"], batch)
+
+
 def test_an_output_has_the_shape_of_its_tensor():
     flat = [Tensor(name="x", shape=(1, 3, 5, 1), dtype="int8"), Tensor(name="y", shape=(1, 15), dtype="int8")]
     batch = images(2)

@@ -265,7 +265,7 @@ INSNS: tuple[Insn, ...] = (
         "Finish one tile: for each block of `cols` channels, for each output pixel, take the values of its pooling "
         "window from the accumulators or a scratchpad tensor, sum (SUM), requantize, combine, take the maximum (MAX), "
         "write `channels` bytes. Illegal: pool NONE with a window larger than 1 x 1, SUM together with ADD. What no "
-        "REQUANT or COMBINE has set since reset is zero.",
+        "REQUANT or COMBINE has set since `start` is zero.",
         (
             Field("source", 1, "0 = accumulators, 1 = scratchpad", choices=Source),
             Field("in_base", 16, "scratchpad source: first word of the input tensor in each bank"),

@@ -68,12 +68,12 @@ def rounding_divide_by_power_of_two(x: ArrayLike, exponent: ArrayLike) -> Int64A
 
 
 def to_int8(x: ArrayLike, zero_point: int, minimum: int, maximum: int) -> NDArray[np.int8]:
-    """Add the zero point and clamp to the activation range."""
+    """Add the zero point, without overflow, and clamp to the activation range; `maximum` holds where they cross."""
     return np.clip(np.asarray(x, dtype=np.int64) + zero_point, minimum, maximum).astype(np.int8)
 
 
 def quantize_multiplier(scale: float) -> tuple[int, int]:
-    """Express a positive real `scale` as (multiplier, shift), as TFLite's QuantizeMultiplier does.
+    """Express a real `scale`, not negative, as (multiplier, shift), as TFLite's QuantizeMultiplier does.
 
     Raises ValueError when `scale` is negative or not finite. The shift may exceed what the hardware carries out:
     compare with MAX_LEFT_SHIFT.
@@ -81,7 +81,7 @@ def quantize_multiplier(scale: float) -> tuple[int, int]:
     if not 0 <= scale < float("inf"):
         raise ValueError(f"a rescaling factor must be finite and not negative, not {scale}")
     fraction, shift = frexp(scale)
-    # C's round(): half away from zero; the fraction is positive and has at most 53 bits, so adding 0.5 is exact.
+    # C's round(): half away from zero. Adding 0.5 is exact, except beyond 2**31, where int() drops what is lost.
     multiplier = int(fraction * (1 << 31) + 0.5)
     if multiplier == 1 << 31:
         multiplier, shift = multiplier // 2, shift + 1

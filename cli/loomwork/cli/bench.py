@@ -34,8 +34,7 @@ def bench(
     """
     from loomwork.cli.benchmark import find_models, markdown, measure, table
 
-    for destination in (json_file, markdown_file):
-        check_destination(destination)
+    check_destination(json_file, markdown_file)
     shapes = [load_config(name) for name in config or ["base"]]
     folder = models or Path(os.environ.get("LOOMWORK_MODELS", "../shared/models"))
     if not folder.is_dir():

@@ -84,7 +84,11 @@ def measure(
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
     """The benchmark for the terminal."""
-    result = Table("network", "config", "MACs", "bound", "cycles", "utilization", "bytes in", "on the host", "exact")
+    result = Table("network", "config")
+    for heading in ("MACs", "bound", "cycles", "utilization", "bytes in"):
+        result.add_column(heading, justify="right")
+    result.add_column("on the host")
+    result.add_column("exact")
     for row in rows:
         if "refused" in row:
             result.add_row(row["network"], row["config"], *[""] * 5, row["refused"], "refused")

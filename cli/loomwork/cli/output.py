@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+_WIDE = 160
+"""Columns of output that goes to a file or a pipe, and from which on a table has room for lines around its cells."""
+
 # Names of tensors and files may look like rich's markup or like an emoji code, and are printed as they are.
-console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+console = Console(
+    highlight=False, soft_wrap=True, markup=False, emoji=False, width=None if sys.stdout.isatty() else _WIDE
+)
 """Results, on standard output."""
 status = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 """Progress and errors, on standard error."""
-
-
-_WIDE = 160
-"""Columns of a table that goes to a file or a pipe, and from which on a terminal has room for lines around cells."""
 
 
 class UsageError(ValueError):
@@ -26,8 +28,6 @@ class UsageError(ValueError):
 
 def print_table(table: Table) -> None:
     """Print a table as wide as the terminal allows. Numbers (right-justified columns) are never cut, names may be."""
-    if not console.is_terminal:
-        console.width = _WIDE
     for column in table.columns:
         column.no_wrap = column.justify == "right"
     if console.width < _WIDE:

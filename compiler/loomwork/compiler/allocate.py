@@ -1,13 +1,14 @@
 """Where feature maps lie: in the scratchpad, and in the external windows."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
-from loomwork.arch.config import BANKS, Config
+from loomwork.arch.config import BANKS, Config, ConfigError
 from loomwork.arch.program import Placement
 from loomwork.compiler.graph import CompileError, FeatureMap, Graph, Layer
 from loomwork.compiler.limits import largest
+from loomwork.compiler.names import readable
 from loomwork.compiler.task import Region
 
 MAX_ROWS = largest("CONVOLVE", "height")
@@ -130,8 +131,7 @@ def _check_map(feature_map: FeatureMap, config: Config) -> None:
     ):
         if value > limit:
             raise CompileError(
-                f"feature map {feature_map.name!r} ({feature_map.height}x{feature_map.width}x{feature_map.channels}) "
-                f"has {value} {what}, the command set has room for {limit}"
+                f"feature map {_named(feature_map)} has {value} {what}, the command set has room for {limit}"
             )
 
 
@@ -142,18 +142,31 @@ def _why_not(graph: Graph, config: Config, lives: Sequence[Lifetime]) -> str:
         return sum(life.words for life in lives if life.first <= index <= life.last)
 
     worst = max(range(len(graph.layers)), key=words)
-    names = ", ".join(repr(life.map) for life in lives if life.first <= worst <= life.last)
+    layer = graph.layers[worst]
+    what = ", ".join(_named(graph.maps[life.map]) for life in lives if life.first <= worst <= life.last)
     needed = words(worst) * BANKS * config.rows / 1024
     if words(worst) <= config.bank_words:
         return (
-            f"the model does not fit: around layer {graph.layers[worst].name!r} {names} take {needed:.1f} of the "
+            f"the model does not fit: around layer {readable(layer.name)} {what} take {needed:.1f} of the "
             f"{config.scratchpad_kib} KiB of scratchpad of configuration {config.name}, but not in one piece; "
             "choose one with a larger scratchpad_kib"
         )
     return (
-        f"the model does not fit: layer {graph.layers[worst].name!r} needs {needed:.1f} KiB of scratchpad for {names}, "
-        f"configuration {config.name} has {config.scratchpad_kib} KiB; choose one with a larger scratchpad_kib"
+        f"the model does not fit: layer {readable(layer.name)} ({layer.operator}) needs {needed:.1f} KiB of scratchpad "
+        f"for {what}, configuration {config.name} has {config.scratchpad_kib} KiB; {_advice(config, ceil(needed))}"
     )
+
+
+def _named(feature_map: FeatureMap) -> str:
+    return f"{readable(feature_map.name)} ({feature_map.height}x{feature_map.width}x{feature_map.channels})"
+
+
+def _advice(config: Config, kib: int) -> str:
+    try:
+        replace(config, scratchpad_kib=kib)
+    except ConfigError:
+        return "as no configuration can have so much, the network has to work on smaller images"
+    return f"choose one with a larger scratchpad_kib (at least {kib})"
 
 
 def scratchpad_bytes(graph: Graph, config: Config, layer: int) -> int:

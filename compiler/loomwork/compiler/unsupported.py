@@ -1,12 +1,13 @@
 """Layers that the command set or a configuration cannot express."""
 
 from loomwork.compiler.graph import CompileError, Layer
+from loomwork.compiler.names import readable
 
 
 class UnsupportedLayerError(CompileError):
     """One layer has to stay on the host. name: of the layer; reason: why, to follow a colon."""
 
     def __init__(self, layer: Layer, reason: str) -> None:
-        super().__init__(f"layer {layer.name!r} ({layer.operator}): {reason}")
+        super().__init__(f"layer {readable(layer.name)} ({layer.operator}): {reason}")
         self.name = layer.name
         self.reason = reason

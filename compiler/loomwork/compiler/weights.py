@@ -45,20 +45,21 @@ def pack_weights(layer: Convolution, mapping: Mapping, config: Config, first: in
     For each block of `cols` output channels: for each tap, for each pass, `rows` words of `cols` int8 weights (zero
     where the reduction has no byte or the layer no channel); then the block's parameters.
     """
+    sizes = [
+        sum(segment.length for segment in segments)
+        for segments in passes(config.rows, mapping.kernel_rows, mapping.length, mapping.row_step)
+    ]
+    # The kernel rows lie end to end, and passes cut them where they come: each takes the next bytes of the reduction.
+    behind = np.cumsum(sizes)
+    gaps = np.arange(len(sizes)) * config.rows - (behind - sizes)
+    places = np.arange(behind[-1]) + np.repeat(gaps, sizes)
+    params = params_mode(layer.requantize)
     pieces: list[bytes] = []
     for block in range(first // config.cols, first // config.cols + ceil(channels / config.cols)):
         kernel = _block_kernel(layer, mapping, config, block)
-        for tap in range(mapping.tap_count):
-            # The kernel rows lie end to end, and passes cut them where they come: a pass is a slice.
-            reduction = kernel[:, tap].reshape(-1, config.cols)
-            start = 0
-            for segments in passes(config.rows, mapping.kernel_rows, mapping.length, mapping.row_step):
-                size = sum(segment.length for segment in segments)
-                tile = np.zeros((config.rows, config.cols), dtype=np.int8)
-                tile[:size] = reduction[start : start + size]
-                pieces.append(tile.tobytes())
-                start += size
-        pieces.append(_block_params(layer, config, block))
+        tiles = np.zeros((mapping.tap_count, len(sizes) * config.rows, config.cols), dtype=np.int8)
+        tiles[:, places] = kernel.swapaxes(0, 1).reshape(mapping.tap_count, -1, config.cols)
+        pieces += [tiles.tobytes(), _block_params(layer, config, block, params)]
     return b"".join(pieces)
 
 
@@ -80,7 +81,7 @@ def _block_kernel(layer: Convolution, mapping: Mapping, config: Config, block: i
     return kernel.reshape(height, mapping.tap_count, mapping.length, config.cols)
 
 
-def _block_params(layer: Convolution, config: Config, block: int) -> bytes:
+def _block_params(layer: Convolution, config: Config, block: int, params: Params) -> bytes:
     """The parameters of one block; see `arch.isa.Params`."""
     outputs = layer.kernel.shape[3]
     first = block * config.cols
@@ -93,6 +94,6 @@ def _block_params(layer: Convolution, config: Config, block: int) -> bytes:
 
     requantize = layer.requantize
     data = column_values(wrap_int32(requantize.bias), "<i4")
-    if params_mode(requantize) is Params.PER_CHANNEL:
+    if params is Params.PER_CHANNEL:
         data += column_values(requantize.multiplier, "<i4") + column_values(requantize.shift, "i1")
     return data

@@ -125,8 +125,8 @@ def run_program(
             for row, run in zip(rows, runs, strict=True):
                 row.append(run)
         statistics.extend(rows)
-        for name in program.outputs:
-            collected[name].append(values[name].reshape(count, *tensors[name].image_shape))
+        for name, parts in collected.items():
+            parts.append(values[name].reshape(count, *tensors[name].image_shape))
         if progress is not None:
             progress(first + count, images)
     return Result(outputs={name: np.concatenate(parts) for name, parts in collected.items()}, statistics=statistics)

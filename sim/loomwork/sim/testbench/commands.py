@@ -19,7 +19,7 @@ class Map:
     pitch: int
 
     @classmethod
-    def at(cls, config: Config, base: int, height: int, width: int, channels: int) -> Map:
+    def at(cls, config: Config, base: int, height: int, width: int, channels: int) -> "Map":
         """A map that begins at word `base`, its rows packed as tightly as the scratchpad allows."""
         return cls(height, width, channels, base, -(-width * channels // config.rows))
 
@@ -61,7 +61,7 @@ def random_stream(
     return Command("STREAM", {"window": Window.CONSTANTS, "offset": 0, "words": words}), bytes(constants)
 
 
-def random_convolve(g: random.Random, image: Map, blocks: int, params: Params) -> Command:
+def convolve_pixels(g: random.Random, image: Map, blocks: int, params: Params) -> Command:
     """A 1x1 convolution of the whole image as one tile, when the third LOAD is done."""
     row_bytes = image.width * image.channels
     return Command(

@@ -9,9 +9,9 @@ from loomwork.arch.numerics import INT8_MAX, INT8_MIN
 from loomwork.arch.reduction import pass_count
 from loomwork.sim.testbench.commands import (
     Map,
+    convolve_pixels,
     drain_operands,
     random_combine,
-    random_convolve,
     random_requant,
     random_stream,
     transfer,
@@ -167,7 +167,7 @@ def fused_program(config: Config, generator: random.Random, combine: Combine, po
         drain_operands(Source.ACCUMULATOR, Map(0, 0, out_channels, 0, width), results[0], params, pool, window, step),
         drain_operands(Source.SCRATCHPAD, values, results[1], Params.UNIFORM, pool, window, step),
     )
-    commands = [stream, random_convolve(g, image, blocks, params)]
+    commands = [stream, convolve_pixels(g, image, blocks, params)]
     offset = 0
     for tensor in (image, operand, values):
         commands.insert(0, transfer("LOAD", config, tensor, {}, offset))

@@ -177,9 +177,9 @@ async def tile_larger_than_accumulators(dut: Dut) -> None:
 @cocotb.test()
 @cocotb.parametrize(
     operands=[
-        ({"pool": Pool.SUM, "combine": Combine.ADD}, "sum_and_add"),
-        ({"pool": Pool.NONE, "pool_width": 2}, "window_without_pooling"),
-        ({"source": Source.SCRATCHPAD, "params": Params.BIAS}, "parameters_without_accumulators"),
+        {"pool": Pool.SUM, "combine": Combine.ADD},
+        {"pool": Pool.NONE, "pool_width": 2},
+        {"source": Source.SCRATCHPAD, "params": Params.BIAS},
     ]
 )
 async def operands_exclude_each_other(dut: Dut, operands: dict[str, int]) -> None:
