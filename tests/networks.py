@@ -80,8 +80,8 @@ def _streaming(n: Network) -> None:
         padding = "VALID" if (kernel - 1) * dilation < size and c.once_in(2) else "SAME"
         stride = c.pick((1, 2)) if dilation == 1 else 1
         if c.once_in(2):
-            moves = {"stride": stride} if c.once_in(2) else {"stride": shape(stride)}
-            x = n.depthwise(x, shape(kernel), dilation=shape(dilation), padding=padding, **moves)
+            strides = (stride, stride) if c.once_in(2) else shape(stride)
+            x = n.depthwise(x, shape(kernel), dilation=shape(dilation), padding=padding, stride=strides)
             x = n.conv(x, n.channels(64), 1, activation=n.relu)
         else:
             x = n.conv(x, n.channels(64), shape(kernel), dilation=shape(dilation), padding=padding, activation=n.relu)
@@ -156,7 +156,7 @@ def _unet(n: Network) -> None:
         skips.append(x)
         x = n.pool(x, "max") if c.once_in(2) else n.conv(x, n.channels(24), stride=2, activation=n.relu)
     for skip in reversed(skips):
-        x = n.upsample(x, *skip.shape[1:3])
+        x = n.upsample(x, skip.shape[1], skip.shape[2])
         x = n.conv(n.concatenate([skip, x]), n.channels(24), activation=n.relu)
     n.output(n.conv(x, c.integer(1, 4), 1))
 
@@ -183,7 +183,7 @@ def _several_inputs(n: Network) -> None:
     first = n.image(c.integer(4, 16), c.integer(4, 16), n.channels(16))
     branches = [n.conv(first, n.channels(33), activation=n.relu)]
     for _ in range(c.integer(1, 2)):
-        other = n.image(*first.shape[1:3], n.channels(16))
+        other = n.image(first.shape[1], first.shape[2], n.channels(16))
         branches.append(n.conv(other, branches[0].shape[3], c.pick((1, 3))))
     x = branches[0]
     for branch in branches[1:]:

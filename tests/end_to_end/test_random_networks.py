@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random whole networks through compiler, golden model and RTL, against tflite-micro, every bit.
 
-LOOMWORK_RANDOM_CASES sets how many networks each style gets (2 on the RTL and twice as many on the golden model by
-default), LOOMWORK_RANDOM_SEED where the seeds begin. A network is named by style and seed, and
+LOOMWORK_RANDOM_CASES (12 by default) divided by six is how many networks each style gets on the RTL, and twice as many
+on the golden model; LOOMWORK_RANDOM_SEED is where the seeds begin. A network is named by style and seed, and
 `tests.networks.random_network(seed, style)` makes it again.
 """
 
 import os
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -22,20 +23,17 @@ from loomwork.sim.verilator import MemoryTiming, VerilatorBackend
 from tests.networks import STYLES, random_network
 from tests.oracle import run_tflite_micro
 
-CASES = int(os.environ.get("LOOMWORK_RANDOM_CASES", "2"))
+CASES = max(1, int(os.environ.get("LOOMWORK_RANDOM_CASES", "12")) // 6)
 SEED = int(os.environ.get("LOOMWORK_RANDOM_SEED", "0"))
 TIMING = MemoryTiming(latency=25, stall_percent=20, seed=11)
-ROOMY = {"scratchpad_kib": 128, "queue_depth": 2}
 CONFIGS = [
     NANO,
     MID,
     BASE,
-    Config(name="narrow", rows=8, cols=4, accumulator_depth=64, bus_bytes=4, requant_lanes=2, **ROOMY),
-    Config(name="tall", rows=32, cols=8, accumulator_depth=128, bus_bytes=8, requant_lanes=4, **ROOMY),
-    Config(name="shallow", rows=8, cols=8, accumulator_depth=16, bus_bytes=8, requant_lanes=8, **ROOMY),
-    Config(
-        name="plain", rows=4, cols=2, accumulator_depth=32, bus_bytes=2, requant_lanes=1, residual_add=False, **ROOMY
-    ),
+    replace(SMALL, name="narrow", cols=4, bus_bytes=4, requant_lanes=2, queue_depth=2),
+    replace(BASE, name="tall", rows=32, cols=8, bus_bytes=8, requant_lanes=4),
+    replace(SMALL, name="shallow", accumulator_depth=16),
+    replace(NANO, name="plain", cols=2, bus_bytes=2, residual_add=False),
 ]
 
 

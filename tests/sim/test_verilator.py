@@ -1,15 +1,11 @@
 """The RTL as a backend: its library is built once, it agrees with other models, and its errors are the engine's."""
 
-import shutil
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from loomwork.arch.config import FORMAL, TINY, Config
+from loomwork.arch.config import TINY, Config
 from loomwork.arch.isa import COMMAND_BYTES, Command, Unit, Window, decode_program, encode
 from loomwork.arch.program import AcceleratorStep, Program
 from loomwork.arch.registers import ErrorCode
@@ -17,15 +13,9 @@ from loomwork.compiler.driver import compile_model
 from loomwork.sim import verilator
 from loomwork.sim.backend import RunError, run_program
 from loomwork.sim.golden import GoldenBackend
+from loomwork.sim.library import build_library
 from loomwork.sim.memory import MemoryTiming
-from loomwork.sim.verilator import (
-    Engine,
-    EngineError,
-    VerilatorBackend,
-    build_library,
-    design_fingerprint,
-    hash_sources,
-)
+from loomwork.sim.verilator import Engine, EngineError, VerilatorBackend
 from tests.oracle import run_tflite_micro
 from tests.programs import copy_commands, copy_program, copy_step, network
 
@@ -60,93 +50,7 @@ def copy_with(**changes: int) -> list[Command]:
     return [load, replace(store, operands={**store.operands, **changes}), end]
 
 
-# The library
-
-
-def test_the_library_is_built_once(monkeypatch: pytest.MonkeyPatch):
-    first = build_library(CONFIG)
-    stamp = first.stat().st_mtime_ns
-
-    def fail(*_, **__):
-        pytest.fail("built or generated a second time")
-
-    monkeypatch.setattr(verilator, "_build", fail)
-    monkeypatch.setattr(verilator, "generate_verilog", fail)
-    assert build_library(CONFIG, report=fail) == first
-    assert first.stat().st_mtime_ns == stamp
-
-
-def test_every_configuration_and_every_change_has_a_library_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    built: list[Config] = []
-
-    def build(tool, config, source, harness, directory):
-        built.append(config)
-        (directory / "core.so").write_text(source)
-        return directory / "core.so"
-
-    told: list[str] = []
-    monkeypatch.setattr(verilator, "_build", build)
-    monkeypatch.setattr(verilator, "generate_verilog", lambda config, trace: f"{config} {trace}")
-    monkeypatch.setattr(verilator, "cache_directory", lambda: tmp_path)
-    other = replace(FORMAL, queue_depth=8)
-    paths = [build_library(config, report=told.append) for config in (FORMAL, other, FORMAL, other)]
-    assert built == [FORMAL, other]
-    assert told == ["building the simulation of 'formal' (once per configuration)"] * 2
-    assert paths[:2] == paths[2:]
-    assert paths[0] != paths[1]
-    assert paths[1].read_text() == f"{other} True"
-    monkeypatch.setattr(verilator, "CXX_FLAGS", ("-O0",))
-    assert build_library(FORMAL) not in paths
-    assert sorted(path.suffix for path in (tmp_path / "simulations").iterdir()) == [".so"] * 3
-
-
-def test_processes_that_start_at_once_build_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    built: list[Config] = []
-
-    def build(tool, config, source, harness, directory):
-        built.append(config)
-        time.sleep(0.2)
-        (directory / "core.so").touch()
-        return directory / "core.so"
-
-    monkeypatch.setattr(verilator, "_build", build)
-    monkeypatch.setattr(verilator, "generate_verilog", lambda config, trace: "")
-    monkeypatch.setattr(verilator, "cache_directory", lambda: tmp_path)
-    with ThreadPoolExecutor() as pool:
-        paths = set(pool.map(lambda _: build_library(FORMAL), range(4)))
-    assert (len(paths), built) == (1, [FORMAL])
-
-
-def test_the_fingerprint_follows_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    roots = {}
-    for package in ("loomwork.arch", "loomwork.rtl"):
-        roots[package] = tmp_path / package
-        shutil.copytree(str(verilator.files(package)), roots[package])
-    monkeypatch.setattr(verilator, "files", roots.__getitem__)
-    hashes = [hash_sources(), hash_sources()]
-    for path in (roots["loomwork.arch"] / "isa.py", roots["loomwork.rtl"] / "drain" / "new.py"):
-        with path.open("a") as file:
-            file.write("# changed\n")
-        hashes.append(hash_sources())
-    assert hashes[0] == hashes[1]
-    assert len(set(hashes)) == 3
-    fingerprints = set()
-    for sources in hashes[1:3]:
-        monkeypatch.setattr(verilator, "SOURCES_HASH", sources)
-        fingerprints |= {design_fingerprint(CONFIG), design_fingerprint(FORMAL)}
-    assert len(fingerprints) == 4
-
-
-def test_a_build_that_fails_names_its_log_and_leaves_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    tool = verilator.verilator()
-    monkeypatch.setattr(verilator, "verilator", lambda: tool)
-    monkeypatch.setattr(verilator, "cache_directory", lambda: tmp_path)
-    monkeypatch.setattr(verilator, "generate_verilog", lambda config, trace: "module loomwork_core; nonsense endmodule")
-    log = tmp_path / "formal-build.log"
-    with pytest.raises(RunError, match=f"^building the simulation of 'formal' failed in verilator.*; see {log}$"):
-        build_library(FORMAL)
-    assert "syntax error" in log.read_text()
-    assert list((tmp_path / "simulations").iterdir()) == []
+# Who it is
 
 
 def test_a_core_of_another_command_set_is_refused(monkeypatch: pytest.MonkeyPatch):

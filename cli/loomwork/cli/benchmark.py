@@ -15,8 +15,9 @@ from loomwork.compiler import driver
 from loomwork.compiler.graph import CompileError
 from loomwork.sim.backend import Array, run_program
 from loomwork.sim.host import HostRunner
+from loomwork.sim.library import build_library
 from loomwork.sim.memory import MemoryTiming
-from loomwork.sim.verilator import VerilatorBackend, build_library
+from loomwork.sim.verilator import VerilatorBackend
 
 SEED = 2024
 

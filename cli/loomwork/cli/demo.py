@@ -35,8 +35,9 @@ def demo(
     from loomwork.rtl.generate import write_core
     from loomwork.sim.backend import run_program
     from loomwork.sim.golden import GoldenBackend
+    from loomwork.sim.library import build_library
     from loomwork.sim.trace import chrome_trace
-    from loomwork.sim.verilator import VerilatorBackend, build_library
+    from loomwork.sim.verilator import VerilatorBackend
 
     if not MODEL.is_file():
         raise UsageError(f"{MODEL} is not here: run `loomwork demo` in a checkout of the repository")

