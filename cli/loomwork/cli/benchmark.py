@@ -120,13 +120,14 @@ def markdown(rows: Sequence[dict[str, Any]], latency: int) -> str:
         *("on the host", "exact"),
     )
     lines = ["# Benchmarks", "", introduction, "", f"| {' | '.join(headings)} |", f"|{'---|' * len(headings)}"]
-    for row in rows:
-        if "refused" in row:
-            lines.append(f"| {row['network']} | {row['config']} |" + " |" * 6 + f" {row['refused']} | refused |")
-            continue
-        lines.append(
-            f"| {row['network']} | {row['config']} | {row['macs']:,} | {row['bound']:,} | {row['cycles']:,} "
-            f"| {row['utilization']:.1%} | {row['read_bytes']:,} | {row['write_bytes']:,} "
-            f"| {', '.join(row['host_operators'])} | {'yes' if row['exact'] else 'NO'} |"
-        )
+    lines += [
+        f"| {row['network']} | {row['config']} | {row['macs']:,} | {row['bound']:,} | {row['cycles']:,} "
+        f"| {row['utilization']:.1%} | {row['read_bytes']:,} | {row['write_bytes']:,} "
+        f"| {', '.join(row['host_operators'])} | {'yes' if row['exact'] else 'NO'} |"
+        for row in rows
+        if "refused" not in row
+    ]
+    refused = {row["network"]: row["refused"] for row in rows if "refused" in row}
+    if refused:
+        lines += ["", "Refused:", "", *(f"- {network}: {reason}" for network, reason in refused.items())]
     return "\n".join(lines) + "\n"
