@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from loomwork.arch.command import Command, encode
 from loomwork.arch.config import TINY, Config
-from loomwork.arch.isa import Command, Unit, Window, encode, isa_hash
+from loomwork.arch.isa import Unit, Window, isa_hash
 from loomwork.arch.program import AcceleratorStep, HostStep, Placement, Program, Tensor
 from loomwork.compiler.tflite_writer import ModelBuilder
 from loomwork.sim.backend import StepStatistics

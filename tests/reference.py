@@ -19,6 +19,7 @@ from loomwork.compiler.graph import (
     MaxPool,
     Mean,
     Partition,
+    PoolLayer,
     Requantize,
     Rescale,
 )
@@ -107,7 +108,7 @@ def _convolve(layer: Convolution, x: Int64Array, size: tuple[int, int], pad_valu
     return total.astype(np.int64)
 
 
-def _windows(layer: MaxPool | AveragePool, x: Int64Array, size: tuple[int, int]) -> list[list[Int64Array]]:
+def _windows(layer: PoolLayer, x: Int64Array, size: tuple[int, int]) -> list[list[Int64Array]]:
     """The pixels under each window, as far as they lie in the image."""
     rows: list[list[Int64Array]] = []
     for oy in range(size[0]):

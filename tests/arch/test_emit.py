@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is generated from the tables: a C header that works, and pages that are up to date."""
 
 import json
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from loomwork.arch import emit
+from loomwork.arch.command import Command, decode
 from loomwork.arch.config import PRESETS
-from loomwork.arch.isa import INSNS, Command, Unit, decode, isa_hash
+from loomwork.arch.isa import INSNS, Unit, isa_hash
 from loomwork.arch.registers import REGISTERS, ErrorCode
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"

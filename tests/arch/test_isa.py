@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command set: encoding, decoding and their errors."""
 
 import contextlib
@@ -9,21 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loomwork.arch import isa
-from loomwork.arch.isa import (
-    BY_MNEMONIC,
-    COMMAND_BYTES,
-    HEADER,
-    INSNS,
-    TICKET_UNITS,
-    Command,
-    Field,
-    Insn,
-    IsaError,
-    Unit,
-    decode,
-    decode_program,
-    encode,
-)
+from loomwork.arch.command import Command, decode, decode_program, encode
+from loomwork.arch.isa import BY_MNEMONIC, COMMAND_BYTES, HEADER, INSNS, TICKET_UNITS, Field, Insn, IsaError, Unit
 
 OPERANDS = [(insn, field) for insn in INSNS for field in insn.operands]
 every_insn = pytest.mark.parametrize("insn", INSNS, ids=lambda insn: insn.mnemonic)

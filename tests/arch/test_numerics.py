@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arithmetic, against gemmlowp's C code put into Python's integers, and against exact fractions."""
 
 from fractions import Fraction

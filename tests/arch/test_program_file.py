@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `.lwb` file: round trip, the documented layout, and every way a file can be wrong."""
 
 import copy
@@ -15,8 +16,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from loomwork.arch import program_file
+from loomwork.arch.command import Command, encode
 from loomwork.arch.config import SMALL, TINY
-from loomwork.arch.isa import Command, encode, isa_hash
+from loomwork.arch.isa import isa_hash
 from loomwork.arch.program import AcceleratorStep, HostStep, Placement, Program, Tensor
 from loomwork.arch.program_file import DTYPES, ProgramError, read_program, write_program
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a reduction is cut into passes."""
 
 import pytest

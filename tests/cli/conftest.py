@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command line, called in this process, and files to call it with."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`loomwork compile`, `info` and `disasm`: a network becomes a program that can be looked at."""
 
 import json

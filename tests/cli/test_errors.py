@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A user's mistake ends in exit code 2 and one sentence that names it, and changes no file."""
 
 import io
@@ -14,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loomwork.arch.isa import Command, Unit, encode, isa_hash
+from loomwork.arch.command import Command, encode
+from loomwork.arch.isa import Unit, isa_hash
 from loomwork.arch.program import HostStep
 from loomwork.arch.program_file import write_program
 from loomwork.cli.arrays import save_arrays

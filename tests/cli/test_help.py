@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`--help`: every command explains itself with an example, quickly."""
 
 import re

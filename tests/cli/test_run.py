@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`loomwork run` on the golden model: files in, files out."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The commands that generate or simulate the core: `verilog`, `run --backend verilator`, `bench`, `demo`, `regress`."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A graph through compiler and golden model, compared with the definitions of its layers."""
 
 import numpy as np

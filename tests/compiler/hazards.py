@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Independent checks of tickets: what commands touch, from their operands alone, and in which order they run."""
 
 import heapq
@@ -8,8 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from loomwork.arch.command import Command
 from loomwork.arch.config import Config
-from loomwork.arch.isa import TICKET_UNITS, Combine, Command, Source, Unit
+from loomwork.arch.isa import TICKET_UNITS, Combine, Source, Unit
 
 Words = set[tuple[int, int]]
 """Scratchpad words as (bank, word)."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random graphs, made layer by layer from a seed."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Addresses of feature maps in the scratchpad and in external memory."""
 
 from itertools import combinations

@@ -1,11 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands as text and back."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loomwork.arch.command import Command, decode_program, encode
 from loomwork.arch.config import SMALL
-from loomwork.arch.isa import INSNS, TICKET_UNITS, Command, decode_program, encode
+from loomwork.arch.isa import INSNS, TICKET_UNITS
 from loomwork.arch.program import AcceleratorStep
 from loomwork.compiler.disasm import AssemblyError, assemble, disassemble, format_command
 from loomwork.compiler.driver import compile_model

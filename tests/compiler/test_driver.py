@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Graphs and models through the whole compiler and the golden model."""
 
 import os

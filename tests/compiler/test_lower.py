@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lowering of single layers: structure of the commands, order of the weights, limits of the command set."""
 
 from dataclasses import replace
@@ -6,8 +7,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from loomwork.arch.command import Command, decode_program
 from loomwork.arch.config import BASE, SMALL, TINY, Config
-from loomwork.arch.isa import Command, Params, decode_program
+from loomwork.arch.isa import Params
 from loomwork.arch.reduction import passes
 from loomwork.compiler.driver import compile_graph
 from loomwork.compiler.graph import AveragePool, CompileError, Convolution, FeatureMap, MaxPool

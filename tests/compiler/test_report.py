@@ -1,11 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
 """The numbers of the report, worked out by hand."""
 
 import json
 
 from rich.console import Console
 
+from loomwork.arch.command import decode_program
 from loomwork.arch.config import SMALL
-from loomwork.arch.isa import decode_program
 from loomwork.arch.program import AcceleratorStep, Program, Tensor
 from loomwork.compiler.driver import compile_partition
 from loomwork.compiler.graph import HostPart, MaxPool, Partition

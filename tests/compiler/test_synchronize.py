@@ -1,11 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tickets against an independent reading of the commands: vector clocks, and units that run at random speeds."""
 
 from dataclasses import replace
 
 import pytest
 
+from loomwork.arch.command import Command, decode_program
 from loomwork.arch.config import MID, SMALL, Config
-from loomwork.arch.isa import Command, Unit, decode_program
+from loomwork.arch.isa import Unit
 from loomwork.compiler import synchronize
 from loomwork.compiler.driver import compile_graph
 from loomwork.compiler.synchronize import REFRESH, WINDOW

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tiles, pooling runs and channel groups cover everything once and stay within what commands can say."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An AXI4 memory for the Amaranth simulator that checks the rules of the bus, and configurations to try units with."""
 
 import random

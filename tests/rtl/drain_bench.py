@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The surroundings of a DRAIN unit in simulation: scratchpad, accumulators, parameter stream, commands."""
 
 import random
@@ -9,8 +10,9 @@ import numpy as np
 from amaranth.sim import Simulator, SimulatorContext
 from numpy.typing import NDArray
 
+from loomwork.arch.command import Command, encode
 from loomwork.arch.config import BANKS, Config
-from loomwork.arch.isa import Command, Params, encode
+from loomwork.arch.isa import Params
 from loomwork.rtl.drain import Drain
 from loomwork.rtl.ports import ACCUMULATOR_LATENCY, SCRATCHPAD_LATENCY
 from tests.rtl.drain_model import BlockParameters

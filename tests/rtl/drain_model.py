@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What REQUANT, COMBINE and DRAIN do, written from the command set and docs/microarchitecture.md, on NumPy arrays."""
 
 from collections.abc import Iterator
@@ -7,8 +8,9 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from loomwork.arch.command import Command
 from loomwork.arch.config import BANKS, Config
-from loomwork.arch.isa import BY_MNEMONIC, Combine, Command, Params, Pool, Source
+from loomwork.arch.isa import BY_MNEMONIC, Combine, Params, Pool, Source
 from loomwork.arch.numerics import ADD_LEFT_SHIFT, Rounding, requantize, to_int8, wrap_int32
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands for a DRAIN unit, by hand or at random, with the blocks and parameters that they take."""
 
 import random
@@ -6,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from loomwork.arch.command import Command
 from loomwork.arch.config import BANKS, Config
-from loomwork.arch.isa import Combine, Command, Params, Pool, Source
+from loomwork.arch.isa import Combine, Params, Pool, Source
 from loomwork.arch.numerics import ADD_LEFT_SHIFT
 from tests.rtl.drain_bench import DrainBench, random_memory
 from tests.rtl.drain_model import BlockParameters, DrainModel

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A test bench for EXECUTE: behavioural scratchpad, weight stream and drain, and an integer convolution."""
 
 import random
@@ -8,8 +9,9 @@ import numpy as np
 from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator, SimulatorContext
 
+from loomwork.arch.command import Command, encode
 from loomwork.arch.config import BANKS, Config
-from loomwork.arch.isa import Command, Params, encode, params_words
+from loomwork.arch.isa import Params, params_words
 from loomwork.arch.reduction import pass_count, passes
 from loomwork.rtl.execute import Execute
 from loomwork.rtl.ports import ACCUMULATOR_LATENCY, SCRATCHPAD_LATENCY

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The accumulators against int32 arrays."""
 
 import dataclasses

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The byte aligner against its model, and the model against a plain description."""
 
 import random

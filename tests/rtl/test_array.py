@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The array against a matrix product, with weights loaded at the first and at the last possible moment."""
 
 import numpy as np

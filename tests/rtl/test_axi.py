@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Port names of the top level against the signal lists of the AXI specification (ARM IHI 0022, tables A2 and B1)."""
 
 import re

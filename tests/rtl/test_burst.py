@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bursts: joined end to end they are the run, and each keeps the rules."""
 
 import random

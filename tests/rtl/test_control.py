@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start, end, errors, watchdog and soft reset."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole core in the Amaranth simulator: programs too small to prove much but that everything is wired.
 
 What the units compute is proved by their own tests, and whole networks run in Verilator.
@@ -10,8 +11,9 @@ from typing import Any
 
 from amaranth.sim import Simulator, SimulatorContext
 
+from loomwork.arch.command import Command, encode
 from loomwork.arch.config import TINY
-from loomwork.arch.isa import Command, Unit, Window, encode, isa_hash
+from loomwork.arch.isa import Unit, Window, isa_hash
 from loomwork.arch.registers import BY_NAME, ID_VALUE, ErrorCode
 from loomwork.rtl.core import Core
 

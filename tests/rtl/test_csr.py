@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Registers: what reads and writes over AXI4-Lite do, for each access kind of the table."""
 
 import random

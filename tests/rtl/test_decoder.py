@@ -1,4 +1,5 @@
-"""The decoder against `arch.isa.decode`: it refuses exactly the commands that the software decoder refuses."""
+# SPDX-License-Identifier: Apache-2.0
+"""The decoder against `arch.command.decode`: it refuses exactly the commands that the software decoder refuses."""
 
 import random
 
@@ -7,6 +8,7 @@ from amaranth.hdl import ResetInserter, Signal
 from amaranth.sim import Simulator, SimulatorContext
 
 from loomwork.arch import isa
+from loomwork.arch.command import Command, decode, encode
 from loomwork.arch.isa import BY_MNEMONIC, COMMAND_BYTES, INSNS, Field, Unit
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.command import command_layout
@@ -16,9 +18,9 @@ SEED = 20250101
 
 
 def expected(word: int) -> tuple[Unit | None, ErrorCode]:
-    """Unit and error that `arch.isa.decode` gives for a raw command."""
+    """Unit and error that `arch.command.decode` gives for a raw command."""
     try:
-        command = isa.decode(word.to_bytes(COMMAND_BYTES, "little"))
+        command = decode(word.to_bytes(COMMAND_BYTES, "little"))
     except isa.IsaError as error:
         return None, ErrorCode.ILLEGAL_OPCODE if str(error).startswith("opcode") else ErrorCode.ILLEGAL_OPERAND
     return command.insn.unit, ErrorCode.NONE
@@ -32,8 +34,8 @@ def value_of(rng: random.Random, item: Field) -> int:
 def legal_word(rng: random.Random, mnemonic: str) -> int:
     insn = BY_MNEMONIC[mnemonic]
     waits = {unit: rng.randrange(1024) for unit in isa.TICKET_UNITS if rng.random() < 0.5}
-    command = isa.Command(mnemonic, {item.name: value_of(rng, item) for item in insn.operands}, waits)
-    return int.from_bytes(isa.encode(command), "little")
+    command = Command(mnemonic, {item.name: value_of(rng, item) for item in insn.operands}, waits)
+    return int.from_bytes(encode(command), "little")
 
 
 def words(rng: random.Random) -> list[int]:

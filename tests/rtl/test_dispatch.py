@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Dispatch: order, tickets and queues, with behavioural units of random speed."""
 
 import random
@@ -7,8 +8,9 @@ from dataclasses import replace
 import pytest
 from amaranth.sim import Simulator, SimulatorContext
 
+from loomwork.arch.command import Command, encode
 from loomwork.arch.config import TINY
-from loomwork.arch.isa import BY_MNEMONIC, Command, Unit, encode
+from loomwork.arch.isa import BY_MNEMONIC, Unit
 from loomwork.rtl.dispatch import COMMANDS_IN_UNIT, ENGINES, Dispatch
 
 SAMPLE = {

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The DRAIN unit against a model on NumPy arrays: every byte of the scratchpad, after every command."""
 
 import random
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 from amaranth.back import verilog
 
+from loomwork.arch.command import Command
 from loomwork.arch.config import BASE, FORMAL, MID, SMALL, TINY, Config
-from loomwork.arch.isa import Combine, Command, Params, Pool, Source
+from loomwork.arch.isa import Combine, Params, Pool, Source
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.drain import Drain
 from loomwork.rtl.ports import WORD_ADDRESS_BITS

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """EXECUTE against an integer convolution: every sum, every parameter, and the cycles they take."""
 
 import random

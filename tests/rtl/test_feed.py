@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sequencer and feed together against a byte-by-byte description: bytes, marks, reads and back-pressure."""
 
 import random
@@ -9,8 +10,9 @@ from amaranth.hdl import Module
 from amaranth.lib.wiring import connect
 from amaranth.sim import Simulator, SimulatorContext
 
+from loomwork.arch.command import Command, encode
 from loomwork.arch.config import BANKS, FORMAL, SMALL, TINY, Config
-from loomwork.arch.isa import Command, Params, encode
+from loomwork.arch.isa import Params
 from loomwork.arch.reduction import passes
 from loomwork.rtl.feed import PIXELS_AHEAD, Feed
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY, WORD_ADDRESS_BITS

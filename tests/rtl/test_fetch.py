@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fetch: commands in order from window COMMANDS, ahead of their use, up to END."""
 
 import random
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 from amaranth.sim import Simulator, SimulatorContext
 
+from loomwork.arch.command import Command, encode
 from loomwork.arch.config import BASE, FORMAL, LARGE, TINY, Config
-from loomwork.arch.isa import COMMAND_BYTES, Command, Window, encode
+from loomwork.arch.isa import COMMAND_BYTES, Window
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.fetch import PREFETCH_BEATS, Fetch
 

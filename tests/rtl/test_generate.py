@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The generated Verilog: the same text every time, clean, and with the ports that `core.json` names."""
 
 import functools

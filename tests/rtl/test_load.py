@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LOAD against the definition of the scratchpad's layout, with an AXI memory that checks the bus."""
 
 import random
@@ -9,8 +10,9 @@ from amaranth.hdl import Module
 from amaranth.lib.wiring import connect
 from amaranth.sim import SimulatorContext
 
+from loomwork.arch.command import Command, encode
 from loomwork.arch.config import BASE, SMALL, Config
-from loomwork.arch.isa import Command, Window, encode
+from loomwork.arch.isa import Window
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.load import Load
 from loomwork.rtl.ports import WORD_ADDRESS_BITS

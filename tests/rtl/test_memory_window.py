@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The window check against plain integers."""
 
 import random

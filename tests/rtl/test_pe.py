@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The PE against its model."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The read master with three readers of different speed, against an AXI memory that interleaves them."""
 
 import itertools

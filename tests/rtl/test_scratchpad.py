@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scratchpad against an array of bytes, with random traffic on all five ports at once."""
 
 import random

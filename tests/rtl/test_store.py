@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """STORE against the definition of the scratchpad's layout, with an AXI memory that checks the bus."""
 
 import random
@@ -11,8 +12,9 @@ from amaranth.hdl import Module
 from amaranth.lib.wiring import connect
 from amaranth.sim import SimulatorContext
 
+from loomwork.arch.command import Command
 from loomwork.arch.config import BASE, SMALL, Config
-from loomwork.arch.isa import READABLE_WINDOWS, WRITABLE_WINDOWS, Command, Window
+from loomwork.arch.isa import READABLE_WINDOWS, WRITABLE_WINDOWS, Window
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY
 from loomwork.rtl.store import Store

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """STREAM: words of `cols` bytes in order, fetched ahead, with an AXI memory that checks the bus."""
 
 import random
@@ -9,8 +10,9 @@ from amaranth.hdl import Module
 from amaranth.lib.wiring import connect
 from amaranth.sim import SimulatorContext
 
+from loomwork.arch.command import Command, encode
 from loomwork.arch.config import BASE, MID, SMALL, Config
-from loomwork.arch.isa import Command, Window, encode
+from loomwork.arch.isa import Window
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.read_master import ReadMaster
 from loomwork.rtl.stream_reader import StreamReader

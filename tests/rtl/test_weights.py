@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The weight loader: what goes where in the stream, and when."""
 
 import random

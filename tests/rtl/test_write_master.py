@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The write master, with a writer that has all data at hand, against an AXI memory that checks the bus."""
 
 import random

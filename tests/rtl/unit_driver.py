@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Drives units in the Amaranth simulator: commands, reports, waits with a bound, constructors that refuse."""
 
 import gc
@@ -10,7 +11,7 @@ import pytest
 from amaranth.hdl import Cat, UnusedElaboratable, Value
 from amaranth.sim import Simulator, SimulatorContext
 
-from loomwork.arch.isa import Command, encode
+from loomwork.arch.command import Command, encode
 
 
 @dataclass

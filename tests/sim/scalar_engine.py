@@ -1,10 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command set read literally: one value at a time, in Python integers."""
 
 from collections.abc import Iterator
 from itertools import product
 
+from loomwork.arch.command import Command
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Combine, Command, Params, Pool, Source, Window
+from loomwork.arch.isa import Combine, Params, Pool, Source, Window
 from loomwork.arch.reduction import passes
 
 Address = tuple[int, int]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Running programs: inputs are checked, steps are chained, batches loop, whatever the backend."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The golden model against a literal reading of the command set, and what it refuses."""
 
 import random
@@ -7,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from loomwork.arch.command import Command, encode
 from loomwork.arch.config import FORMAL, MID, SMALL, TINY, Config
-from loomwork.arch.isa import COMMAND_BYTES, Combine, Command, Params, Pool, Source, Unit, Window, encode
+from loomwork.arch.isa import COMMAND_BYTES, Combine, Params, Pool, Source, Unit, Window
 from loomwork.arch.program import AcceleratorStep
 from loomwork.arch.registers import ErrorCode
 from loomwork.sim.golden import Golden, GoldenBackend, GoldenError

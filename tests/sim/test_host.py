@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Host steps on tflite-micro."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The library of the verilated core: built once for each content, by one process, or not at all."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Verilator that `toolchain` finds or prepares."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The timeline as Chrome trace JSON."""
 
 import json
@@ -5,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from loomwork.arch.isa import decode_program
+from loomwork.arch.command import decode_program
 from loomwork.arch.program import AcceleratorStep
 from loomwork.sim.backend import Event, StepStatistics
 from loomwork.sim.trace import chrome_trace

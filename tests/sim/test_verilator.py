@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The RTL as a backend: its library is built once, it agrees with other models, and its errors are the engine's."""
 
 from dataclasses import replace
@@ -5,8 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from loomwork.arch.command import Command, decode_program, encode
 from loomwork.arch.config import TINY, Config
-from loomwork.arch.isa import COMMAND_BYTES, Command, Unit, Window, decode_program, encode
+from loomwork.arch.isa import COMMAND_BYTES, Unit, Window
 from loomwork.arch.program import AcceleratorStep, Program
 from loomwork.arch.registers import ErrorCode
 from loomwork.compiler.driver import compile_model

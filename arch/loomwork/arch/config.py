@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shape of one accelerator: every size that the generator and the compiler share."""
 
 import hashlib

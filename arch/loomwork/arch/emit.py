@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes the contract in other languages: a C header for drivers, Markdown for people, JSON for tools.
 
 `python -m loomwork.arch.emit DIRECTORY` writes the reference pages and the header there; a test compares them with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Integer arithmetic of the accelerator, exact to the bit, defined once for golden model, RTL tests and compiler.
 
 A real-valued rescaling `x * scale` is carried out on integers as `x * multiplier * 2**(shift - 31)` with a Q31

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A compiled network: what the compiler writes and every backend runs.
 
 A program is a list of steps over named tensors. An accelerator step is one run of the engine from `start` to `done`;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The `.lwb` file: a `Program` as bytes, and back.
 
 Layout (little-endian):
@@ -28,8 +29,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from loomwork.arch.command import decode_program
 from loomwork.arch.config import Config, ConfigError
-from loomwork.arch.isa import COMMAND_BYTES, IsaError, decode_program, isa_hash
+from loomwork.arch.isa import COMMAND_BYTES, IsaError, isa_hash
 from loomwork.arch.program import AcceleratorStep, HostStep, Placement, Program, Tensor
 
 MAGIC = b"LOOMWORK"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a convolution's reduction is cut into passes of the systolic array.
 
 The reduction of one output pixel runs over `kernel_rows` image rows, in each of which it takes `length` contiguous

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The register map: one table from which CSR RTL, driver, C header and docs are made.
 
 32-bit registers behind AXI4-Lite, one every four bytes. Access kinds:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inputs and outputs of `loomwork run` as NumPy files."""
 
 import io

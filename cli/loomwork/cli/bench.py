@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`loomwork bench`: real networks on the RTL."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What `loomwork bench` measures for one network on one configuration."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`loomwork compile`: from a network to a program."""
 
 from pathlib import Path

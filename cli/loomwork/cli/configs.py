@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`loomwork configs`: the presets."""
 
 from rich.table import Table

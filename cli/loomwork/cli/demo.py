@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`loomwork demo`: the whole path, with an embedded network and real images."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`loomwork disasm`: a program's commands as text."""
 
 from loomwork.arch.program_file import read_program

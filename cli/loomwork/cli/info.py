@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`loomwork info`: what a program is."""
 
 from rich.table import Table

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writing files so that a failure leaves nothing half-written, and talking to the user."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`loomwork regress`: the cocotb regression of the core."""
 
 from typing import Annotated

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`loomwork run`: a program on inputs."""
 
 from enum import StrEnum

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`loomwork verilog`: the core as Verilog."""
 
 from pathlib import Path

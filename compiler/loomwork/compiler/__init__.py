@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """The compiler: from a trained network to a program of commands."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where feature maps lie: in the scratchpad, and in the external windows."""
 
 from collections.abc import Callable, Iterable, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Programs as text, one command per line, and back.
 
     .step 0
@@ -11,16 +12,8 @@ the tickets it waits for. `;` begins a comment; `.step N` begins the commands of
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 
-from loomwork.arch.isa import (
-    BY_MNEMONIC,
-    COMMAND_BYTES,
-    TICKET_UNITS,
-    Command,
-    IsaError,
-    Unit,
-    decode_program,
-    encode,
-)
+from loomwork.arch.command import Command, decode_program, encode
+from loomwork.arch.isa import BY_MNEMONIC, COMMAND_BYTES, TICKET_UNITS, IsaError, Unit
 from loomwork.arch.program import AcceleratorStep, Program
 
 

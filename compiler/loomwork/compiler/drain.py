@@ -1,8 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
 """Building the commands of the drain: settings, and DRAIN with the scratchpad words it touches."""
 
 from dataclasses import dataclass
 
-from loomwork.arch.isa import Combine, Command, Params, Pool, Source
+from loomwork.arch.command import Command
+from loomwork.arch.isa import Combine, Params, Pool, Source
 from loomwork.arch.numerics import IDENTITY_MULTIPLIER, IDENTITY_SHIFT, INT8_MAX, INT8_MIN, Rounding, divide_multiplier
 from loomwork.compiler.allocate import Allocation
 from loomwork.compiler.graph import Add, Requantize

@@ -1,10 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a model file to a program: the order of passes, readable at a glance."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+from loomwork.arch.command import encode
 from loomwork.arch.config import Config
-from loomwork.arch.isa import IsaError, encode, isa_hash
+from loomwork.arch.isa import IsaError, isa_hash
 from loomwork.arch.program import AcceleratorStep, HostStep, Program
 from loomwork.compiler.allocate import allocate, place_external
 from loomwork.compiler.graph import CompileError, Graph, HostPart, Partition

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What fusion makes of a convolution and the layers behind it."""
 
 from dataclasses import dataclass

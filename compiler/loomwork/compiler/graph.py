@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The graph between importer and lowering: feature maps and layers with their exact integer arithmetic.
 
 Importers turn a model file into a `Graph`; passes turn a `Graph` into a `Graph`; lowering turns it into commands. Every
@@ -80,8 +81,11 @@ class Convolution(Layer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaxPool(Layer):
-    """Maximum over windows clipped to the image, then clamp. window, stride: (y, x). pad: rows above, columns left."""
+class PoolLayer(Layer):
+    """A reduction of windows clipped to the image, then clamp.
+
+    window, stride: (y, x). pad: rows above, columns to the left of the image.
+    """
 
     window: tuple[int, int]
     stride: tuple[int, int]
@@ -91,14 +95,13 @@ class MaxPool(Layer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AveragePool(Layer):
-    """TFLite AVERAGE_POOL_2D: mean of raw values over windows clipped to the image, half away from zero, then clamp."""
+class MaxPool(PoolLayer):
+    """Maximum of each window."""
 
-    window: tuple[int, int]
-    stride: tuple[int, int]
-    pad: tuple[int, int] = (0, 0)
-    minimum: int = INT8_MIN
-    maximum: int = INT8_MAX
+
+@dataclass(frozen=True, kw_only=True)
+class AveragePool(PoolLayer):
+    """TFLite AVERAGE_POOL_2D: mean of each window's raw values, half away from zero."""
 
 
 @dataclass(frozen=True, kw_only=True)

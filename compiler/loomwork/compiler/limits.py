@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the command set has room for, read from its table."""
 
 from loomwork.arch.isa import BY_MNEMONIC

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From layers to commands, layer by layer."""
 
 from loomwork.compiler.allocate import Allocation

@@ -1,9 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lowering of convolutions, alone or fused with what follows."""
 
 from dataclasses import dataclass
 from math import ceil
 
-from loomwork.arch.isa import Combine, Command, Params, Pool, Window
+from loomwork.arch.command import Command
+from loomwork.arch.isa import Combine, Params, Pool, Window
 from loomwork.arch.isa import params_words as words_of_params
 from loomwork.compiler.allocate import Allocation
 from loomwork.compiler.drain import NO_POOLING, Pixels, Pooling, combine_add, drain, requant_shared

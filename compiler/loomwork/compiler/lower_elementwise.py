@@ -1,6 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lowering of what treats every value by itself: the drain takes an image row as one pixel of many channels."""
 
-from loomwork.arch.isa import Combine, Command, Params
+from loomwork.arch.command import Command
+from loomwork.arch.isa import Combine, Params
 from loomwork.compiler.allocate import Allocation
 from loomwork.compiler.drain import Pixels, combine_add, drain, requant_identity, requant_shared
 from loomwork.compiler.graph import Add, Rescale

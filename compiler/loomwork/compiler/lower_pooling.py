@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lowering of pooling and mean: the drain reads them from the scratchpad."""
 
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from loomwork.compiler.drain import (
     requant_identity,
     requant_shared,
 )
-from loomwork.compiler.graph import AveragePool, FeatureMap, Layer, MaxPool, Mean
+from loomwork.compiler.graph import FeatureMap, Layer, MaxPool, Mean, PoolLayer
 from loomwork.compiler.limits import largest
 from loomwork.compiler.task import Task
 from loomwork.compiler.tiling import MAX_TILE_SIDE, Run, balanced, channel_groups, pooling_runs, row_chunks
@@ -33,7 +34,7 @@ class _Part:
     columns: Run
 
 
-def lower_pool(layer: MaxPool | AveragePool, index: int, allocation: Allocation) -> list[Task]:
+def lower_pool(layer: PoolLayer, index: int, allocation: Allocation) -> list[Task]:
     """One DRAIN for each rectangle of output pixels with equal (clipped) windows, each divided by its own count.
 
     Raises UnsupportedLayerError for windows that the command set cannot express.
@@ -97,7 +98,7 @@ def lower_mean(layer: Mean, index: int, allocation: Allocation) -> list[Task]:
     return tasks
 
 
-def _parts(layer: MaxPool | AveragePool, source: FeatureMap, result: FeatureMap, values: int) -> Iterator[_Part]:
+def _parts(layer: PoolLayer, source: FeatureMap, result: FeatureMap, values: int) -> Iterator[_Part]:
     rows = pooling_runs(result.height, source.height, layer.window[0], layer.stride[0], layer.pad[0])
     columns = pooling_runs(result.width, source.width, layer.window[1], layer.stride[1], layer.pad[1])
     for row in rows:

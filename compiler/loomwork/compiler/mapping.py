@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a convolution is laid onto the systolic array."""
 
 from dataclasses import dataclass

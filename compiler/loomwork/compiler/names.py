@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names of layers and tensors as messages show them."""
 
 LONGEST = 60

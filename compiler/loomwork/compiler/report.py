@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the compiler found out about a network: a dictionary of JSON values, and the same as a table for people.
 
 - `model`, `configuration`: names.

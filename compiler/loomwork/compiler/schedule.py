@@ -1,9 +1,11 @@
+# SPDX-License-Identifier: Apache-2.0
 """The order of commands: layer by layer, inputs loaded just before their use, outputs stored just behind."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from loomwork.arch.isa import Command, Window
+from loomwork.arch.command import Command
+from loomwork.arch.isa import Window
 from loomwork.arch.program import Placement
 from loomwork.compiler.allocate import Allocation
 from loomwork.compiler.task import Task

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tickets: what each command has to wait for, from the scratchpad words that commands touch.
 
 Order that needs no ticket: the commands of one unit begin in program order, its reads and writes reach the scratchpad
@@ -18,8 +19,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from loomwork.arch.command import Command
 from loomwork.arch.config import BANKS, Config
-from loomwork.arch.isa import TICKET_BITS, TICKET_UNITS, Command, Unit
+from loomwork.arch.isa import TICKET_BITS, TICKET_UNITS, Unit
 from loomwork.compiler.task import Region, Task
 
 WINDOW = 1 << (TICKET_BITS - 1)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What lowering produces: commands together with the scratchpad words they touch."""
 
 from dataclasses import dataclass
@@ -5,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from loomwork.arch.command import Command
 from loomwork.arch.config import BANKS
-from loomwork.arch.isa import Command
 
 
 @dataclass(frozen=True, kw_only=True)

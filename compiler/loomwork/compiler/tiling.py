@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cutting a layer's output into pieces that one command can do."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Layers that the command set or a configuration cannot express."""
 
 from loomwork.compiler.graph import CompileError, Layer

@@ -16,6 +16,7 @@ from loomwork.compiler.graph import (
     Layer,
     MaxPool,
     Mean,
+    PoolLayer,
     Requantize,
     Rescale,
 )
@@ -95,7 +96,7 @@ def _verify_convolution(graph: Graph, layer: Convolution) -> None:
     _verify_requantize(layer, layer.requantize, output.channels)
 
 
-def _verify_pool(graph: Graph, layer: MaxPool | AveragePool) -> None:
+def _verify_pool(graph: Graph, layer: PoolLayer) -> None:
     source, output = graph.maps[layer.input], graph.maps[layer.output]
     if source.channels != output.channels:
         raise _error(layer, f"it reads {source.channels} and writes {output.channels} channels")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights and requantization parameters in the order in which the array takes them from the stream."""
 
 from math import ceil

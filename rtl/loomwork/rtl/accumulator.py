@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The accumulators: for each column two memories, one of which the array fills while the drain empties the other."""
 
 from itertools import pairwise

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the words of the four banks to one byte for each array row."""
 
 from collections.abc import Mapping, Sequence

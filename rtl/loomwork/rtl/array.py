@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The weight-stationary systolic array."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """AXI4 and AXI4-Lite as Amaranth signatures whose members carry the standard's names (AMBA AXI, ARM IHI 0022).
 
 The signatures are flat, so that a top level can offer the same ports with a prefix: `m_axi_araddr`, `s_axil_wdata`.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bursts: how runs of beats are cut for the bus."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal

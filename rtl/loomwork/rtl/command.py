@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands as hardware sees them: the layouts that follow from the table in `arch/isa.py`."""
 
 from amaranth.hdl import signed, unsigned

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start, end, error and soft reset of the engine."""
 
 from amaranth.hdl import Module, Mux, Signal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The core: every unit, wired."""
 
 from typing import Any

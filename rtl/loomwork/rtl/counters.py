@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Performance counters: cycles in which something happened, by the table of `arch/registers.py`."""
 
 from amaranth.hdl import Module, Signal

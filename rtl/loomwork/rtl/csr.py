@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Control and status registers behind AXI4-Lite, made from the table in `arch/registers.py`."""
 
 from collections.abc import Mapping, Sequence

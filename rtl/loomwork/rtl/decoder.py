@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The decoder: checks each command against the table of `arch/isa.py` and finds its unit."""
 
 from amaranth.hdl import Cat, Module, Signal, Value

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Queues and tickets: hands each command to its unit when the units it waits for have got far enough."""
 
 from typing import Any

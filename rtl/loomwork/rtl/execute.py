@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """EXECUTE: the unit that convolves. Joins pass sequencer, feed, weight loader, array and accumulators."""
 
 from typing import Any

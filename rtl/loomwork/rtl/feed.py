@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The feed: brings each pixel's bytes from the scratchpad to the array."""
 
 from itertools import pairwise

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fetch: reads the program, in order and ahead of its use, from window COMMANDS."""
 
 from dataclasses import replace

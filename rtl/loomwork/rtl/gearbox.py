@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gearboxes: streams of bytes from one width to another, little end first, without a lost cycle."""
 
 from amaranth.hdl import Cat, Module, Signal, Value

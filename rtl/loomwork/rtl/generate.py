@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes the core as Verilog, with a description for the tools that use it."""
 
 import json

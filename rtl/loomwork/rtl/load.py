@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The LOAD unit: copies image rows from external memory into the scratchpad."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Windows of external memory: where they lie, and the check that keeps every transfer inside its window."""
 
 from collections.abc import Sequence

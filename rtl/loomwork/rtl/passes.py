@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cuts the reduction of a CONVOLVE into passes of the array."""
 
 from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned

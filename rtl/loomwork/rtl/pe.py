@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The processing element: one int8 weight, one multiplication and one addition per cycle."""
 
 from dataclasses import dataclass

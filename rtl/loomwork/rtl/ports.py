@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The interfaces between the units of the core.
 
 Streams follow `amaranth.lib.stream`: a word moves in each cycle in which `valid` and `ready` are both 1, and `valid`

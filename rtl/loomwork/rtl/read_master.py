@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The read side of the bus: several readers share the read channels of one AXI4 master."""
 
 from typing import Any

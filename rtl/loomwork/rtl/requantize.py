@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The requantizer: rescales an int32 by a Q31 multiplier and a power of two, as `arch/numerics.py` defines it."""
 
 import numpy as np

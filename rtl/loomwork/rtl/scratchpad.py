@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scratchpad: activation memory in four banks, each of an even and an odd memory of words."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pass sequencer: takes commands and cuts them into passes, ahead of the feed."""
 
 from amaranth.hdl import Module, Signal, signed

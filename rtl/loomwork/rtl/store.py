@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The STORE unit: copies image rows from the scratchpad to external memory."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The STREAM unit: reads weights and requantization parameters ahead of the array."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The two sides of LOAD and STORE: rows of an image in external memory and in the scratchpad."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The walk of the feed over the pixels of a tile, one pixel per cycle, pass after pass."""
 
 from amaranth.hdl import Module, Signal, signed

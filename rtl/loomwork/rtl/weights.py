@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The weight loader: deals out the stream of weights and parameters."""
 
 from amaranth.hdl import Module, Mux, Signal

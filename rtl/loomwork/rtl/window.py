@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the position of a pixel's bytes to scratchpad reads, and to what is to be done with the words that come."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed

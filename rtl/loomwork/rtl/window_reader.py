@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads spans of bytes of a window ahead of their use, as a stream of bus beats."""
 
 from typing import Any

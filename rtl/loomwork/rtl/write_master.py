@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The write side of the bus: bursts of one writer on the write channels of an AXI4 master."""
 
 from typing import Any

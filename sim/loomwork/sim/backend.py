@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Running a compiled program: one function, several backends, the same bits from each.
 
 program = read_program(Path("net.lwb"))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Golden model: executes encoded commands, in program order, on NumPy memories, for many images at once.
 
 It knows the command set and nothing of compiler or RTL; where they disagree, this says who is right. Every
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from loomwork.arch.command import Command, decode
 from loomwork.arch.config import Config
 from loomwork.arch.isa import (
     BY_MNEMONIC,
@@ -22,13 +24,11 @@ from loomwork.arch.isa import (
     TICKET_BITS,
     WRITABLE_WINDOWS,
     Combine,
-    Command,
     IsaError,
     Params,
     Source,
     Unit,
     Window,
-    decode,
     params_words,
 )
 from loomwork.arch.program import AcceleratorStep

@@ -1,10 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
 """The drain in the golden model: which commands it refuses, and its arithmetic."""
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loomwork.arch.command import Command
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Combine, Command, Params, Pool, Source
+from loomwork.arch.isa import Combine, Params, Pool, Source
 from loomwork.arch.numerics import ADD_LEFT_SHIFT, Rounding, requantize, to_int8, wrap_int32
 from loomwork.arch.registers import ErrorCode
 from loomwork.sim.golden_memory import Integers, StopError

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Memories of the golden model: scratchpad and weight stream, for many images at once."""
 
 from collections import deque

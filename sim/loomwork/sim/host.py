@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Host steps: operators that the accelerator does not execute, run by tflite-micro's reference kernels."""
 
 from collections.abc import Mapping

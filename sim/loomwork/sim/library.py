@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builds the verilated core with its memory model as a shared library, and keeps it by content."""
 
 import contextlib

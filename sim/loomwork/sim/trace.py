@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The timeline of a run as Chrome trace JSON, which Perfetto and chrome://tracing open.
 
 Format: "Trace Event Format", complete events (`"ph": "X"`); one cycle is shown as one microsecond.
@@ -6,7 +7,8 @@ Format: "Trace Event Format", complete events (`"ph": "X"`); one cycle is shown 
 from collections.abc import Sequence
 from typing import Any
 
-from loomwork.arch.isa import COMMAND_BYTES, Command, decode_program
+from loomwork.arch.command import Command, decode_program
+from loomwork.arch.isa import COMMAND_BYTES
 from loomwork.arch.program import AcceleratorStep, Program
 from loomwork.sim.backend import StepStatistics
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Verilator backend: the generated Verilog as a shared library with a memory model, driven by its registers."""
 
 import ctypes
@@ -6,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from loomwork.arch.command import decode
 from loomwork.arch.config import Config
-from loomwork.arch.isa import COMMAND_BYTES, READABLE_WINDOWS, WRITABLE_WINDOWS, Window, decode, isa_hash
+from loomwork.arch.isa import COMMAND_BYTES, READABLE_WINDOWS, WRITABLE_WINDOWS, Window, isa_hash
 from loomwork.arch.program import AcceleratorStep
 from loomwork.arch.registers import BY_NAME, COUNTERS, ErrorCode
 from loomwork.sim.backend import Event, RunError, StepStatistics

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fusion of convolutions with what follows; that it changes no bit is tested with the driver."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fusion of a convolution with the MAX_POOL_2D that alone uses its result."""
 
 from dataclasses import replace

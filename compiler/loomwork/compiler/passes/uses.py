@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who makes and who reads a feature map."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The DRAIN unit: takes finished sums or scratchpad bytes, requantizes, combines, pools, writes to the scratchpad.
 
 `walker` counts through the loops of a command, `address` turns each step into places in memory, `launcher` makes the

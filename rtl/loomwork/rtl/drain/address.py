@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The address pipeline: turns the points of the walker into places in the accumulators and the scratchpad."""
 
 from amaranth.hdl import Module, Mux, Signal, Value

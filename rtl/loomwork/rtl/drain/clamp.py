@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The clamp: from a rescaled int32 to an int8."""
 
 import numpy as np

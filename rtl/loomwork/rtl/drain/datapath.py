@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The datapath: the lanes, the parameters they use, and the marks that accompany the steps through them."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, signed

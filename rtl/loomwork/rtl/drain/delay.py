@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Delay lines."""
 
 from amaranth.hdl import Module, Signal, Value

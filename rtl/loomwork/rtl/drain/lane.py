@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One lane of the drain: what becomes of one channel's values."""
 
 from collections.abc import Mapping

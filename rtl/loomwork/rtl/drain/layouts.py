@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the parts of the drain hand to each other."""
 
 from amaranth.lib import data

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parameter store: biases, multipliers and shifts of two blocks, the one in use and the next."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed

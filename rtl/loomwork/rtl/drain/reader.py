@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The reader: launches steps, makes their reads, and brings together what the reads deliver."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sequencer: takes REQUANT, COMBINE and DRAIN, keeps the settings, starts the loops."""
 
 from typing import Any

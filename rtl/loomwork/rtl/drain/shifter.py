@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pipelined shifters: take a few bytes out of a window of the scratchpad, or put them into one."""
 
 from amaranth.hdl import Module, Signal, Value

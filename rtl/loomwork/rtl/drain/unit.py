@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The DRAIN unit as a whole."""
 
 from typing import Any

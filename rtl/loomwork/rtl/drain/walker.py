@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The walker: counts through the loops of a DRAIN."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value

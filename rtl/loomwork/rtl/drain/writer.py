@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The writer: joins finished bytes with the place they go to, and writes them."""
 
 from amaranth.hdl import Cat, Module, Signal, Value

@@ -1,10 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
 """Commands with random operands, for the programs of the test benches."""
 
 import random
 from dataclasses import dataclass
 
+from loomwork.arch.command import Command
 from loomwork.arch.config import BANKS, Config
-from loomwork.arch.isa import Combine, Command, Params, Pool, Source, Unit, Window, params_words
+from loomwork.arch.isa import Combine, Params, Pool, Source, Unit, Window, params_words
 from loomwork.arch.numerics import INT8_MAX, INT8_MIN, Rounding
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every test bench needs: clock, reset, registers by name, and a memory that notices what it should not see."""
 
 import json
@@ -13,8 +14,9 @@ from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave
 from cocotbext.axi.address_space import Region
 
+from loomwork.arch.command import Command, encode
 from loomwork.arch.config import Config
-from loomwork.arch.isa import WRITABLE_WINDOWS, Command, Window, encode
+from loomwork.arch.isa import WRITABLE_WINDOWS, Window
 from loomwork.arch.registers import BY_NAME, ErrorCode
 
 CONFIG_VARIABLE = "LOOMWORK_TESTBENCH_CONFIG"

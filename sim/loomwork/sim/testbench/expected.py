@@ -1,8 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a program must write, according to the golden model."""
 
 import numpy as np
 
-from loomwork.arch.isa import encode
+from loomwork.arch.command import encode
 from loomwork.arch.program import AcceleratorStep
 from loomwork.sim.golden import Golden
 from loomwork.sim.testbench.programs import TestProgram

@@ -1,10 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random programs of commands, made from the command table alone, with the memory they need."""
 
 import random
 from dataclasses import dataclass
 
+from loomwork.arch.command import Command
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Combine, Command, Params, Pool, Source, Unit, Window
+from loomwork.arch.isa import Combine, Params, Pool, Source, Unit, Window
 from loomwork.arch.numerics import INT8_MAX, INT8_MIN
 from loomwork.arch.reduction import pass_count
 from loomwork.sim.testbench.commands import (

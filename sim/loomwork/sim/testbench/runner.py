@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builds the core for cocotb, runs the test benches, and keeps a waveform of every test that failed."""
 
 import contextlib

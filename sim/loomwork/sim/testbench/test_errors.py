@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything that stops the engine: the right code and command, nothing written outside, recovery by soft reset."""
 
 import random
@@ -7,19 +8,9 @@ from dataclasses import replace
 import cocotb
 from cocotb.triggers import ClockCycles
 
+from loomwork.arch.command import Command, encode
 from loomwork.arch.config import Config
-from loomwork.arch.isa import (
-    BY_MNEMONIC,
-    COMMAND_BYTES,
-    Combine,
-    Command,
-    Params,
-    Pool,
-    Source,
-    Unit,
-    Window,
-    encode,
-)
+from loomwork.arch.isa import BY_MNEMONIC, COMMAND_BYTES, Combine, Params, Pool, Source, Unit, Window
 from loomwork.arch.registers import ErrorCode
 from loomwork.sim.testbench.environment import Bench, Dut
 from loomwork.sim.testbench.programs import TestProgram, copy_program

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Programs on the core, compared with the golden model, under random latency and back-pressure."""
 
 import cocotb

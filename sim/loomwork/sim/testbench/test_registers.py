@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Registers over AXI4-Lite: identity, storage, byte strobes, access kinds."""
 
 import cocotb
