@@ -5,6 +5,9 @@
 
 #include <stdint.h>
 
+/* What ID, VERSION, ISA_HASH and (by preset) CONFIG_HASH_HIGH, CONFIG_HASH_LOW read as. */
+#define LOOMWORK_ID 0x4c4f4f4du
+#define LOOMWORK_VERSION 1u
 #define LOOMWORK_ISA_HASH 0xff7c74fdu
 #define LOOMWORK_CONFIG_HASH_FORMAL UINT64_C(0x265e4994fc1897e9)
 #define LOOMWORK_CONFIG_HASH_NANO UINT64_C(0x0fe3587e943265af)
@@ -15,60 +18,90 @@
 #define LOOMWORK_CONFIG_HASH_LARGE UINT64_C(0xd0c5e52f7316ab41)
 
 /* Registers: byte offsets, and masks of their bits; the space has 0x200 bytes. */
-#define LOOMWORK_REG_ID 0x000u /* Reads as 'LOOM'. */
-#define LOOMWORK_REG_VERSION 0x004u /* Version of this register map. */
-#define LOOMWORK_REG_ISA_HASH 0x008u /* Fingerprint of the command set. */
+#define LOOMWORK_REG_ID 0x000u /* Reads as 'LOOM'. After reset 0x4c4f4f4d. */
+#define LOOMWORK_REG_VERSION 0x004u /* Version of this register map. After reset 0x1. */
+#define LOOMWORK_REG_ISA_HASH 0x008u /* Fingerprint of the command set. After reset 0xff7c74fd. */
 #define LOOMWORK_REG_CONFIG_HASH_LOW 0x00cu /* Fingerprint of the configuration, bits 31..0. */
 #define LOOMWORK_REG_CONFIG_HASH_HIGH 0x010u /* Fingerprint of the configuration, bits 63..32. */
-#define LOOMWORK_REG_CONTROL 0x014u /* Start and reset. */
+#define LOOMWORK_REG_CONTROL 0x014u /* Start and reset. After reset 0x0. */
 #define LOOMWORK_CONTROL_START 0x1u /* Run the program in window COMMANDS from its first command. Ignored while busy. */
 #define LOOMWORK_CONTROL_RESET 0x2u /* Soft reset: finish what is on the bus, then clear the engine and any error. */
-#define LOOMWORK_REG_STATUS 0x018u /* What the engine does. */
+#define LOOMWORK_REG_STATUS 0x018u /* What the engine does. After reset 0x0. */
 #define LOOMWORK_STATUS_BUSY 0x1u /* A program runs, or a soft reset waits for the bus. */
 #define LOOMWORK_STATUS_DONE 0x2u /* The last program reached END and every unit is idle. */
 #define LOOMWORK_STATUS_ERROR 0x4u /* The engine stopped; see ERROR_CODE. Only a soft reset clears it. */
-#define LOOMWORK_REG_IRQ_ENABLE 0x01cu /* Which events raise the interrupt. */
+#define LOOMWORK_REG_IRQ_ENABLE 0x01cu /* Which events raise the interrupt. After reset 0x0. */
 #define LOOMWORK_IRQ_ENABLE_DONE 0x1u /* A program ended. */
 #define LOOMWORK_IRQ_ENABLE_ERROR 0x2u /* The engine stopped. */
-#define LOOMWORK_REG_IRQ_STATUS 0x020u /* Events since last cleared; the interrupt is the OR of those enabled. */
+#define LOOMWORK_REG_IRQ_STATUS 0x020u /* Events since last cleared; the interrupt is the OR of those enabled. After reset 0x0. */
 #define LOOMWORK_IRQ_STATUS_DONE 0x1u /* A program ended. */
 #define LOOMWORK_IRQ_STATUS_ERROR 0x2u /* The engine stopped. */
-#define LOOMWORK_REG_ERROR_CODE 0x024u /* Why the engine stopped (ErrorCode). */
-#define LOOMWORK_REG_ERROR_COMMAND 0x028u /* Byte offset in the COMMANDS window of the command that failed. */
-#define LOOMWORK_REG_WATCHDOG 0x02cu /* Cycles without a finished command or a bus beat after which the engine stops; 0 = never. */
-#define LOOMWORK_REG_COMMANDS_BASE_LOW 0x040u /* First byte of window COMMANDS, bits 31..0; a multiple of 4096. */
-#define LOOMWORK_REG_COMMANDS_BASE_HIGH 0x044u /* First byte of window COMMANDS, bits 63..32 (as far as the bus has address bits). */
-#define LOOMWORK_REG_COMMANDS_SIZE 0x048u /* Bytes in window COMMANDS; a transfer that would pass its end stops the engine. */
-#define LOOMWORK_REG_CONSTANTS_BASE_LOW 0x050u /* First byte of window CONSTANTS, bits 31..0; a multiple of 4096. */
-#define LOOMWORK_REG_CONSTANTS_BASE_HIGH 0x054u /* First byte of window CONSTANTS, bits 63..32 (as far as the bus has address bits). */
-#define LOOMWORK_REG_CONSTANTS_SIZE 0x058u /* Bytes in window CONSTANTS; a transfer that would pass its end stops the engine. */
-#define LOOMWORK_REG_INPUTS_BASE_LOW 0x060u /* First byte of window INPUTS, bits 31..0; a multiple of 4096. */
-#define LOOMWORK_REG_INPUTS_BASE_HIGH 0x064u /* First byte of window INPUTS, bits 63..32 (as far as the bus has address bits). */
-#define LOOMWORK_REG_INPUTS_SIZE 0x068u /* Bytes in window INPUTS; a transfer that would pass its end stops the engine. */
-#define LOOMWORK_REG_OUTPUTS_BASE_LOW 0x070u /* First byte of window OUTPUTS, bits 31..0; a multiple of 4096. */
-#define LOOMWORK_REG_OUTPUTS_BASE_HIGH 0x074u /* First byte of window OUTPUTS, bits 63..32 (as far as the bus has address bits). */
-#define LOOMWORK_REG_OUTPUTS_SIZE 0x078u /* Bytes in window OUTPUTS; a transfer that would pass its end stops the engine. */
-#define LOOMWORK_REG_WORKSPACE_BASE_LOW 0x080u /* First byte of window WORKSPACE, bits 31..0; a multiple of 4096. */
-#define LOOMWORK_REG_WORKSPACE_BASE_HIGH 0x084u /* First byte of window WORKSPACE, bits 63..32 (as far as the bus has address bits). */
-#define LOOMWORK_REG_WORKSPACE_SIZE 0x088u /* Bytes in window WORKSPACE; a transfer that would pass its end stops the engine. */
-#define LOOMWORK_REG_COUNT_CYCLES 0x0c0u /* Counter: cycles from start to done. */
-#define LOOMWORK_REG_COUNT_LOAD_BUSY 0x0c4u /* Counter: cycles in which LOAD runs a command. */
-#define LOOMWORK_REG_COUNT_EXECUTE_BUSY 0x0c8u /* Counter: cycles in which EXECUTE runs a command. */
-#define LOOMWORK_REG_COUNT_DRAIN_BUSY 0x0ccu /* Counter: cycles in which DRAIN runs a command. */
-#define LOOMWORK_REG_COUNT_STORE_BUSY 0x0d0u /* Counter: cycles in which STORE runs a command. */
-#define LOOMWORK_REG_COUNT_STREAM_BUSY 0x0d4u /* Counter: cycles in which STREAM runs a command. */
-#define LOOMWORK_REG_COUNT_ARRAY_ACTIVE 0x0d8u /* Counter: cycles in which a pixel enters the array. */
-#define LOOMWORK_REG_COUNT_EXECUTE_WAIT_TICKET 0x0dcu /* Counter: cycles in which EXECUTE waits for another unit's ticket. */
-#define LOOMWORK_REG_COUNT_EXECUTE_WAIT_WEIGHTS 0x0e0u /* Counter: cycles in which EXECUTE waits for weights. */
-#define LOOMWORK_REG_COUNT_EXECUTE_WAIT_ACCUMULATOR 0x0e4u /* Counter: cycles in which EXECUTE waits for a free accumulator half. */
-#define LOOMWORK_REG_COUNT_DRAIN_WAIT_TICKET 0x0e8u /* Counter: cycles in which DRAIN waits for another unit's ticket. */
-#define LOOMWORK_REG_COUNT_DRAIN_WAIT_ACCUMULATOR 0x0ecu /* Counter: cycles in which DRAIN waits for a full accumulator half. */
-#define LOOMWORK_REG_COUNT_DRAIN_WAIT_BANK 0x0f0u /* Counter: cycles in which DRAIN waits for a scratchpad bank. */
-#define LOOMWORK_REG_COUNT_LOAD_WAIT_TICKET 0x0f4u /* Counter: cycles in which LOAD waits for another unit's ticket. */
-#define LOOMWORK_REG_COUNT_STORE_WAIT_TICKET 0x0f8u /* Counter: cycles in which STORE waits for another unit's ticket. */
-#define LOOMWORK_REG_COUNT_FETCH_WAIT_QUEUE 0x0fcu /* Counter: cycles in which a command waits for room in its unit's queue. */
-#define LOOMWORK_REG_COUNT_READ_BEATS 0x100u /* Counter: beats read on the bus. */
-#define LOOMWORK_REG_COUNT_WRITE_BEATS 0x104u /* Counter: beats written on the bus. */
+#define LOOMWORK_REG_ERROR_CODE 0x024u /* Why the engine stopped (ErrorCode). After reset 0x0. */
+#define LOOMWORK_REG_ERROR_COMMAND 0x028u /* Byte offset in the COMMANDS window of the command that failed. After reset 0x0. */
+#define LOOMWORK_REG_WATCHDOG 0x02cu /* Cycles without a finished command or a bus beat after which the engine stops; 0 = never. After reset 0x0. */
+#define LOOMWORK_REG_COMMANDS_BASE_LOW 0x040u /* First byte of window COMMANDS, bits 31..0; a multiple of 4096. After reset 0x0. */
+#define LOOMWORK_REG_COMMANDS_BASE_HIGH 0x044u /* First byte of window COMMANDS, bits 63..32 (as far as the bus has address bits). After reset 0x0. */
+#define LOOMWORK_REG_COMMANDS_SIZE 0x048u /* Bytes in window COMMANDS; a transfer that would pass its end stops the engine. After reset 0x0. */
+#define LOOMWORK_REG_CONSTANTS_BASE_LOW 0x050u /* First byte of window CONSTANTS, bits 31..0; a multiple of 4096. After reset 0x0. */
+#define LOOMWORK_REG_CONSTANTS_BASE_HIGH 0x054u /* First byte of window CONSTANTS, bits 63..32 (as far as the bus has address bits). After reset 0x0. */
+#define LOOMWORK_REG_CONSTANTS_SIZE 0x058u /* Bytes in window CONSTANTS; a transfer that would pass its end stops the engine. After reset 0x0. */
+#define LOOMWORK_REG_INPUTS_BASE_LOW 0x060u /* First byte of window INPUTS, bits 31..0; a multiple of 4096. After reset 0x0. */
+#define LOOMWORK_REG_INPUTS_BASE_HIGH 0x064u /* First byte of window INPUTS, bits 63..32 (as far as the bus has address bits). After reset 0x0. */
+#define LOOMWORK_REG_INPUTS_SIZE 0x068u /* Bytes in window INPUTS; a transfer that would pass its end stops the engine. After reset 0x0. */
+#define LOOMWORK_REG_OUTPUTS_BASE_LOW 0x070u /* First byte of window OUTPUTS, bits 31..0; a multiple of 4096. After reset 0x0. */
+#define LOOMWORK_REG_OUTPUTS_BASE_HIGH 0x074u /* First byte of window OUTPUTS, bits 63..32 (as far as the bus has address bits). After reset 0x0. */
+#define LOOMWORK_REG_OUTPUTS_SIZE 0x078u /* Bytes in window OUTPUTS; a transfer that would pass its end stops the engine. After reset 0x0. */
+#define LOOMWORK_REG_WORKSPACE_BASE_LOW 0x080u /* First byte of window WORKSPACE, bits 31..0; a multiple of 4096. After reset 0x0. */
+#define LOOMWORK_REG_WORKSPACE_BASE_HIGH 0x084u /* First byte of window WORKSPACE, bits 63..32 (as far as the bus has address bits). After reset 0x0. */
+#define LOOMWORK_REG_WORKSPACE_SIZE 0x088u /* Bytes in window WORKSPACE; a transfer that would pass its end stops the engine. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_CYCLES 0x0c0u /* Counter: cycles from start to done. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_LOAD_BUSY 0x0c4u /* Counter: cycles in which LOAD runs a command. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_EXECUTE_BUSY 0x0c8u /* Counter: cycles in which EXECUTE runs a command. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_DRAIN_BUSY 0x0ccu /* Counter: cycles in which DRAIN runs a command. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_STORE_BUSY 0x0d0u /* Counter: cycles in which STORE runs a command. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_STREAM_BUSY 0x0d4u /* Counter: cycles in which STREAM runs a command. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_ARRAY_ACTIVE 0x0d8u /* Counter: cycles in which a pixel enters the array. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_EXECUTE_WAIT_TICKET 0x0dcu /* Counter: cycles in which EXECUTE waits for another unit's ticket. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_EXECUTE_WAIT_WEIGHTS 0x0e0u /* Counter: cycles in which EXECUTE waits for weights. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_EXECUTE_WAIT_ACCUMULATOR 0x0e4u /* Counter: cycles in which EXECUTE waits for a free accumulator half. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_DRAIN_WAIT_TICKET 0x0e8u /* Counter: cycles in which DRAIN waits for another unit's ticket. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_DRAIN_WAIT_ACCUMULATOR 0x0ecu /* Counter: cycles in which DRAIN waits for a full accumulator half. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_DRAIN_WAIT_BANK 0x0f0u /* Counter: cycles in which DRAIN waits for a scratchpad bank. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_LOAD_WAIT_TICKET 0x0f4u /* Counter: cycles in which LOAD waits for another unit's ticket. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_STORE_WAIT_TICKET 0x0f8u /* Counter: cycles in which STORE waits for another unit's ticket. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_FETCH_WAIT_QUEUE 0x0fcu /* Counter: cycles in which a command waits for room in its unit's queue. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_READ_BEATS 0x100u /* Counter: beats read on the bus. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_WRITE_BEATS 0x104u /* Counter: beats written on the bus. After reset 0x0. */
+
+/* Registers of a window by its number, a LOOMWORK_WINDOW_ value. */
+#define LOOMWORK_REG_WINDOW_BASE_LOW(window) (0x040u + 16u * (unsigned)(window))
+#define LOOMWORK_REG_WINDOW_BASE_HIGH(window) (0x044u + 16u * (unsigned)(window))
+#define LOOMWORK_REG_WINDOW_SIZE(window) (0x048u + 16u * (unsigned)(window))
+
+/* A program file (.lwb, see program.md) begins with a header of little-endian numbers: byte offset
+   and number of bytes of each. Data begins at a multiple of LOOMWORK_LWB_ALIGNMENT behind the metadata. */
+#define LOOMWORK_LWB_MAGIC "LOOMWORK"
+#define LOOMWORK_LWB_FORMAT_VERSION 1u
+#define LOOMWORK_LWB_ALIGNMENT 16u
+#define LOOMWORK_LWB_MAGIC_OFFSET 0u
+#define LOOMWORK_LWB_MAGIC_BYTES 8u
+#define LOOMWORK_LWB_FORMAT_VERSION_OFFSET 8u
+#define LOOMWORK_LWB_FORMAT_VERSION_BYTES 4u
+#define LOOMWORK_LWB_ISA_HASH_OFFSET 12u
+#define LOOMWORK_LWB_ISA_HASH_BYTES 4u
+#define LOOMWORK_LWB_CONFIG_HASH_OFFSET 16u
+#define LOOMWORK_LWB_CONFIG_HASH_BYTES 8u
+#define LOOMWORK_LWB_LENGTH_OFFSET 24u
+#define LOOMWORK_LWB_LENGTH_BYTES 8u
+#define LOOMWORK_LWB_BODY_CRC_OFFSET 32u
+#define LOOMWORK_LWB_BODY_CRC_BYTES 4u
+#define LOOMWORK_LWB_METADATA_LENGTH_OFFSET 36u
+#define LOOMWORK_LWB_METADATA_LENGTH_BYTES 4u
+#define LOOMWORK_LWB_HEADER_CRC_OFFSET 40u
+#define LOOMWORK_LWB_HEADER_CRC_BYTES 4u
+#define LOOMWORK_LWB_RESERVED_OFFSET 44u
+#define LOOMWORK_LWB_RESERVED_BYTES 4u
+#define LOOMWORK_LWB_HEADER_BYTES 48u
 
 enum loomwork_error {
     LOOMWORK_ERROR_NONE = 0,

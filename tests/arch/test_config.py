@@ -2,6 +2,7 @@
 """Configurations: limits, derived sizes, files."""
 
 import json
+import os
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -36,11 +37,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rows": 128}, "rows must be a power of two from 2 to 64, not 128"),
     ({"rows": 0}, "rows must be a power of two from 2 to 64, not 0"),
     ({"rows": -4}, "rows must be a power of two from 2 to 64, not -4"),
-    ({"rows": 4.0}, "rows must be int, not 4.0"),
-    ({"rows": True}, "rows must be int, not True"),
-    ({"rows": "4"}, "rows must be int, not '4'"),
-    ({"residual_add": 1}, "residual_add must be bool, not 1"),
-    ({"name": 5}, "name must be str, not 5"),
+    ({"rows": 4.0}, "rows must be a whole number, not 4.0"),
+    ({"rows": True}, "rows must be a whole number, not true"),
+    ({"rows": "4"}, 'rows must be a whole number, not "4"'),
+    ({"residual_add": 1}, "residual_add must be true or false, not 1"),
+    ({"name": 5}, "name must be text, not 5"),
     ({"name": "two words"}, "name must be an identifier (letters, digits, _), not 'two words'"),
     ({"name": "../x"}, "name must be an identifier (letters, digits, _), not '../x'"),
     ({"cols": 1}, "cols must be a power of two from 2 to 64, not 1"),
@@ -107,9 +108,21 @@ def test_presets_and_files_are_found(tmp_path: Path):
     assert named.name == "mine"
 
 
+def test_a_configuration_may_come_through_a_pipe():
+    reader, writer = os.pipe()
+    os.write(writer, b'{"base": "base", "scratchpad_kib": 64}')
+    os.close(writer)
+    try:
+        assert load_config(f"/dev/fd/{reader}") == replace(BASE, name="custom", scratchpad_kib=64)
+    finally:
+        os.close(reader)
+
+
 def test_what_load_config_refuses(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"^no preset and no file is called 'huge'; the presets are formal, nano, "):
         load_config("huge")
+    with pytest.raises(ConfigError, match=r"^no preset and no file is called "):
+        load_config(str(tmp_path))
     path = tmp_path / "bad.json"
     path.write_text("{")
     with pytest.raises(ConfigError, match=f"^{re.escape(str(path))} is not a JSON file: "):
@@ -121,5 +134,7 @@ def test_what_load_config_refuses(tmp_path: Path):
         load_config(write(path, [1]))
     with pytest.raises(ConfigError, match=r"bad\.json: base must be one of formal, .*, not 'huge'$"):
         load_config(write(path, {"base": "huge"}))
+    with pytest.raises(ConfigError, match=r"bad\.json: base must be one of formal, .*, not \['base'\]$"):
+        load_config(write(path, {"base": ["base"]}))
     with pytest.raises(ConfigError, match=r"bad\.json: cols must not exceed rows \(16\), not 32$"):
         load_config(write(path, {"base": "base", "cols": 32}))

@@ -46,6 +46,9 @@ int main(void)
     printf("\n%x %x %x %d\n", LOOMWORK_ISA_HASH, LOOMWORK_REG_COUNT_WRITE_BEATS, LOOMWORK_CONTROL_RESET,
            LOOMWORK_ERROR_WATCHDOG);
     printf("%llx\n", (unsigned long long)LOOMWORK_CONFIG_HASH_BASE);
+    printf("%x %u %x\n", LOOMWORK_ID, LOOMWORK_VERSION, LOOMWORK_REG_WINDOW_SIZE(LOOMWORK_WINDOW_WORKSPACE));
+    printf("%s %u %u %u\n", LOOMWORK_LWB_MAGIC, LOOMWORK_LWB_BODY_CRC_OFFSET, LOOMWORK_LWB_LENGTH_BYTES,
+           LOOMWORK_LWB_HEADER_BYTES);
     return 0;
 }
 """
@@ -83,7 +86,8 @@ def test_header_compiles_and_encodes(language: str, standard: str, tmp_path: Pat
         },
         {Unit.LOAD: 777},
     )
-    assert output[1:] == [f"{isa_hash():x}", "104", "2", "7", f"{PRESETS['base'].hash:x}"]
+    assert output[1:6] == [f"{isa_hash():x}", "104", "2", "7", f"{PRESETS['base'].hash:x}"]
+    assert output[6:] == ["4c4f4f4d", "1", "88", "LOOMWORK", "32", "8", "48"]
 
 
 @pytest.mark.parametrize("name", emit.reference_files())
@@ -103,6 +107,45 @@ def test_pages_name_everything():
         assert all(f"| {bits.name} | {bits.doc} |" in registers for bits in register.bits)
     assert all(code.name in registers for code in ErrorCode)
     assert all(f"| `{name}` |" in configurations for name in PRESETS)
+
+
+def test_registers_page_says_what_they_reset_to():
+    page = emit.registers_page()
+    assert "| `0x000` | [ID](#id) | read only | `0x4c4f4f4d` |" in page
+    assert "| `0x004` | [VERSION](#version) | read only | `0x00000001` |" in page
+    assert f"| [ISA_HASH](#isa_hash) | read only | `{isa_hash():#010x}` |" in page
+    assert "| [CONFIG_HASH_LOW](#config_hash_low) | read only | by configuration |" in page
+    assert "| [WATCHDOG](#watchdog) | read, write | `0x00000000` |" in page
+
+
+def test_header_comments_say_what_registers_reset_to():
+    lines = {line.split()[1]: line for line in emit.c_header().splitlines() if line.startswith("#define LOOMWORK_REG")}
+    assert lines["LOOMWORK_REG_ID"].endswith("After reset 0x4c4f4f4d. */")
+    assert lines["LOOMWORK_REG_WATCHDOG"].endswith("After reset 0x0. */")
+    assert "After reset" not in lines["LOOMWORK_REG_CONFIG_HASH_HIGH"]
+
+
+def test_configurations_page_lists_every_field():
+    page = emit.configurations_page()
+    rows = [line.split("|")[1:-1] for line in page.split("## Fields")[1].splitlines() if line.startswith("| `")]
+    table = {
+        name.strip(" `"): (meaning.strip(), legal.strip(), default.strip()) for name, meaning, legal, default in rows
+    }
+    assert list(table) == list(PRESETS["base"].to_dict())
+    assert all(meaning for meaning, _, _ in table.values())
+    assert table["cols"][1:] == ("power of two, 2 to 64, not more than `rows`", "")
+    assert table["scratchpad_kib"][1] == "1 to 1024"
+    assert table["residual_add"][1:] == ("true, false", "true")
+
+
+def test_isa_page_explains_the_rules_behind_the_operands():
+    """Ticket arithmetic, scratchpad addresses, windows and the bytes behind the weights."""
+    page = " ".join(emit.isa_page().split())
+    assert "`(finished - t) mod 1024 < 512`" in page
+    assert "byte `j` of image row `y` of a tensor lies in bank `y % 4`" in page
+    assert "`cols` int32 biases, then (PER_CHANNEL) `cols` int32 multipliers and `cols` int8 shifts" in page
+    assert "| 2 | PER_CHANNEL | 9 * `cols` |" in page
+    assert "| 2 | INPUTS | yes | no | | 3 | OUTPUTS | yes | yes |" in page
 
 
 def test_tables_are_json():

@@ -3,8 +3,17 @@
 
 import itertools
 
-from loomwork.arch.isa import Window
-from loomwork.arch.registers import BY_NAME, COUNTERS, CSR_BYTES, ID_VALUE, REGISTERS, Access, ErrorCode
+from loomwork.arch.isa import Window, isa_hash
+from loomwork.arch.registers import (
+    BY_NAME,
+    COUNTERS,
+    CSR_BYTES,
+    ID_VALUE,
+    INTERFACE_VERSION,
+    REGISTERS,
+    Access,
+    ErrorCode,
+)
 
 
 def test_registers_lie_apart_and_inside_the_space():
@@ -46,6 +55,12 @@ def test_pulses_and_events_name_their_bits():
 
 def test_id_reads_as_text():
     assert ID_VALUE.to_bytes(4, "big") == b"LOOM"
+
+
+def test_identity_registers_reset_to_what_they_identify():
+    """Only those of the configuration differ from core to core."""
+    resets = {register.name: register.reset for register in REGISTERS if register.reset}
+    assert resets == {"ID": ID_VALUE, "VERSION": INTERFACE_VERSION, "ISA_HASH": isa_hash()}
 
 
 def test_error_codes_fit_and_zero_is_none():

@@ -51,6 +51,16 @@ def test_a_configuration_may_be_a_file(workspace: Path, loomwork):
     assert (config.name, config.scratchpad_kib, config.rows) == ("mine", 32, 4)
 
 
+@pytest.mark.parametrize("name", ["net.pb", "net.onnx"])
+def test_a_network_is_one_whatever_its_file_is_called(name: str, workspace: Path, loomwork):
+    (workspace / "net.tflite").rename(name)
+    assert loomwork("compile", name, "-o", "net.lwb", "--config", "tiny").code == 0
+
+
+def test_a_preset_is_no_file(workspace: Path, loomwork):
+    assert loomwork("compile", "net.tflite", "-o", "tiny", "--config", "tiny").code == 0
+
+
 def test_info_tells_what_a_program_takes_gives_and_does(workspace: Path, loomwork):
     assert loomwork("compile", "net.tflite", "-o", "net.lwb", "--config", "tiny").code == 0
     finished = loomwork("info", "net.lwb")

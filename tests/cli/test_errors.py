@@ -17,13 +17,14 @@ import pytest
 
 from loomwork.arch.command import Command, encode
 from loomwork.arch.isa import Unit, isa_hash
-from loomwork.arch.program import HostStep
+from loomwork.arch.program import AcceleratorStep, HostStep
 from loomwork.arch.program_file import write_program
 from loomwork.cli.arrays import save_arrays
 from loomwork.compiler.tflite_writer import ModelBuilder
-from tests.programs import copy_commands, copy_program, copy_step, network, quantize_copy_program
+from tests.programs import copy_commands, copy_program, copy_step, network, quantize_copy_program, two_input_program
 
 RUN = ("run", "copy.lwb", "-i", "x.npy", "-o", "y.npy")
+RTL = (*RUN, "--backend", "verilator")
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
@@ -111,7 +112,20 @@ def test_a_program_that_the_engine_refuses_is_named_by_its_command(workspace: Pa
     outside = Command("STORE", {**store.operands, "base": 0xFFFF}, {Unit.LOAD: 1})
     step = replace(copy_step(), commands=encode(load) + encode(outside) + encode(end))
     (workspace / "bad.lwb").write_bytes(write_program(replace(copy_program(), steps=(step,))))
-    refused(r"command at byte 32: SCRATCHPAD: word \d+ of a bank", "run", "bad.lwb", *RUN[2:])
+    sentence = r"bad.lwb: step 0: command at byte 32 \(STORE\) cannot be executed \(SCRATCHPAD\): word \d+ of a bank"
+    refused(sentence, "run", "bad.lwb", *RUN[2:])
+
+
+def test_a_program_on_which_the_engine_would_hang_is_named_by_its_command(workspace: Path, refused):
+    program = two_input_program()
+    first, second = program.steps
+    assert isinstance(second, AcceleratorStep)
+    load, store, end = copy_commands(program.config, 3, 2)
+    hanging = Command("STORE", store.operands, {Unit.LOAD: 2})
+    step = replace(second, commands=encode(load) + encode(hanging) + encode(end))
+    (workspace / "bad.lwb").write_bytes(write_program(replace(program, steps=(first, step))))
+    sentence = r"bad.lwb: step 1: command at byte 32 \(STORE\) can never go on \(WATCHDOG\): it waits for ticket 2"
+    refused(sentence, "run", "bad.lwb", "-i", "two.npz", "-o", "y.npz")
 
 
 def test_a_host_model_that_cannot_be_read_is_named_by_its_operators(workspace: Path, refused):
@@ -208,16 +222,16 @@ def huge_model() -> bytes:
 
 
 BAD_MODELS = {
-    "empty": (b"", "bad(.tflite)? is not a TFLite model"),
-    "text": (b"hello, this is not a model", "bad(.tflite)? is not a TFLite model"),
-    "a program": (GOOD, "bad(.tflite)? is not a TFLite model"),
-    "truncated": (network()[:-40], "bad(.tflite)?.* (truncated|damaged)"),
-    "half": (network()[: len(network()) // 2], "bad(.tflite)?.* (truncated|damaged)"),
-    "floating point": (model_of("float32"), "bad(.tflite)?: no operator can run on the accelerator, .*SOFTMAX"),
-    "nothing to accelerate": (model_of(), "bad(.tflite)?: no operator can run on the accelerator, .*SOFTMAX"),
+    "empty": (b"", "bad.tflite: this is not a TFLite model"),
+    "text": (b"hello, this is not a model", "bad.tflite: this is not a TFLite model"),
+    "a program": (GOOD, "bad.tflite: this is not a TFLite model"),
+    "truncated": (network()[:-40], "bad.tflite: .*(truncated|damaged)"),
+    "half": (network()[: len(network()) // 2], "bad.tflite: .*(truncated|damaged)"),
+    "floating point": (model_of("float32"), "bad.tflite: no operator can run on the accelerator, .*SOFTMAX"),
+    "nothing to accelerate": (model_of(), "bad.tflite: no operator can run on the accelerator, .*SOFTMAX"),
     "dynamic shape": (
         model_of(operator="dense", signature=(1, -1)),
-        r"bad(.tflite)?: the model's input 'features' has the dynamic shape \(1, -1\)",
+        r"bad.tflite: the model's input 'features' has the dynamic shape \(1, -1\)",
     ),
     "too large": (huge_model(), ".*'(wide|panorama)'"),
 }
@@ -264,10 +278,11 @@ def test_a_damaged_model_ends_in_a_sentence_or_a_program(workspace: Path, loomwo
         ("cannot read the model folder: Is a directory", ("compile", "folder", "-o", "n.lwb")),
         ("cannot write none/y.npy: there is no folder none", (*RUN[:4], "-o", "none/y.npy")),
         ("cannot write folder.npy: it is a folder", (*RUN[:4], "-o", "folder.npy")),
-        ("cannot write none/s.json: there is no folder none", (*RUN, "--json", "none/s.json")),
-        ("cannot write folder: it is a folder", (*RUN, "--json", "folder")),
+        ("cannot write none/s.json: there is no folder none", (*RTL, "--json", "none/s.json")),
+        ("cannot write folder: it is a folder", (*RTL, "--json", "folder")),
         ("y.txt must be a .npy or .npz file", (*RUN[:4], "-o", "y.txt")),
         ("--trace needs --backend verilator: only the RTL", (*RUN, "--trace", "t.json")),
+        ("--json needs --backend verilator: only the RTL", (*RUN, "--json", "s.json")),
         ("cannot write none/n.lwb: there is no folder none", ("compile", "net.tflite", "-o", "none/n.lwb")),
         ("cannot write folder: it is a folder", ("compile", "net.tflite", "-o", "folder")),
         ("cannot write none/r: there is no", ("compile", "net.tflite", "-o", "n.lwb", "--report", "none/r")),
@@ -285,6 +300,40 @@ def test_a_path_that_cannot_be_used_is_named(sentence: str, arguments: tuple[str
     (workspace / "folder").mkdir()
     (workspace / "folder.npy").mkdir()
     refused(sentence, *arguments)
+
+
+LOST = "it is the same file as an input, which would be lost"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "arguments"),
+    [
+        (f"cannot write net.tflite: {LOST}", "compile net.tflite -o net.tflite"),
+        (f"cannot write link: {LOST}", "compile net.tflite -o link"),
+        (f"cannot write folder/../net.tflite: {LOST}", "compile link -o n.lwb --report folder/../net.tflite"),
+        (f"cannot write mine.json: {LOST}", "compile net.tflite -o n.lwb -c mine.json --report mine.json"),
+        ("cannot write n and folder/../n: two results need two files", "compile net.tflite -o n --report folder/../n"),
+        (f"cannot write x.npy: {LOST}", "run copy.lwb -i x.npy -o x.npy"),
+        (f"cannot write copy.lwb: {LOST}", "run copy.lwb -i x.npy -o y.npy --backend verilator --json copy.lwb"),
+        ("cannot write y.npy and y.npy: two", "run copy.lwb -i x.npy -o y.npy --backend verilator --json y.npy"),
+        ("cannot write y.npy and y.npy: two", "run copy.lwb -i x.npy -o y.npy --backend verilator --trace y.npy"),
+        ("cannot write b and b: two results need two files", "bench --models . --json b --markdown b"),
+        (f"cannot write net.tflite: {LOST}", "bench --models . --json net.tflite"),
+        (f"cannot write mine.json: {LOST}", "bench --models . -c mine.json --markdown mine.json"),
+    ],
+)
+def test_a_file_that_would_be_lost_is_kept(sentence: str, arguments: str, workspace: Path, refused):
+    (workspace / "folder").mkdir()
+    (workspace / "link").symlink_to("net.tflite")
+    (workspace / "mine.json").write_text('{"base": "tiny"}')
+    refused(re.escape(sentence), *arguments.split())
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("onnx", "an ONNX"), ("PT", "a PyTorch"), ("h5", "a Keras")])
+def test_a_model_of_another_framework_is_called_what_it_is(suffix: str, kind: str, workspace: Path, refused):
+    (workspace / f"net.{suffix}").write_bytes(b"\x08\x07\x12\x07pytorch")
+    sentence = f"net.{suffix} is {kind} file; Loomwork reads int8-quantized .tflite files: convert it first"
+    refused(sentence, "compile", f"net.{suffix}", "-o", "n.lwb")
 
 
 @pytest.mark.parametrize("command", ["compile net.tflite -o n.lwb", "verilog -o v", "bench --models .", "regress"])

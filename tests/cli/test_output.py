@@ -93,6 +93,23 @@ def test_destinations_are_checked_beforehand(tmp_path: Path, monkeypatch: pytest
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_output_may_be_an_input_or_another_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a").write_text("precious")
+    Path("folder").mkdir()
+    Path("link").symlink_to("a")
+    Path("later").symlink_to("new")
+    Path("hard").hardlink_to("a")
+    for name in ("a", "folder/../a", "link", "hard", tmp_path / "a"):
+        with pytest.raises(UsageError, match=f"^cannot write {name}: it is the same file as an input, "):
+            check_destination(Path("new"), Path(name), inputs=[Path("none"), Path("a")])
+    for names in (("new", "new"), ("new", "folder/../new"), ("later", "new"), ("a", "link"), ("x", "new", "later")):
+        with pytest.raises(UsageError, match=f"^cannot write {names[-2]} and {names[-1]}: two results need two files$"):
+            check_destination(*map(Path, names))
+    check_destination(Path("new"), Path("newer"), None, None, inputs=[Path("a")])
+    check_destination(Path("/dev/null"), Path("/dev/null"), inputs=[Path("/dev/null")])
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_tables_shorten_names_and_never_numbers(
     width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

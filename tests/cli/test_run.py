@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`loomwork run` on the golden model: files in, files out."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -48,15 +47,6 @@ def test_host_steps_run_in_the_same_command(workspace: Path, loomwork):
     assert loomwork("run", "real.lwb", "-i", "real.npy", "-o", "y.npy").code == 0
     expected = np.clip(np.round(real / np.float32(SCALE)) + ZERO_POINT, -128, 127)
     assert np.array_equal(np.load("y.npy"), expected)
-
-
-def test_statistics_without_a_clock_say_so(workspace: Path, loomwork):
-    finished = loomwork("run", "copy.lwb", "-i", "x.npy", "-o", "y.npy", "--json", "stats.json")
-    assert "cycles" not in finished.out
-    statistics = json.loads(Path("stats.json").read_text())
-    assert statistics["images"] == 6
-    assert statistics["cycles_per_image"] == []
-    assert statistics["config"]["name"] == "tiny"
 
 
 def test_a_compiled_network_computes_what_tflite_micro_does(workspace: Path, loomwork):

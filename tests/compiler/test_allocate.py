@@ -60,7 +60,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_layer_that_needs_most() -
     graph = maker.graph(maker.convolution(wide, 4, kernel=(1, 1)))
     message = (
         r"does not fit: layer 'layer0' \(CONVOLUTION\) needs 20.0 KiB of scratchpad for 'm0' \(32x32x4\), "
-        r"'m1' \(32x32x16\), configuration tiny has 16 KiB; choose one with a larger scratchpad_kib \(at least 20\)"
+        r"'m1' \(32x32x16\), but configuration tiny has 16 KiB; choose one with a larger scratchpad_kib \(at least 20\)"
     )
     with pytest.raises(CompileError, match=message):
         allocate(graph, TINY)

@@ -320,7 +320,7 @@ REFUSED: dict[str, tuple[tuple[Command, ...], ErrorCode, str]] = {
     "ticket that never comes": (
         (replace(LOAD, waits={Unit.DRAIN: 1}), END),
         ErrorCode.WATCHDOG,
-        "LOAD waits for ticket 1 of DRAIN, which has finished 0 commands",
+        "it waits for ticket 1 of DRAIN, which has finished 0 commands",
     ),
 }
 
@@ -331,8 +331,12 @@ def test_a_program_that_goes_wrong_stops_at_the_command(name: str) -> None:
     with pytest.raises(GoldenError, match=message) as caught:
         run(*commands)
     assert caught.value.code is code
+    what = "can never go on" if code is ErrorCode.WATCHDOG else "cannot be executed"
     guilty = len(commands) if name == "no end" else len(commands) - (1 if "left over" in name else 2)
     assert caught.value.offset == guilty * COMMAND_BYTES
+    mnemonic = commands[guilty].mnemonic if guilty < len(commands) else "missing"
+    start = f"command at byte {guilty * COMMAND_BYTES} ({mnemonic}) {what} ({code.name}): "
+    assert str(caught.value).startswith(start)
 
 
 def test_a_configuration_without_add_refuses_it() -> None:
@@ -363,3 +367,4 @@ def test_bytes_that_are_no_command_are_refused(data: bytes, code: ErrorCode, mes
     with pytest.raises(GoldenError, match=message) as caught:
         Golden(TINY).run(step, np.zeros((1, 0), np.uint8), 0)
     assert (caught.value.code, caught.value.offset) == (code, 0)
+    assert str(caught.value).startswith(f"command at byte 0 (not a command) cannot be executed ({code.name}): ")

@@ -16,6 +16,36 @@ class ConfigError(ValueError):
     """A configuration that cannot be built; the message names the field, the value and what is possible."""
 
 
+_KINDS: dict[Any, str] = {int: "a whole number", str: "text", bool: "true or false"}
+"""The types of fields in plain words."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What one field of `Config` may be: `low` to `high`, and not more than the field `at_most` if that is set."""
+
+    low: int
+    high: int
+    power_of_two: bool = True
+    at_most: str | None = None
+
+
+LIMITS: dict[str, Limit] = {
+    "rows": Limit(2, 64),
+    "cols": Limit(2, 64, at_most="rows"),
+    "bus_bytes": Limit(2, 64, at_most="rows"),
+    "requant_lanes": Limit(1, 64, at_most="cols"),
+    "accumulator_depth": Limit(16, 1024),
+    "queue_depth": Limit(2, 16),
+    "stream_beats": Limit(32, 1024),
+    "scratchpad_kib": Limit(1, 1024, power_of_two=False),
+    "address_bits": Limit(24, 64, power_of_two=False),
+}
+"""Legal values of every number in a configuration."""
+MAX_BANK_WORDS = 1 << 16
+"""Scratchpad words per bank that a command can address."""
+
+
 def _is_power_of_two(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
 
@@ -55,36 +85,24 @@ class Config:
         for field in fields(self):
             value = getattr(self, field.name)
             if type(value) is not field.type:
-                expected = getattr(field.type, "__name__", str(field.type))
-                raise ConfigError(f"{field.name} must be {expected}, not {value!r}")
+                # As JSON has it, where most configurations come from.
+                raise ConfigError(f"{field.name} must be {_KINDS[field.type]}, not {json.dumps(value, default=repr)}")
         if not self.name.isidentifier():
             raise ConfigError(f"name must be an identifier (letters, digits, _), not {self.name!r}")
-        for name, low, high in (
-            ("rows", 2, 64),
-            ("cols", 2, 64),
-            ("bus_bytes", 2, 64),
-            ("requant_lanes", 1, 64),
-            ("accumulator_depth", 16, 1024),
-            ("queue_depth", 2, 16),
-            ("stream_beats", 32, 1024),
-        ):
+        for name, limit in LIMITS.items():
             value = getattr(self, name)
-            if not (low <= value <= high and _is_power_of_two(value)):
-                raise ConfigError(f"{name} must be a power of two from {low} to {high}, not {value}")
-        if not 1 <= self.scratchpad_kib <= 1024:
-            raise ConfigError(f"scratchpad_kib must be from 1 to 1024, not {self.scratchpad_kib}")
-        if self.cols > self.rows:
-            raise ConfigError(f"cols must not exceed rows ({self.rows}), not {self.cols}")
-        if self.bus_bytes > self.rows:
-            raise ConfigError(f"bus_bytes must not exceed rows ({self.rows}), not {self.bus_bytes}")
-        if self.requant_lanes > self.cols:
-            raise ConfigError(f"requant_lanes must not exceed cols ({self.cols}), not {self.requant_lanes}")
-        if not 24 <= self.address_bits <= 64:
-            raise ConfigError(f"address_bits must be from 24 to 64, not {self.address_bits}")
-        if self.bank_words > 1 << 16:
+            in_range = limit.low <= value <= limit.high
+            if not in_range or (limit.power_of_two and not _is_power_of_two(value)):
+                kind = "a power of two from" if limit.power_of_two else "from"
+                raise ConfigError(f"{name} must be {kind} {limit.low} to {limit.high}, not {value}")
+        for name, limit in LIMITS.items():
+            value = getattr(self, name)
+            if limit.at_most and value > (most := getattr(self, limit.at_most)):
+                raise ConfigError(f"{name} must not exceed {limit.at_most} ({most}), not {value}")
+        if self.bank_words > MAX_BANK_WORDS:
             raise ConfigError(
                 f"scratchpad_kib={self.scratchpad_kib} gives {self.bank_words} words per bank, "
-                f"more than the {1 << 16} a command can address"
+                f"more than the {MAX_BANK_WORDS} a command can address"
             )
 
     @property
@@ -190,7 +208,7 @@ def load_config(name_or_file: str) -> Config:
     if name_or_file in PRESETS:
         return PRESETS[name_or_file]
     path = Path(name_or_file)
-    if not path.is_file():
+    if not path.exists() or path.is_dir():  # what is neither is a file or a pipe
         raise ConfigError(f"no preset and no file is called {name_or_file!r}; the presets are {', '.join(PRESETS)}")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -200,9 +218,10 @@ def load_config(name_or_file: str) -> Config:
         raise ConfigError(f"{path} must hold a JSON object of configuration fields")
     origin = values.pop("base", None)
     if origin is not None:
-        if origin not in PRESETS:
+        if not isinstance(origin, str) or origin not in PRESETS:
             raise ConfigError(f"{path}: base must be one of {', '.join(PRESETS)}, not {origin!r}")
-        values = {**PRESETS[origin].to_dict(), "name": path.stem, **values}
+        name = path.stem if path.is_file() else "custom"  # a pipe's name is a number
+        values = {**PRESETS[origin].to_dict(), "name": name, **values}
     try:
         return Config.from_dict(values)
     except ConfigError as error:

@@ -43,7 +43,19 @@ DTYPES = (
 )
 MAX_WINDOW_BYTES = (1 << 32) - 1
 """Largest window: what the SIZE registers can hold."""
-_HEADER = struct.Struct("<8sIIQQIIII")
+HEADER_FIELDS: tuple[tuple[str, str], ...] = (
+    ("magic", "8s"),
+    ("format_version", "I"),
+    ("isa_hash", "I"),
+    ("config_hash", "Q"),
+    ("length", "Q"),
+    ("body_crc", "I"),
+    ("metadata_length", "I"),
+    ("header_crc", "I"),
+    ("reserved", "I"),
+)
+"""Fields of the header, in order, with their formats (as in module `struct`, little-endian, unpadded)."""
+_HEADER = struct.Struct("<" + "".join(form for _, form in HEADER_FIELDS))
 
 
 class ProgramError(ValueError):

@@ -9,7 +9,7 @@ STICKY (hardware sets bits, software clears them by writing 1).
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
-from loomwork.arch.isa import Window
+from loomwork.arch.isa import Window, isa_hash
 
 
 class Access(Enum):
@@ -99,7 +99,7 @@ COUNTERS: tuple[tuple[str, str], ...] = (
 _FIXED = (
     Register("ID", 0x000, Access.READ, "Reads as 'LOOM'.", reset=ID_VALUE),
     Register("VERSION", 0x004, Access.READ, "Version of this register map.", reset=INTERFACE_VERSION),
-    Register("ISA_HASH", 0x008, Access.READ, "Fingerprint of the command set."),
+    Register("ISA_HASH", 0x008, Access.READ, "Fingerprint of the command set.", reset=isa_hash()),
     Register("CONFIG_HASH_LOW", 0x00C, Access.READ, "Fingerprint of the configuration, bits 31..0."),
     Register("CONFIG_HASH_HIGH", 0x010, Access.READ, "Fingerprint of the configuration, bits 63..32."),
     Register(

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from loomwork.arch.config import load_config
-from loomwork.cli.options import LatencyOption
-from loomwork.cli.output import UsageError, check_destination, print_table, status, write_file, write_json
+from loomwork.cli.options import LatencyOption, config_files
+from loomwork.cli.output import UsageError, check_destination, console, print_table, status, write_file, write_json
 from loomwork.sim.memory import READ_LATENCY
 
 
@@ -35,7 +35,6 @@ def bench(
     """
     from loomwork.cli.benchmark import find_models, markdown, measure, table
 
-    check_destination(json_file, markdown_file)
     shapes = [load_config(name) for name in config or ["base"]]
     folder = models or Path(os.environ.get("LOOMWORK_MODELS", "../shared/models"))
     if not folder.is_dir():
@@ -43,12 +42,16 @@ def bench(
     found = [path for path in find_models(folder) if select is None or select in path.name]
     if not found:
         raise UsageError(f"no .tflite network found in {folder}" + (f" with {select!r} in its name" if select else ""))
+    check_destination(json_file, markdown_file, inputs=[*found, *config_files(*config or [])])
     rows = []
     for shape in shapes:
         for path in found:
             with status.status(f"{path.stem} on {shape.name}"):
                 rows.append(measure(path, shape, images=images, latency=latency, report=status.print))
     print_table(table(rows))
+    for row in rows:
+        if "refused" in row:
+            console.print(f"refused: {row['network']} on {row['config']}: {row['refused']}")
     if json_file is not None:
         write_json(json_file, {"latency": latency, "results": rows})
     if markdown_file is not None:

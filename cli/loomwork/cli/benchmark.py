@@ -59,7 +59,7 @@ def measure(
     try:
         program = driver.compile_model(model, config, name=path.stem)
     except CompileError as error:
-        return {**row, "exact": None, "refused": str(error)}
+        return {**row, "exact": None, "refused": str(error).removeprefix(f"{path.stem}: ")}
     inputs = random_inputs(program, images)
     build_library(config, report=report)
     began = perf_counter()
@@ -93,7 +93,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
     result.add_column("exact")
     for row in rows:
         if "refused" in row:
-            result.add_row(row["network"], row["config"], *[""] * 5, row["refused"], "refused")
+            result.add_row(row["network"], row["config"], *[""] * 6, "refused")
             continue
         result.add_row(
             row["network"],

@@ -36,12 +36,11 @@ def user_errors() -> tuple[type[Exception], ...]:
     from loomwork.arch.program_file import ProgramError
     from loomwork.compiler.graph import CompileError
     from loomwork.sim.backend import RunError
-    from loomwork.sim.golden import GoldenError
     from loomwork.sim.host import HostError
     from loomwork.sim.toolchain import ToolchainError
 
     return (
-        *(CompileError, ConfigError, GoldenError, HostError, IsaError, ProgramError, RunError, ToolchainError),
+        *(CompileError, ConfigError, HostError, IsaError, ProgramError, RunError, ToolchainError),
         # OSError: a missing or unreadable file, a full disk.
         *(UsageError, OSError),
     )

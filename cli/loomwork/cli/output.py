@@ -5,6 +5,8 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +38,32 @@ def print_table(table: Table) -> None:
     console.print(table)
 
 
-def check_destination(*paths: Path | None) -> None:
+def check_destination(*paths: Path | None, inputs: Sequence[Path] = ()) -> None:
     """Find out before long work whether files can be written there; None is passed over.
 
-    Raises UsageError when a path is a folder or lies in a folder that does not exist or cannot be written.
+    inputs: files that are read and must survive. Raises UsageError when a path is a folder, lies in a folder that does
+    not exist or cannot be written, is one of the inputs, or is the same file as another path, however it is spelled.
     """
-    for path in paths:
-        if path is None:
-            continue
+    outputs = [path for path in paths if path is not None]
+    for path in outputs:
         if path.is_dir():
             raise UsageError(f"cannot write {path}: it is a folder")
         if not path.parent.is_dir():
             raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
         if not os.access(path.parent, os.W_OK):
             raise UsageError(f"cannot write {path}: the folder {path.parent} is read-only")
+        if any(_same_file(path, source) for source in inputs):
+            raise UsageError(f"cannot write {path}: it is the same file as an input, which would be lost")
+    for first, second in combinations(outputs, 2):
+        if _same_file(first, second):
+            raise UsageError(f"cannot write {first} and {second}: two results need two files")
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    """Whether writing one changes the other; a device or a pipe is no file, and takes any number of writes."""
+    if not (first.exists() and second.exists()):
+        return os.path.realpath(first) == os.path.realpath(second)
+    return first.is_file() and first.samefile(second)
 
 
 def make_folder(path: Path) -> None:

@@ -52,14 +52,15 @@ def run(
     """
     import numpy as np
 
-    from loomwork.sim.backend import check_inputs, run_program
+    from loomwork.sim.backend import RunError, check_inputs, run_program
     from loomwork.sim.trace import chrome_trace
 
     tracing = trace_file is not None
-    if tracing and backend is not BackendName.VERILATOR:
-        raise UsageError("--trace needs --backend verilator: only the RTL has a clock")
+    for option, file in (("--json", json_file), ("--trace", trace_file)):
+        if file is not None and backend is not BackendName.VERILATOR:
+            raise UsageError(f"{option} needs --backend verilator: only the RTL has a clock")
     check_suffix(output_file)
-    check_destination(output_file, json_file, trace_file)
+    check_destination(output_file, json_file, trace_file, inputs=[program_file, input_file])
     program = read_program(program_file)
     inputs = load_arrays(input_file, program.inputs)
     check_inputs(program, inputs)
@@ -77,12 +78,16 @@ def run(
         engine = VerilatorBackend(timing=MemoryTiming(latency=latency), trace=tracing, report=status.print)
     with Progress(console=status, transient=True, disable=not status.is_terminal) as progress:
         task = progress.add_task(f"running on {backend.value}", total=None)
-        result = run_program(
-            program,
-            inputs,
-            engine,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+        try:
+            result = run_program(
+                program,
+                inputs,
+                engine,
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        except RunError as error:
+            step = "" if error.step is None else f"step {error.step}: "
+            raise UsageError(f"{program_file}: {step}{error}") from error
     save_arrays(output_file, result.outputs)
     if json_file is not None:
         write_json(json_file, result.to_dict(program.config))

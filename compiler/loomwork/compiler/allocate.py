@@ -154,7 +154,7 @@ def _why_not(graph: Graph, config: Config, lives: Sequence[Lifetime]) -> str:
         )
     return (
         f"the model does not fit: layer {readable(layer.name)} ({layer.operator}) needs {needed:.1f} KiB of scratchpad "
-        f"for {what}, configuration {config.name} has {config.scratchpad_kib} KiB; {_advice(config, ceil(needed))}"
+        f"for {what}, but configuration {config.name} has {config.scratchpad_kib} KiB; {_advice(config, ceil(needed))}"
     )
 
 

@@ -182,14 +182,20 @@ def summary(program: Program) -> RenderableType:
             table.add_row(Text(_short(layer["name"])), Text(layer["operator"]), *_numbers(layer))
     table.add_section()
     table.add_row("total", "", *_numbers(report["totals"]))
-    return Group(table, *on_host)
+    return Group(table, Text(_EXPLANATION), *on_host)
+
+
+_EXPLANATION = (
+    "array: cycles in which the array is occupied if nothing stalls; bound: cycles that no design with as many\n"
+    "multipliers and as wide a bus can beat, layer by layer."
+)
 
 
 _COLUMNS = {
     "MACs": "macs",
     "weights": "weight_bytes",
     "tiles": "tiles",
-    "cycles": "array_cycles",
+    "array": "array_cycles",
     "bound": "bound_cycles",
 }
 

@@ -22,7 +22,12 @@ Array = NDArray[np.generic]
 
 
 class RunError(ValueError):
-    """A program that cannot be run, or inputs that do not fit it; one sentence for the user."""
+    """A program that cannot be run, or inputs that do not fit it; one sentence for the user.
+
+    step: index of the program's step that could not be run to its end, None when it was none of them.
+    """
+
+    step: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +106,8 @@ def run_program(
     """Run a program on inputs of one image or a batch.
 
     inputs: by tensor name; each of the tensor's shape, or with any number of images as first dimension.
-    progress: called with (images done, images). Raises RunError for inputs that do not fit.
+    progress: called with (images done, images). Raises RunError for inputs that do not fit, and when
+    the engine cannot execute a step.
     """
     tensors = {tensor.name: tensor for tensor in program.tensors}
     batch = check_inputs(program, inputs)
@@ -115,13 +121,17 @@ def run_program(
         values: dict[str, Array] = {name: value[first : first + group] for name, value in batch.items()}
         count = min(group, images - first)
         rows: list[list[StepStatistics]] = [[] for _ in range(count)]
-        for step, host in zip(program.steps, hosts, strict=True):
+        for index, (step, host) in enumerate(zip(program.steps, hosts, strict=True)):
             if isinstance(step, HostStep):
                 assert host is not None
                 values.update(host.run(values))
                 continue
             window = pack_inputs(step, {p.tensor: values[p.tensor].astype(np.int8, copy=False) for p in step.inputs})
-            result, runs = backend.run_step(program.config, step, window, window_bytes(step.outputs))
+            try:
+                result, runs = backend.run_step(program.config, step, window, window_bytes(step.outputs))
+            except RunError as error:
+                error.step = index
+                raise
             values.update(unpack_outputs(step, result))
             for row, run in zip(rows, runs, strict=True):
                 row.append(run)

@@ -34,7 +34,7 @@ from loomwork.arch.isa import (
 from loomwork.arch.program import AcceleratorStep
 from loomwork.arch.reduction import passes
 from loomwork.arch.registers import ErrorCode
-from loomwork.sim.backend import StepStatistics
+from loomwork.sim.backend import RunError, StepStatistics
 from loomwork.sim.golden_drain import check_drain, combine_and_pool, pixel_grid
 from loomwork.sim.golden_memory import Bytes, Integers, Scratchpad, StopError, WeightStream
 
@@ -42,11 +42,15 @@ FLOAT32_EXACT_TERMS = (1 << 24) >> 14
 """Products of two int8 that a float32 sum holds exactly."""
 
 
-class GoldenError(RuntimeError):
-    """Execution stopped. code: as in register ERROR_CODE. offset: of the command in window COMMANDS, in bytes."""
+class GoldenError(RunError):
+    """Execution stopped.
 
-    def __init__(self, code: ErrorCode, offset: int, message: str) -> None:
-        super().__init__(f"command at byte {offset}: {code.name}: {message}")
+    code: as in register ERROR_CODE. offset: of the command in window COMMANDS, in bytes. command: its mnemonic.
+    """
+
+    def __init__(self, code: ErrorCode, offset: int, command: str, message: str) -> None:
+        what = "can never go on" if code is ErrorCode.WATCHDOG else "cannot be executed"
+        super().__init__(f"command at byte {offset} ({command}) {what} ({code.name}): {message}")
         self.code = code
         self.offset = offset
 
@@ -121,17 +125,19 @@ class _Run:
             "STORE": self._store,
         }
         for offset in range(0, len(commands), COMMAND_BYTES):
+            name = "not a command"
             try:
                 command = _decode(commands[offset : offset + COMMAND_BYTES])
+                name = command.mnemonic
                 self._check_tickets(command)
                 if command.mnemonic == "END":
                     self._check_empty()
                     return
                 actions[command.mnemonic](command)
             except StopError as stop:
-                raise GoldenError(stop.code, offset, stop.message) from None
+                raise GoldenError(stop.code, offset, name, stop.message) from None
             self._finished[command.insn.unit] += 1
-        raise GoldenError(ErrorCode.WINDOW, len(commands), "the program ends without END")
+        raise GoldenError(ErrorCode.WINDOW, len(commands), "missing", "the program ends without END")
 
     def _check_tickets(self, command: Command) -> None:
         for unit, ticket in command.waits.items():
@@ -139,8 +145,7 @@ class _Run:
             if ahead >= 1 << (TICKET_BITS - 1):
                 raise StopError(
                     ErrorCode.WATCHDOG,
-                    f"{command.mnemonic} waits for ticket {ticket} of {unit.name}, "
-                    f"which has finished {self._finished[unit]} commands",
+                    f"it waits for ticket {ticket} of {unit.name}, which has finished {self._finished[unit]} commands",
                 )
 
     def _set(self, command: Command) -> None:
@@ -272,7 +277,7 @@ class _Run:
         """Values `[images, *pixel.shape, channels]` of the next blocks and their parameters `[blocks, words, cols]`."""
         count = -(-command["channels"] // self._config.cols)
         if len(self._blocks) < count:
-            raise StopError(ErrorCode.WATCHDOG, f"needs {count} blocks, the accumulators have {len(self._blocks)}")
+            raise StopError(ErrorCode.WATCHDOG, f"it needs {count} blocks, the accumulators have {len(self._blocks)}")
         blocks = [self._blocks.popleft() for _ in range(count)]
         if any(block.params != command["params"] for block in blocks):
             raise StopError(ErrorCode.ILLEGAL_OPERAND, "DRAIN and CONVOLVE disagree about the parameters")

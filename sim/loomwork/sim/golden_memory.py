@@ -72,7 +72,7 @@ class WeightStream:
     def take(self, count: int) -> Bytes:
         """The next `count` words, `[count, cols]`. Raises StopError when there are fewer: the hardware would wait."""
         if len(self) < count:
-            raise StopError(ErrorCode.WATCHDOG, f"needs {count} words of weights, the stream has {len(self)}")
+            raise StopError(ErrorCode.WATCHDOG, f"it needs {count} words of weights, the stream has {len(self)}")
         taken: list[Bytes] = []
         while count:
             part = self._parts.popleft()

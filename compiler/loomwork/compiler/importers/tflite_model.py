@@ -98,19 +98,24 @@ class Model:
     outputs: tuple[Tensor, ...]
 
 
+def is_tflite(data: bytes) -> bool:
+    """Whether a file says that it is a TFLite model."""
+    return data[4:8] == IDENTIFIER
+
+
 def read_model(data: bytes, name: str) -> Model:
     """Read a `.tflite` file. name: what to call it in messages.
 
     Raises CompileError for a file that is no TFLite model, is damaged, or whose shapes are not known.
     """
-    if data[4:8] != IDENTIFIER:
-        raise CompileError(f"{name} is not a TFLite model: bytes 4 to 7 of the file must be {IDENTIFIER.decode()!r}")
+    if not is_tflite(data):
+        raise CompileError(f"{name}: this is not a TFLite model: its bytes 4 to 7 must be {IDENTIFIER.decode()!r}")
     try:
         return _Reader(data).model()
     except ModelFileError as error:
         raise CompileError(f"{name}: {error}") from None
     except (struct.error, ValueError, IndexError, TypeError, OverflowError, AttributeError, RecursionError) as error:
-        raise CompileError(f"{name} is truncated or damaged: a table in it leads nowhere") from error
+        raise CompileError(f"{name}: the file is truncated or damaged: a table in it leads nowhere") from error
 
 
 class _Reader:
