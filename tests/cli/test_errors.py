@@ -282,7 +282,6 @@ def test_a_damaged_model_ends_in_a_sentence_or_a_program(workspace: Path, loomwo
         ("cannot write folder: it is a folder", (*RTL, "--json", "folder")),
         ("y.txt must be a .npy or .npz file", (*RUN[:4], "-o", "y.txt")),
         ("--trace needs --backend verilator: only the RTL", (*RUN, "--trace", "t.json")),
-        ("--json needs --backend verilator: only the RTL", (*RUN, "--json", "s.json")),
         ("cannot write none/n.lwb: there is no folder none", ("compile", "net.tflite", "-o", "none/n.lwb")),
         ("cannot write folder: it is a folder", ("compile", "net.tflite", "-o", "folder")),
         ("cannot write none/r: there is no", ("compile", "net.tflite", "-o", "n.lwb", "--report", "none/r")),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`loomwork run` on the golden model: files in, files out."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,15 @@ def test_a_batch_goes_in_and_comes_out(workspace: Path, loomwork):
     assert finished.code == 0
     assert finished.out == "wrote y.npy: y [6, 3, 5, 1]\n"
     assert np.array_equal(np.load("y.npy"), np.load("x.npy"))
+
+
+def test_the_golden_model_has_no_clock(workspace: Path, loomwork):
+    assert loomwork("run", "copy.lwb", "-i", "x.npy", "-o", "y.npy", "--json", "stats.json").code == 0
+    statistics = json.loads(Path("stats.json").read_text())
+    assert statistics["backend"] == "golden"
+    assert statistics["images"] == 6
+    assert statistics["cycles_per_image"] is None
+    assert statistics["steps"] is None
 
 
 def test_one_image_needs_no_batch(workspace: Path, loomwork):

@@ -37,7 +37,10 @@ def run(
         BackendName, typer.Option(help="golden: NumPy model of the commands. verilator: the RTL, cycle by cycle.")
     ] = BackendName.GOLDEN,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="STATS.json", help="Write cycles and counters per image.")
+        Path | None,
+        typer.Option(
+            "--json", metavar="STATS.json", help="Write cycles and counters per image (golden: no clock, null)."
+        ),
     ] = None,
     trace_file: Annotated[
         Path | None, typer.Option("--trace", metavar="TRACE.json", help="Write the first image's timeline (Perfetto).")
@@ -56,9 +59,8 @@ def run(
     from loomwork.sim.trace import chrome_trace
 
     tracing = trace_file is not None
-    for option, file in (("--json", json_file), ("--trace", trace_file)):
-        if file is not None and backend is not BackendName.VERILATOR:
-            raise UsageError(f"{option} needs --backend verilator: only the RTL has a clock")
+    if tracing and backend is not BackendName.VERILATOR:
+        raise UsageError("--trace needs --backend verilator: only the RTL has a clock")
     check_suffix(output_file)
     check_destination(output_file, json_file, trace_file, inputs=[program_file, input_file])
     program = read_program(program_file)
@@ -90,7 +92,7 @@ def run(
             raise UsageError(f"{program_file}: {step}{error}") from error
     save_arrays(output_file, result.outputs)
     if json_file is not None:
-        write_json(json_file, result.to_dict(program.config))
+        write_json(json_file, {"backend": backend.value, **result.to_dict(program.config)})
     if trace_file is not None:
         write_json(trace_file, chrome_trace(program, result.statistics[0]))
     console.print(f"wrote {output_file}: " + ", ".join(f"{n} {list(v.shape)}" for n, v in result.outputs.items()))

@@ -73,12 +73,16 @@ class Result:
         ]
 
     def to_dict(self, config: Config) -> dict[str, Any]:
-        """The statistics as plain values (JSON): the configuration, and per image the counters of each step."""
+        """The statistics as plain values (JSON): the configuration, and per image the counters of each step.
+
+        cycles_per_image and steps are None for a backend without a clock.
+        """
+        clocked = bool(self.cycles_per_image)
         return {
             "config": config.to_dict(),
             "images": len(self.statistics),
-            "cycles_per_image": self.cycles_per_image,
-            "steps": [[dict(step.counters) for step in image] for image in self.statistics],
+            "cycles_per_image": self.cycles_per_image if clocked else None,
+            "steps": [[dict(step.counters) for step in image] for image in self.statistics] if clocked else None,
         }
 
 
