@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cocotb regression: all of it on the tiny core, part of it on others, and what it leaves behind."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,9 @@ def test_programs_and_aborts_on_other_shapes(tmp_path: Path, config: Config) -> 
 
 
 def test_waves_are_kept_on_demand(tmp_path: Path) -> None:
+    path = os.environ["PATH"]
     summary = run_regression(PRESETS["tiny"], expression="identity", waves=True, directory=tmp_path)
+    assert os.environ["PATH"] == path, "a regression must not change where this process finds its tools"
     (result,) = summary.results
     assert result.passed
     assert result.waves is not None

@@ -82,8 +82,7 @@ class Toolchain:
         """Environment variables to set for Verilator, for `make` on its output, and for cocotb's runner.
 
         A fresh dictionary with `PATH` (on which `verilator` is `executable`) and `VERILATOR_ROOT`. Pass
-        `env=os.environ | toolchain.env` to `subprocess.run`; before cocotb's runner `os.environ.update(toolchain.env)`,
-        because the runner looks for `verilator` on the `PATH` of its own process.
+        `env=os.environ | toolchain.env` to `subprocess.run`.
         """
         path = _search_path()
         # In front only where that is necessary: before `/usr/bin` stands perhaps a virtual environment.

@@ -151,7 +151,6 @@ def build(config: Config, *, waves: bool) -> Path:
 def _run(
     config: Config, folder: Path, built: Path, expression: str | None, seed: int, *, waves: bool
 ) -> list[TestResult]:
-    os.environ.update(verilator().env)
     results = folder / "results.xml"
     runner = get_runner("verilator")
     # SystemExit: a crash of the simulator itself; what it wrote until then is in the log.
