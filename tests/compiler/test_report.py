@@ -109,6 +109,7 @@ def test_the_memory_map_says_where_maps_lie() -> None:
         "words": 24,
         "first_layer": 1,
         "last_layer": 1,
+        "whole": True,
     }
 
 

@@ -6,53 +6,47 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loomwork.compiler.tiling import (
-    accumulator_tiles,
     balanced,
     channel_groups,
     covered,
+    largest_tile,
     pooling_runs,
-    row_chunks,
+    row_chunk,
 )
 
 SIDES = st.integers(1, 40)
 
 
-@given(SIDES, SIDES, st.sampled_from([16, 32, 64, 256]), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3))
-def test_tiles_cover_the_output_once_and_fit(
-    height: int, width: int, depth: int, window_y: int, window_x: int, gap: int
-) -> None:
+@given(SIDES, st.sampled_from([16, 32, 64, 256]), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3))
+def test_tiles_are_the_largest_that_fit(width: int, depth: int, window_y: int, window_x: int, gap: int) -> None:
     window, stride = (window_y, window_x), (window_y + gap, window_x)
-    seen: set[tuple[int, int]] = set()
-    for tile in accumulator_tiles(height, width, depth, window=window, stride=stride):
-        values = covered(tile.height, window_y, stride[0]) * covered(tile.width, window_x, stride[1])
-        assert values <= depth
-        pixels = {(tile.y + y, tile.x + x) for y in range(tile.height) for x in range(tile.width)}
-        assert not pixels & seen
-        seen |= pixels
-    assert seen == {(y, x) for y in range(height) for x in range(width)}
+    rows, columns = largest_tile(width, depth, window=window, stride=stride)
+
+    def values(rows: int, columns: int) -> int:
+        return covered(rows, window_y, stride[0]) * covered(columns, window_x, stride[1])
+
+    assert values(rows, columns) <= depth < values(rows + 1, columns)
+    assert columns == width or values(1, width) > depth
+    # Rows are not split into more parts than needed.
+    parts = -(-width // columns)
+    assert parts == 1 or values(1, -(-width // (parts - 1))) > depth
 
 
-def test_tiles_are_whole_rows_of_equal_number_where_they_fit() -> None:
-    tiles = accumulator_tiles(25, 10, 128)
-    assert [(tile.y, tile.x, tile.height, tile.width) for tile in tiles] == [
-        (0, 0, 8, 10),
-        (8, 0, 8, 10),
-        (16, 0, 9, 10),
-    ]
+def test_tiles_are_whole_rows_where_they_fit() -> None:
+    assert largest_tile(10, 128) == (12, 10)
 
 
 def test_wide_rows_are_split_into_equal_columns() -> None:
-    assert [(tile.x, tile.width) for tile in accumulator_tiles(1, 40, 16)] == [(0, 13), (13, 13), (26, 14)]
+    assert largest_tile(40, 16) == (1, 14)
 
 
 def test_layers_with_large_steps_get_narrow_tiles() -> None:
-    tiles = accumulator_tiles(3, 3, 64, max_height=1, max_width=1)
-    assert len(tiles) == 9
+    assert largest_tile(3, 64, max_height=1, max_width=1) == (1, 1)
 
 
 def test_a_window_larger_than_the_accumulators_is_refused() -> None:
     with pytest.raises(ValueError, match="a pooling window of 5x5 does not fit 16 accumulators"):
-        accumulator_tiles(4, 4, 16, window=(5, 5), stride=(5, 5))
+        largest_tile(4, 16, window=(5, 5), stride=(5, 5))
 
 
 @given(st.integers(1, 40), st.integers(1, 8), st.integers(1, 20), st.data())
@@ -105,4 +99,4 @@ def test_balanced_pieces_differ_by_one_at_most(total: int, limit: int) -> None:
 
 
 def test_row_chunks_have_a_row_at_least() -> None:
-    assert list(row_chunks(3, 1000, 10)) == [(0, 1), (1, 1), (2, 1)]
+    assert [row_chunk(values, 10) for values in (1000, 10, 5, 3)] == [1, 1, 2, 3]

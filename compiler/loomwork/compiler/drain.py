@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from loomwork.arch.command import Command
 from loomwork.arch.isa import Combine, Params, Pool, Source
 from loomwork.arch.numerics import IDENTITY_MULTIPLIER, IDENTITY_SHIFT, INT8_MAX, INT8_MIN, Rounding, divide_multiplier
-from loomwork.compiler.allocate import Allocation
 from loomwork.compiler.graph import Add, Requantize
 from loomwork.compiler.task import Region, Task
 from loomwork.compiler.tiling import covered
+from loomwork.compiler.views import Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +84,13 @@ def requant_divide(count: int, minimum: int, maximum: int) -> Command:
     )
 
 
-def combine_add(add: Add, allocation: Allocation) -> Command:
-    """COMBINE for an ADD whose `operand` lies in the scratchpad."""
+def combine_add(add: Add, views: Views, origin: int) -> Command:
+    """COMBINE for an ADD whose `operand` lies in the scratchpad; the DRAINs behind it count rows from `origin`."""
     return Command(
         "COMBINE",
         {
-            "operand_base": allocation.base[add.operand],
-            "operand_pitch": allocation.pitch(add.operand),
+            "operand_base": views.base(add.operand, origin),
+            "operand_pitch": views.pitch(add.operand),
             "multiplier_a": add.multiplier_input,
             "shift_a": add.shift_input,
             "zero_a": add.zero_input,
@@ -108,7 +108,7 @@ def combine_add(add: Add, allocation: Allocation) -> Command:
 
 
 def drain(
-    allocation: Allocation,
+    views: Views,
     layer: int,
     *,
     output: Pixels,
@@ -125,28 +125,31 @@ def drain(
     """A DRAIN of `height` x `width` output pixels of `channels` channels.
 
     source: the values in the scratchpad; None takes them from the accumulators, `accumulator_pitch` pixels per row.
-    operand: the second tensor of an ADD; with a scratchpad source, at the same row and byte.
+    operand: the second tensor of an ADD; with a scratchpad source, at the same row and byte. Rows of both are counted
+    from the origin of their views, as COMBINE must know it.
     """
     values = source or operand or Pixels(map=output.map)
+    inputs = [pixels.map for pixels in (source, operand) if pixels]
+    origin = views.origin(*inputs) if inputs else 0
     rows = covered(height, pooling.window[0], pooling.step[0])
     columns = covered(width, pooling.window[1], pooling.step[1])
 
     def region(pixels: Pixels, rows: int, columns: int) -> Region:
         end = pixels.offset + (columns - 1) * pixels.step + channels
-        return allocation.region(pixels.map, pixels.row, rows, pixels.offset, end)
+        return views.region(pixels.map, pixels.row, rows, pixels.offset, end)
 
     command = Command(
         "DRAIN",
         {
             "source": Source.SCRATCHPAD if source else Source.ACCUMULATOR,
-            "in_base": allocation.base[source.map] if source else 0,
-            "in_pitch": allocation.pitch(source.map) if source else accumulator_pitch,
-            "in_row": values.row if source or operand else 0,
-            "in_offset": values.offset if source or operand else 0,
-            "in_step": values.step if source or operand else 0,
-            "out_base": allocation.base[output.map],
-            "out_pitch": allocation.pitch(output.map),
-            "out_row": output.row,
+            "in_base": views.base(source.map, origin) if source else 0,
+            "in_pitch": views.pitch(source.map) if source else accumulator_pitch,
+            "in_row": values.row - origin if inputs else 0,
+            "in_offset": values.offset if inputs else 0,
+            "in_step": values.step if inputs else 0,
+            "out_base": views.base(output.map),
+            "out_pitch": views.pitch(output.map),
+            "out_row": output.row - views.origin(output.map),
             "out_offset": output.offset,
             "out_step": output.step,
             "width": width,

@@ -6,16 +6,18 @@ from pathlib import Path
 
 from loomwork.arch.command import encode
 from loomwork.arch.config import Config
-from loomwork.arch.isa import IsaError, isa_hash
+from loomwork.arch.isa import IsaError, Window, isa_hash
 from loomwork.arch.program import AcceleratorStep, HostStep, Program
-from loomwork.compiler.allocate import allocate, place_external
+from loomwork.compiler.allocate import place_external
+from loomwork.compiler.cuts import choose_cuts
 from loomwork.compiler.graph import CompileError, Graph, HostPart, Partition
 from loomwork.compiler.importers.tflite import import_tflite
 from loomwork.compiler.lower import lower
 from loomwork.compiler.passes.fuse_add import fuse_add
 from loomwork.compiler.passes.fuse_pool import fuse_pool
 from loomwork.compiler.report import CompiledGraph, build_report
-from loomwork.compiler.schedule import schedule
+from loomwork.compiler.schedule import External, schedule
+from loomwork.compiler.storage import plan_storage
 from loomwork.compiler.synchronize import synchronize
 from loomwork.compiler.task import Task
 from loomwork.compiler.unsupported import UnsupportedLayerError
@@ -85,18 +87,26 @@ def compile_graph(graph: Graph, config: Config, *, fuse: bool = True) -> tuple[A
         if config.residual_add:
             graph = fuse_add(graph)
         graph = fuse_pool(graph, config)
-    allocation = allocate(graph, config)
-    inputs = place_external(graph, graph.inputs, config)
-    outputs = place_external(graph, graph.outputs, config)
     constants = ConstantPool()
-    tasks = schedule(lower(graph, allocation, constants), allocation, inputs, outputs)
+    works = lower(graph, config, constants)
+    storage = plan_storage(works, graph, config)
+    cuts = choose_cuts(works, storage)
+    between = [name for name in graph.maps if name not in (*storage.whole, *graph.inputs, *graph.outputs)]
+    places = {
+        Window.INPUTS: place_external(graph, graph.inputs, config),
+        Window.OUTPUTS: place_external(graph, graph.outputs, config),
+        Window.WORKSPACE: place_external(graph, between, config),
+    }
+    external = {p.tensor: External(window, p) for window, placements in places.items() for p in placements}
+    tasks = schedule(works, cuts, graph, storage, external, config)
     step = AcceleratorStep(
         commands=_encode(tasks, graph, config),
         constants=bytes(constants),
-        inputs=inputs,
-        outputs=outputs,
+        inputs=places[Window.INPUTS],
+        outputs=places[Window.OUTPUTS],
+        workspace_bytes=max((p.offset + p.rows * p.row_stride for p in places[Window.WORKSPACE]), default=0),
     )
-    return step, CompiledGraph(graph=graph, allocation=allocation, tasks=tasks)
+    return step, CompiledGraph(graph=graph, storage=storage, tasks=tasks)
 
 
 def _encode(tasks: list[Task], graph: Graph, config: Config) -> bytes:

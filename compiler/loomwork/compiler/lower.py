@@ -1,38 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From layers to commands, layer by layer."""
+"""From layers to work: each kind of layer knows how to be cut and which commands it becomes."""
 
-from loomwork.compiler.allocate import Allocation
+from loomwork.arch.config import Config
 from loomwork.compiler.fused import FusedConvolution
 from loomwork.compiler.graph import Add, AveragePool, Convolution, Graph, Layer, MaxPool, Mean, Rescale
-from loomwork.compiler.lower_convolution import lower_convolution
-from loomwork.compiler.lower_elementwise import lower_add, lower_rescale
-from loomwork.compiler.lower_pooling import lower_mean, lower_pool
-from loomwork.compiler.task import Task
+from loomwork.compiler.lower_convolution import ConvolutionWork
+from loomwork.compiler.lower_elementwise import ElementwiseWork
+from loomwork.compiler.lower_pooling import MeanWork, PoolWork
 from loomwork.compiler.unsupported import UnsupportedLayerError
 from loomwork.compiler.weights import ConstantPool
+from loomwork.compiler.work import Work
 
 
-def lower(graph: Graph, allocation: Allocation, constants: ConstantPool) -> list[list[Task]]:
-    """The tasks of each layer, in program order; their weights go to `constants`.
-
-    Settings are repeated before every DRAIN. Raises UnsupportedLayerError for what cannot be expressed.
-    """
-    return [_lower_layer(layer, index, allocation, constants) for index, layer in enumerate(graph.layers)]
+def lower(graph: Graph, config: Config, constants: ConstantPool) -> list[Work]:
+    """The work of each layer; weights go to `constants`. Raises UnsupportedLayerError for what cannot be expressed."""
+    return [_lower_layer(layer, index, graph, config, constants) for index, layer in enumerate(graph.layers)]
 
 
-def _lower_layer(layer: Layer, index: int, allocation: Allocation, constants: ConstantPool) -> list[Task]:
-    if isinstance(layer, Add) and not allocation.config.residual_add:
-        raise UnsupportedLayerError(layer, f"configuration {allocation.config.name} leaves it out (residual_add)")
+def _lower_layer(layer: Layer, index: int, graph: Graph, config: Config, constants: ConstantPool) -> Work:
+    if isinstance(layer, Add) and not config.residual_add:
+        raise UnsupportedLayerError(layer, f"configuration {config.name} leaves it out (residual_add)")
     match layer:
         case Convolution() | FusedConvolution():
-            return lower_convolution(layer, index, allocation, constants)
+            return ConvolutionWork(layer, index, graph, config, constants)
         case MaxPool() | AveragePool():
-            return lower_pool(layer, index, allocation)
+            return PoolWork(layer, index, graph, config)
         case Mean():
-            return lower_mean(layer, index, allocation)
-        case Add():
-            return lower_add(layer, index, allocation)
-        case Rescale():
-            return lower_rescale(layer, index, allocation)
+            return MeanWork(layer, index, graph, config)
+        case Add() | Rescale():
+            return ElementwiseWork(layer, index, graph, config)
         case _:
             raise UnsupportedLayerError(layer, "the compiler cannot lower it")

@@ -5,17 +5,19 @@ from dataclasses import dataclass
 from math import ceil
 
 from loomwork.arch.command import Command
+from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine, Params, Pool, Window
 from loomwork.arch.isa import params_words as words_of_params
-from loomwork.compiler.allocate import Allocation
 from loomwork.compiler.drain import NO_POOLING, Pixels, Pooling, combine_add, drain, requant_shared
 from loomwork.compiler.fused import FusedConvolution
-from loomwork.compiler.graph import Convolution, MaxPool
+from loomwork.compiler.graph import Convolution, FeatureMap, Graph, MaxPool
 from loomwork.compiler.limits import largest
 from loomwork.compiler.mapping import Mapping, map_convolution
 from loomwork.compiler.task import Region, Task
-from loomwork.compiler.tiling import MAX_TILE_SIDE, Tile, accumulator_tiles, channel_groups, covered
+from loomwork.compiler.tiling import MAX_TILE_SIDE, Tile, balanced, channel_groups, covered, largest_tile
+from loomwork.compiler.views import Views
 from loomwork.compiler.weights import ConstantPool, pack_weights, params_mode
+from loomwork.compiler.work import Effort, Rows, Work
 
 MAX_STEP_BYTES = min(largest("CONVOLVE", "x_step"), largest("DRAIN", "out_step"))
 """Most bytes from one pixel of a tile to the next."""
@@ -34,81 +36,136 @@ class _Group:
     words: int
 
 
-def lower_convolution(
-    layer: Convolution | FusedConvolution, index: int, allocation: Allocation, pool: ConstantPool
-) -> list[Task]:
+class ConvolutionWork(Work):
     """STREAM, CONVOLVE and DRAIN for each tile and each group of output channels.
 
     Raises UnsupportedLayerError for what the command set cannot express.
     """
-    fused = layer if isinstance(layer, FusedConvolution) else None
-    convolution = fused.convolution if fused else layer
-    assert isinstance(convolution, Convolution)
-    config = allocation.config
-    source, result = allocation.maps[layer.input], allocation.maps[layer.output]
-    mapping = map_convolution(convolution, source, config)
-    params = params_mode(convolution.requantize)
-    groups: list[_Group] = []
-    for first, channels in channel_groups(result.channels, config.cols):
-        data = pack_weights(convolution, mapping, config, first, channels)
-        blocks = ceil(channels / config.cols)
-        words = blocks * (mapping.passes * config.rows + words_of_params(params))
-        groups.append(_Group(first, channels, blocks, pool.add(data), words))
 
-    pooling = _pooling(fused.pool) if fused and fused.pool else NO_POOLING
-    # A tile of one row or column takes no step, however large the step would be.
-    widest_step = max(convolution.stride[1] * source.channels, result.channels)
-    tiles = accumulator_tiles(
-        result.height,
-        result.width,
-        config.accumulator_depth,
-        window=pooling.window,
-        stride=pooling.step,
-        max_height=1 if convolution.stride[0] > MAX_ROW_STEP else MAX_TILE_SIDE,
-        max_width=1 if widest_step > MAX_STEP_BYTES else MAX_TILE_SIDE,
-    )
-    tasks: list[Task] = []
-    for tile in tiles:
-        values = Tile(
-            tile.y * pooling.step[0],
-            tile.x * pooling.step[1],
-            covered(tile.height, pooling.window[0], pooling.step[0]),
-            covered(tile.width, pooling.window[1], pooling.step[1]),
+    def __init__(
+        self, layer: Convolution | FusedConvolution, index: int, graph: Graph, config: Config, pool: ConstantPool
+    ) -> None:
+        super().__init__(layer, index, graph, config)
+        self._fused = layer if isinstance(layer, FusedConvolution) else None
+        convolution = self._fused.convolution if self._fused else layer
+        assert isinstance(convolution, Convolution)
+        self._convolution = convolution
+        self._source, self._result = graph.maps[layer.input], graph.maps[layer.output]
+        self._mapping = map_convolution(convolution, self._source, config)
+        self._params = params_mode(convolution.requantize)
+        self._groups: list[_Group] = []
+        for first, channels in channel_groups(self._result.channels, config.cols):
+            data = pack_weights(convolution, self._mapping, config, first, channels)
+            blocks = ceil(channels / config.cols)
+            words = blocks * (self._mapping.passes * config.rows + words_of_params(self._params))
+            self._groups.append(_Group(first, channels, blocks, pool.add(data), words))
+        self._pooling = _pooling(self._fused.pool) if self._fused and self._fused.pool else NO_POOLING
+        # A tile of one row or column takes no step, however large the step would be.
+        widest_step = max(convolution.stride[1] * self._source.channels, self._result.channels)
+        self.max_rows, self._tile_width = largest_tile(
+            self._result.width,
+            config.accumulator_depth,
+            window=self._pooling.window,
+            stride=self._pooling.step,
+            max_height=1 if convolution.stride[0] > MAX_ROW_STEP else MAX_TILE_SIDE,
+            max_width=1 if widest_step > MAX_STEP_BYTES else MAX_TILE_SIDE,
         )
-        for group in groups:
-            tasks.append(_stream(group, index))
-            tasks.append(_convolve(convolution, mapping, values, group, params, index, allocation))
-            tasks.append(Task(command=requant_shared(convolution.requantize, params), layer=index))
-            operand = None
-            if fused and fused.add:
-                tasks.append(Task(command=combine_add(fused.add, allocation), layer=index))
-                operand = Pixels(
-                    map=fused.add.operand,
-                    row=values.y,
-                    offset=values.x * result.channels + group.first,
-                    step=result.channels if values.width > 1 else 0,
+
+    def needs(self, rows: Rows) -> dict[str, Rows]:
+        """See `Work`."""
+        layer, pooling = self._convolution, self._pooling
+        values = Rows(
+            rows.first * pooling.step[0],
+            rows.first * pooling.step[0] + covered(rows.end - rows.first, pooling.window[0], pooling.step[0]),
+        )
+        first = values.first * layer.stride[0] - layer.pad[0]
+        end = (values.end - 1) * layer.stride[0] - layer.pad[0] + covered(layer.kernel.shape[0], 1, layer.dilation[0])
+        needs: dict[str, Rows] = {}
+        if max(first, 0) < min(end, self._source.height):
+            needs[self.layer.input] = Rows(max(first, 0), min(end, self._source.height))
+        if self._fused and self._fused.operand:
+            # The operand may be the convolution's own input.
+            other = needs.get(self._fused.operand, values)
+            needs[self._fused.operand] = Rows(min(other.first, values.first), max(other.end, values.end))
+        return needs
+
+    def effort(self, rows: Rows) -> Effort:
+        """See `Work`."""
+        config, pooling = self.config, self._pooling
+        array = stream = drain_steps = tail = 0
+        for tile in self._tiles(rows):
+            values = _values(tile, pooling)
+            steps = tile.height * tile.width * pooling.window[0] * pooling.window[1] * config.channel_groups
+            for group in self._groups:
+                array += group.blocks * _block_cycles(self._mapping, values, config)
+                stream += ceil(group.words * config.cols / config.bus_bytes)
+                drain_steps += group.blocks * steps
+            tail = steps
+        return Effort(array=array, stream=stream, drain=drain_steps, tail=tail)
+
+    def tasks(self, rows: Rows, views: Views) -> list[Task]:
+        """See `Work`."""
+        layer, fused, index = self._convolution, self._fused, self.index
+        channels = self._result.channels
+        tasks: list[Task] = []
+        for tile in self._tiles(rows):
+            values = _values(tile, self._pooling)
+            for group in self._groups:
+                tasks.append(_stream(group, index))
+                tasks.append(_convolve(layer, self._mapping, values, group, self._params, index, self._source, views))
+                tasks.append(Task(command=requant_shared(layer.requantize, self._params), layer=index))
+                operand = None
+                if fused and fused.add:
+                    origin = views.origin(fused.add.operand)
+                    tasks.append(Task(command=combine_add(fused.add, views, origin), layer=index))
+                    operand = Pixels(
+                        map=fused.add.operand,
+                        row=values.y,
+                        offset=values.x * channels + group.first,
+                        step=channels if values.width > 1 else 0,
+                    )
+                tasks.append(
+                    drain(
+                        views,
+                        index,
+                        output=Pixels(
+                            map=self.layer.output,
+                            row=tile.y,
+                            offset=tile.x * channels + group.first,
+                            step=channels if tile.width > 1 else 0,
+                        ),
+                        height=tile.height,
+                        width=tile.width,
+                        channels=group.channels,
+                        accumulator_pitch=values.width,
+                        operand=operand,
+                        pooling=self._pooling,
+                        combine=Combine.ADD if operand else Combine.NONE,
+                        params=self._params,
+                    )
                 )
-            tasks.append(
-                drain(
-                    allocation,
-                    index,
-                    output=Pixels(
-                        map=layer.output,
-                        row=tile.y,
-                        offset=tile.x * result.channels + group.first,
-                        step=result.channels if tile.width > 1 else 0,
-                    ),
-                    height=tile.height,
-                    width=tile.width,
-                    channels=group.channels,
-                    accumulator_pitch=values.width,
-                    operand=operand,
-                    pooling=pooling,
-                    combine=Combine.ADD if operand else Combine.NONE,
-                    params=params,
-                )
-            )
-    return tasks
+        return tasks
+
+    def _tiles(self, rows: Rows) -> list[Tile]:
+        return [
+            Tile(rows.first, x, rows.end - rows.first, columns)
+            for x, columns in balanced(self._result.width, self._tile_width)
+        ]
+
+
+def _values(tile: Tile, pooling: Pooling) -> Tile:
+    """The values behind a tile of pooled pixels."""
+    return Tile(
+        tile.y * pooling.step[0],
+        tile.x * pooling.step[1],
+        covered(tile.height, pooling.window[0], pooling.step[0]),
+        covered(tile.width, pooling.window[1], pooling.step[1]),
+    )
+
+
+def _block_cycles(mapping: Mapping, values: Tile, config: Config) -> int:
+    """Cycles of all passes of one block."""
+    return mapping.passes * max(values.height * values.width, config.rows)
 
 
 def _pooling(pool: MaxPool) -> Pooling:
@@ -127,20 +184,21 @@ def _convolve(
     group: _Group,
     params: Params,
     index: int,
-    allocation: Allocation,
+    source: FeatureMap,
+    views: Views,
 ) -> Task:
-    source = allocation.maps[layer.input]
     stride_y, stride_x = layer.stride
     x_start = (tile.x * stride_x - layer.pad[1]) * source.channels
-    x_start += group.first // allocation.config.cols * mapping.block_step
+    x_start += group.first // views.config.cols * mapping.block_step
+    origin = views.origin(layer.input)
     operands = {
-        "base": allocation.base[layer.input],
-        "pitch": allocation.pitch(layer.input),
-        "height": source.height,
+        "base": views.base(layer.input),
+        "pitch": views.pitch(layer.input),
+        "height": source.height - origin,
         "row_bytes": source.row_bytes,
         "x_start": x_start,
         "x_step": stride_x * source.channels if tile.width > 1 else 0,
-        "y_start": tile.y * stride_y - layer.pad[0],
+        "y_start": tile.y * stride_y - layer.pad[0] - origin,
         "y_step": stride_y if tile.height > 1 else 0,
         "tap_count": mapping.tap_count,
         "tap_step": mapping.tap_step,
@@ -154,11 +212,11 @@ def _convolve(
         "pad": source.zero_point,
         "params": params,
     }
-    region = _read_region(layer.input, operands, allocation)
+    region = _read_region(layer.input, operands, views)
     return Task(command=Command("CONVOLVE", operands), layer=index, reads=(region,) if region else ())
 
 
-def _read_region(name: str, operands: dict[str, int], allocation: Allocation) -> Region | None:
+def _read_region(name: str, operands: dict[str, int], views: Views) -> Region | None:
     """The part of the image that a CONVOLVE reads; None when it reads only padding."""
     first_row = operands["y_start"]
     end_row = first_row + (operands["tile_height"] - 1) * operands["y_step"]
@@ -171,4 +229,4 @@ def _read_region(name: str, operands: dict[str, int], allocation: Allocation) ->
     first_byte, end_byte = max(0, first_byte), min(operands["row_bytes"], end_byte)
     if first_row >= end_row or first_byte >= end_byte:
         return None
-    return allocation.region(name, first_row, end_row - first_row, first_byte, end_byte)
+    return views.region(name, first_row + views.origin(name), end_row - first_row, first_byte, end_byte)

@@ -1,51 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lowering of what treats every value by itself: the drain takes an image row as one pixel of many channels."""
 
-from loomwork.arch.command import Command
+from math import ceil
+
+from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine, Params
-from loomwork.compiler.allocate import Allocation
 from loomwork.compiler.drain import Pixels, combine_add, drain, requant_identity, requant_shared
-from loomwork.compiler.graph import Add, Rescale
+from loomwork.compiler.graph import Add, Graph, Rescale
 from loomwork.compiler.task import Task
-from loomwork.compiler.tiling import channel_groups, row_chunks
+from loomwork.compiler.tiling import channel_groups, row_chunk
+from loomwork.compiler.views import Views
+from loomwork.compiler.work import Effort, Rows, Work
 
 
-def lower_add(layer: Add, index: int, allocation: Allocation) -> list[Task]:
-    """ADD of two tensors in the scratchpad."""
-    settings = [requant_identity(), combine_add(layer, allocation)]
-    return _rows(layer.input, layer.output, index, allocation, settings, operand=layer.operand)
+class ElementwiseWork(Work):
+    """ADD of two tensors in the scratchpad, or requantization by itself."""
 
+    def __init__(self, layer: Add | Rescale, index: int, graph: Graph, config: Config) -> None:
+        super().__init__(layer, index, graph, config)
+        self._operand = layer.operand if isinstance(layer, Add) else None
+        self._row_bytes = graph.maps[layer.output].row_bytes
+        self.max_rows = row_chunk(self._row_bytes, config.accumulator_depth * config.cols)
 
-def lower_rescale(layer: Rescale, index: int, allocation: Allocation) -> list[Task]:
-    """Requantization by itself."""
-    settings = [requant_shared(layer.requantize, Params.UNIFORM)]
-    return _rows(layer.input, layer.output, index, allocation, settings)
+    def needs(self, rows: Rows) -> dict[str, Rows]:
+        """See `Work`."""
+        return dict.fromkeys([self.layer.input] if self._operand is None else [self.layer.input, self._operand], rows)
 
+    def effort(self, rows: Rows) -> Effort:
+        """See `Work`."""
+        steps = (rows.end - rows.first) * ceil(self._row_bytes / self.config.requant_lanes)
+        steps *= 1 if self._operand is None else 2
+        return Effort(array=0, stream=0, drain=steps, tail=steps)
 
-def _rows(
-    source: str,
-    output: str,
-    index: int,
-    allocation: Allocation,
-    settings: list[Command],
-    operand: str | None = None,
-) -> list[Task]:
-    config = allocation.config
-    result = allocation.maps[output]
-    tasks = [Task(command=command, layer=index) for command in settings]
-    for row, rows in row_chunks(result.height, result.row_bytes, config.accumulator_depth * config.cols):
-        for offset, count in channel_groups(result.row_bytes, config.cols):
+    def tasks(self, rows: Rows, views: Views) -> list[Task]:
+        """See `Work`."""
+        layer = self.layer
+        if isinstance(layer, Add):
+            settings = [requant_identity(), combine_add(layer, views, views.origin(layer.input, layer.operand))]
+        else:
+            assert isinstance(layer, Rescale)
+            settings = [requant_shared(layer.requantize, Params.UNIFORM)]
+        tasks = [Task(command=command, layer=self.index) for command in settings]
+        for offset, count in channel_groups(self._row_bytes, self.config.cols):
             tasks.append(
                 drain(
-                    allocation,
-                    index,
-                    source=Pixels(map=source, row=row, offset=offset),
-                    operand=Pixels(map=operand, row=row, offset=offset) if operand else None,
-                    output=Pixels(map=output, row=row, offset=offset),
-                    height=rows,
+                    views,
+                    self.index,
+                    source=Pixels(map=layer.input, row=rows.first, offset=offset),
+                    operand=Pixels(map=self._operand, row=rows.first, offset=offset) if self._operand else None,
+                    output=Pixels(map=layer.output, row=rows.first, offset=offset),
+                    height=rows.end - rows.first,
                     width=1,
                     channels=count,
-                    combine=Combine.ADD if operand else Combine.NONE,
+                    combine=Combine.ADD if self._operand else Combine.NONE,
                 )
             )
-    return tasks
+        return tasks

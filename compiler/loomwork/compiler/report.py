@@ -13,7 +13,7 @@
   `bound_cycles`: that no design with as many MAC units and as wide a bus can beat (the larger of both quotients).
 - `totals`: sums of these (of `scratchpad_bytes` the largest), and `accelerator_layers`, `host_operators`.
 - `memory`, of each feature map: `step`, `map`, `height`, `width`, `channels`, `base`, `pitch`, `words` (of each bank),
-  `first_layer` and `last_layer` of its life.
+  `first_layer` and `last_layer` of its life, `whole`: or else a band through which its rows pass.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,13 +27,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from loomwork.arch.config import Config
+from loomwork.arch.config import BANKS, Config
 from loomwork.arch.program import Program, Tensor
 from loomwork.arch.reduction import pass_count
-from loomwork.compiler.allocate import Allocation, lifetimes, scratchpad_bytes
 from loomwork.compiler.fused import FusedConvolution
 from loomwork.compiler.graph import Convolution, Graph, HostPart, Layer
+from loomwork.compiler.storage import Storage
 from loomwork.compiler.task import Task
+from loomwork.compiler.views import row_words
 
 Entry = dict[str, Any]
 
@@ -46,7 +47,7 @@ class CompiledGraph:
     """A graph on its way to an accelerator step: as it was lowered, where its maps lie, its commands in order."""
 
     graph: Graph
-    allocation: Allocation
+    storage: Storage
     tasks: Sequence[Task]
 
 
@@ -107,7 +108,7 @@ def _layers(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
                 "streamed_bytes": sum(
                     task.command["words"] * config.cols for _, task in own if task.command.mnemonic == "STREAM"
                 ),
-                "scratchpad_bytes": scratchpad_bytes(part.graph, config, index),
+                "scratchpad_bytes": part.storage.words_at(index) * BANKS * config.rows,
                 "array_cycles": sum(_array_cycles(task, config) for _, task in own),
                 "bound_cycles": max(ceil(macs / config.macs_per_cycle), ceil(kernel / config.bus_bytes)),
             }
@@ -117,7 +118,7 @@ def _layers(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
 
 def _memory(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
     entries: list[Entry] = []
-    for life in lifetimes(part.graph, config):
+    for life, base in part.storage.lives.items():
         feature_map = part.graph.maps[life.map]
         entries.append(
             {
@@ -126,11 +127,12 @@ def _memory(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
                 "height": feature_map.height,
                 "width": feature_map.width,
                 "channels": feature_map.channels,
-                "base": part.allocation.base[life.map],
-                "pitch": part.allocation.pitch(life.map),
+                "base": base,
+                "pitch": row_words(feature_map, config),
                 "words": life.words,
                 "first_layer": life.first,
                 "last_layer": life.last,
+                "whole": life.band is None,
             }
         )
     return entries

@@ -1,102 +1,176 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The order of commands: layer by layer, inputs loaded just before their use, outputs stored just behind."""
+"""The order of commands: piece by piece, rows loaded one piece ahead of their use, stored just behind."""
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from loomwork.arch.command import Command
+from loomwork.arch.config import BANKS, Config
 from loomwork.arch.isa import Window
 from loomwork.arch.program import Placement
-from loomwork.compiler.allocate import Allocation
-from loomwork.compiler.task import Task
+from loomwork.compiler.graph import Graph
+from loomwork.compiler.storage import Storage
+from loomwork.compiler.task import ExternalRows, Region, Task
+from loomwork.compiler.views import View, Views, row_words
+from loomwork.compiler.work import Rows, Work
 
 SETTINGS = ("REQUANT", "COMBINE")
 
 
+@dataclass(frozen=True)
+class External:
+    """Where a map lies in external memory."""
+
+    window: Window
+    placement: Placement
+
+
+@dataclass
+class _Piece:
+    """The commands of one piece: those in front, that bring in rows, its own, and those behind, that take rows out."""
+
+    loads: list[Task] = field(default_factory=list[Task])
+    tasks: list[Task] = field(default_factory=list[Task])
+    stores: list[Task] = field(default_factory=list[Task])
+
+
 def schedule(
-    layers: Sequence[Sequence[Task]],
-    allocation: Allocation,
-    inputs: Sequence[Placement],
-    outputs: Sequence[Placement],
+    works: Sequence[Work],
+    cuts: Sequence[Sequence[Rows]],
+    graph: Graph,
+    storage: Storage,
+    external: Mapping[str, External],
+    config: Config,
 ) -> list[Task]:
-    """Put the tasks of all layers into program order, with LOAD, STORE and END.
+    """Put the commands of all layers into program order, with LOAD, STORE and END.
 
-    Rows of an input are loaded one tile ahead of the task that needs them; rows of an output are stored when the last
-    task that writes them has been issued.
+    cuts: pieces of each layer, in order. external: places of the maps that are loaded or stored.
     """
-    tasks: list[Task] = []
-    sources = {placement.tensor: placement for placement in inputs}
-    targets = {placement.tensor: placement for placement in outputs}
-    loaded = dict.fromkeys(sources, 0)
-    for layer in layers:
-        for task, ahead in _with_next_reader(layer):
-            for region in (*task.reads, *ahead.reads):
-                start = loaded.get(region.map, region.end_row)
-                if start < region.end_row:
-                    tasks.append(_load(sources[region.map], start, region.end_row, allocation, task.layer))
-                    loaded[region.map] = region.end_row
-            tasks.append(task)
-        for name in sorted({region.map for task in layer for region in task.writes} & targets.keys()):
-            _insert_stores(tasks, targets[name], allocation)
-    return [*_without_repeated_settings(tasks), Task(command=Command("END"), layer=len(layers) - 1)]
+    rows = _Residence(graph, storage, external, config)
+    placed = [rows.place(work, part) for work, parts in zip(works, cuts, strict=True) for part in parts]
+    tasks = list(_without_repeated_settings(_in_order(placed, config)))
+    return [*tasks, Task(command=Command("END"), layer=len(works) - 1)]
 
 
-def _with_next_reader(layer: Sequence[Task]) -> Iterator[tuple[Task, Task]]:
-    """Each task with the next one that reads the scratchpad (itself at the end)."""
-    ahead = layer[-1]
-    pairs: list[tuple[Task, Task]] = []
-    for task in reversed(layer):
-        pairs.append((task, ahead))
-        if task.reads:
-            ahead = task
-    return reversed(pairs)
+class _Residence:
+    """Follows which rows of which map are in the scratchpad, piece after piece."""
+
+    def __init__(self, graph: Graph, storage: Storage, external: Mapping[str, External], config: Config) -> None:
+        self._maps = graph.maps
+        self._storage = storage
+        self._external = external
+        self._config = config
+        self._inputs = set(graph.inputs)
+        self._outputs = set(graph.outputs)
+        self._lap: dict[tuple[int, str], Rows] = {}
+        self._loaded = dict.fromkeys(graph.inputs, 0)
+
+    def place(self, work: Work, rows: Rows) -> _Piece:
+        """Give the rows that a piece touches their places, and build its commands."""
+        piece = _Piece()
+        views: dict[str, View] = {}
+        for name, need in work.needs(rows).items():
+            views[name], missing = self._room(work.index, name, need)
+            if missing.first < missing.end:
+                piece.loads.append(self._transfer("LOAD", name, missing, views[name], work.index))
+        output = work.layer.output
+        views[output], _ = self._room(work.index, output, rows)
+        for name in (work.layer.input, getattr(work.layer, "operand", None)):
+            if name is not None and name not in views:  # nothing of it is needed: only padding is read
+                views[name] = View(self._maps[name], 0)
+        piece.tasks = work.tasks(rows, Views(self._config, views))
+        if output in self._outputs or output not in self._storage.whole:
+            piece.stores.append(self._transfer("STORE", output, rows, views[output], work.index))
+        return piece
+
+    def _room(self, layer: int, name: str, need: Rows) -> tuple[View, Rows]:
+        """Where these rows lie for this layer, and which of them are not there yet."""
+        feature_map = self._maps[name]
+        if name in self._storage.whole:
+            view = View(feature_map, self._storage.whole[name])
+            start = self._loaded.get(name, need.end)
+            if name in self._loaded:
+                self._loaded[name] = max(start, need.end)
+            return view, Rows(start, need.end)
+        band = self._storage.bands[layer, name]
+        lap = self._lap.get((layer, name))
+        if lap is None or need.end - lap.first > BANKS * band.slots:
+            # Begin anew at the first word of the band.
+            lap = Rows(need.first // BANKS * BANKS, need.first)
+        missing = Rows(max(lap.end, need.first), need.end)
+        self._lap[layer, name] = Rows(lap.first, max(lap.end, need.end))
+        return View(feature_map, band.base, lap.first), missing
+
+    def _transfer(self, mnemonic: str, name: str, rows: Rows, view: View, layer: int) -> Task:
+        """LOAD or STORE of image rows."""
+        place = self._external[name]
+        words = row_words(self._maps[name], self._config)
+        command = Command(
+            mnemonic,
+            {
+                "window": place.window,
+                "offset": place.placement.offset + rows.first * place.placement.row_stride,
+                "row_stride": place.placement.row_stride,
+                "base": view.base,
+                "pitch": words,
+                "row": rows.first - view.origin,
+                "rows": rows.end - rows.first,
+                "words": words,
+            },
+        )
+        regions = (Views(self._config, {name: view}).region(name, rows.first, rows.end - rows.first),)
+        touched = {"writes": regions} if mnemonic == "LOAD" else {"reads": regions}
+        outside = ExternalRows(map=name, first=rows.first, end=rows.end)
+        return Task(command=command, layer=layer, external=outside, **touched)
 
 
-def _insert_stores(tasks: list[Task], placement: Placement, allocation: Allocation) -> None:
-    """Behind the last task that writes some rows of an output, store them."""
-    last_writer: dict[int, int] = {}
-    for position, task in enumerate(tasks):
-        for region in task.writes:
-            if region.map == placement.tensor:
-                last_writer.update(dict.fromkeys(range(region.row, region.end_row), position))
-    starts = [0, *(row for row in range(1, placement.rows) if last_writer[row] != last_writer[row - 1]), placement.rows]
-    # From the back, so that positions in front stay what they are.
-    chunks = sorted(pairwise(starts), key=lambda chunk: last_writer[chunk[0]], reverse=True)
-    for start, end in chunks:
-        position = last_writer[start]
-        tasks.insert(position + 1, _store(placement, start, end, allocation, tasks[position].layer))
+def _in_order(placed: Sequence[_Piece], config: Config) -> Iterator[Task]:
+    """Commands of all pieces; rows are loaded one piece early where they neither overwrite what that piece needs nor
+    have yet to be stored by it.
+    """
+    occupied = _Occupied(config)
+    stored: set[tuple[str, int]] = set()
+    made = {(task.external.map) for piece in placed for task in piece.stores if task.external}
+    early: list[Task] = []
+    for piece, following in zip(placed, [*placed[1:], _Piece()], strict=True):
+        yield from (load for load in piece.loads if load not in early)
+        early = []
+        for load in following.loads:
+            rows = load.external
+            assert rows is not None
+            there = rows.map not in made or all((rows.map, row) in stored for row in range(rows.first, rows.end))
+            if there and not occupied.meets((*piece.tasks, *piece.stores), load):
+                early.append(load)
+        yield from early
+        yield from piece.tasks
+        yield from piece.stores
+        for store in piece.stores:
+            assert store.external is not None
+            stored.update((store.external.map, row) for row in range(store.external.first, store.external.end))
 
 
-def _load(placement: Placement, start: int, end: int, allocation: Allocation, layer: int) -> Task:
-    command = _transfer("LOAD", Window.INPUTS, placement, start, end, allocation)
-    return Task(command=command, layer=layer, writes=(allocation.region(placement.tensor, start, end - start),))
+class _Occupied:
+    """Whether a LOAD writes words that tasks touch."""
+
+    def __init__(self, config: Config) -> None:
+        self._bank_words = config.bank_words
+        self._words = np.zeros(BANKS * config.bank_words, dtype=np.bool_)
+
+    def meets(self, tasks: Sequence[Task], load: Task) -> bool:
+        regions = [region for task in tasks for region in (*task.reads, *task.writes)]
+        self._mark(regions, touched=True)
+        found = any(self._words[region.addresses(self._bank_words)].any() for region in load.writes)
+        self._mark(regions, touched=False)
+        return found
+
+    def _mark(self, regions: Sequence[Region], *, touched: bool) -> None:
+        for region in regions:
+            self._words[region.addresses(self._bank_words)] = touched
 
 
-def _store(placement: Placement, start: int, end: int, allocation: Allocation, layer: int) -> Task:
-    command = _transfer("STORE", Window.OUTPUTS, placement, start, end, allocation)
-    return Task(command=command, layer=layer, reads=(allocation.region(placement.tensor, start, end - start),))
-
-
-def _transfer(
-    mnemonic: str, window: Window, placement: Placement, start: int, end: int, allocation: Allocation
-) -> Command:
-    pitch = allocation.pitch(placement.tensor)
-    return Command(
-        mnemonic,
-        {
-            "window": window,
-            "offset": placement.offset + start * placement.row_stride,
-            "row_stride": placement.row_stride,
-            "base": allocation.base[placement.tensor],
-            "pitch": pitch,
-            "row": start,
-            "rows": end - start,
-            "words": pitch,
-        },
-    )
-
-
-def _without_repeated_settings(tasks: Sequence[Task]) -> Iterator[Task]:
+def _without_repeated_settings(tasks: Iterator[Task]) -> Iterator[Task]:
     """Leave out a REQUANT or COMBINE that sets what is already set."""
     current: dict[str, Command] = {}
     for task in tasks:

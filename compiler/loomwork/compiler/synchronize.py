@@ -3,8 +3,8 @@
 
 Order that needs no ticket: the commands of one unit begin in program order, its reads and writes reach the scratchpad
 in that order, so that only a read of what the same unit wrote has to wait (for the unit to be finished with it).
-EXECUTE and DRAIN meet in the accumulators, STREAM and EXECUTE in the weight queue, by handshake. External memory needs
-no tickets: nothing that is loaded has been stored by the same program.
+EXECUTE and DRAIN meet in the accumulators, STREAM and EXECUTE in the weight queue, by handshake. In external memory
+every map has a place of its own, where each row is stored once: a LOAD waits for the STORE of its rows.
 
 Tickets count modulo 1024 and hold while the counter is less than 512 ahead (arch/isa.py), which limits how far a unit
 may run ahead of one that has yet to look at a ticket. Every REFRESH-th command of a unit therefore waits until all
@@ -37,6 +37,7 @@ class _LastUse:
         self._bank_words = config.bank_words
         self._read = np.zeros(shape, dtype=np.int32)
         self._written = np.zeros(shape, dtype=np.int32)
+        self._stored: dict[tuple[str, int], int] = {}
 
     def needed(self, task: Task) -> list[int]:
         """For each unit, the last command that must be finished before `task` may begin."""
@@ -49,6 +50,10 @@ class _LastUse:
             before = np.maximum(self._written[:, words].max(axis=1), self._read[:, words].max(axis=1))
             before[own] = 0
             needed = np.maximum(needed, before)
+        if task.external is not None and own is Unit.LOAD:
+            rows = range(task.external.first, task.external.end)
+            stored = (self._stored.get((task.external.map, row), 0) for row in rows)
+            needed[Unit.STORE] = max(needed[Unit.STORE], *stored, 0)
         return [int(value) for value in needed]
 
     def record(self, task: Task, number: int) -> None:
@@ -58,6 +63,9 @@ class _LastUse:
             self._read[unit, self._words(region)] = number
         for region in task.writes:
             self._written[unit, self._words(region)] = number
+        if task.external is not None and unit is Unit.STORE:
+            rows = range(task.external.first, task.external.end)
+            self._stored.update(((task.external.map, row), number) for row in rows)
 
     def _words(self, region: Region) -> np.ndarray:
         return region.addresses(self._bank_words)

@@ -38,10 +38,24 @@ class Region:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExternalRows:
+    """Rows `first .. end - 1` of a map in external memory."""
+
+    map: str
+    first: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
-    """A command before its tickets are known. layer: index in the graph. reads, writes: scratchpad words it touches."""
+    """A command before its tickets are known.
+
+    layer: index in the graph. reads, writes: scratchpad words it touches. external: rows that a LOAD reads or a STORE
+    writes.
+    """
 
     command: Command
     layer: int
     reads: tuple[Region, ...] = ()
     writes: tuple[Region, ...] = ()
+    external: ExternalRows | None = None

@@ -57,8 +57,7 @@ def balanced(total: int, limit: int) -> Iterator[tuple[int, int]]:
         start = end
 
 
-def accumulator_tiles(
-    height: int,
+def largest_tile(
     width: int,
     depth: int,
     *,
@@ -66,11 +65,12 @@ def accumulator_tiles(
     stride: tuple[int, int] = (1, 1),
     max_height: int = MAX_TILE_SIDE,
     max_width: int = MAX_TILE_SIDE,
-) -> list[Tile]:
-    """Cut `height` x `width` output pixels into tiles whose values fit `depth` accumulators, whole rows if possible.
+) -> tuple[int, int]:
+    """Height and width of the largest tile of output pixels whose values fit `depth` accumulators.
 
-    window, stride: (y, x) of a pooling on the way out of the accumulators; one output pixel then stands for a window of
-    values. max_height, max_width: output pixels, for layers whose steps are too large for a command.
+    width: of the image, in output pixels; whole rows if possible, else equal parts of a row. window, stride: (y, x) of
+    a pooling on the way out of the accumulators; one output pixel then stands for a window of values. max_height,
+    max_width: output pixels, for layers whose steps are too large for a command.
     Raises ValueError when not even one output pixel fits.
     """
 
@@ -83,12 +83,7 @@ def accumulator_tiles(
     if tile_width < 1:
         raise ValueError(f"a pooling window of {window[0]}x{window[1]} does not fit {depth} accumulators")
     tile_width = ceil(width / ceil(width / tile_width))
-    tile_height = min(max_height, most(depth // covered(tile_width, window[1], stride[1]), window[0], stride[0]))
-    return [
-        Tile(y, x, rows, columns)
-        for y, rows in balanced(height, tile_height)
-        for x, columns in balanced(width, tile_width)
-    ]
+    return min(max_height, most(depth // covered(tile_width, window[1], stride[1]), window[0], stride[0])), tile_width
 
 
 def channel_groups(channels: int, cols: int) -> list[tuple[int, int]]:
@@ -118,6 +113,6 @@ def pooling_runs(outputs: int, inputs: int, window: int, stride: int, pad: int) 
     return runs
 
 
-def row_chunks(rows: int, values_per_row: int, values: int) -> Iterator[tuple[int, int]]:
-    """Cut rows into chunks of about `values` values, so that the next layer can begin before all are done."""
-    return balanced(rows, max(1, min(MAX_TILE_SIDE, values // values_per_row)))
+def row_chunk(values_per_row: int, values: int) -> int:
+    """Rows of about `values` values, so that the next layer can begin before all are done."""
+    return max(1, min(MAX_TILE_SIDE, values // values_per_row))
