@@ -90,7 +90,7 @@ def compile_graph(graph: Graph, config: Config, *, fuse: bool = True) -> tuple[A
     constants = ConstantPool()
     works = lower(graph, config, constants)
     storage = plan_storage(works, graph, config)
-    cuts = choose_cuts(works, storage)
+    cuts = choose_cuts(works, storage, graph.inputs, config)
     between = [name for name in graph.maps if name not in (*storage.whole, *graph.inputs, *graph.outputs)]
     places = {
         Window.INPUTS: place_external(graph, graph.inputs, config),
