@@ -8,6 +8,7 @@ import pytest
 
 from loomwork.arch.program import HostStep
 from loomwork.compiler.tflite_writer import ModelBuilder
+from loomwork.sim import host
 from loomwork.sim.host import HostError, HostRunner
 from tests.programs import SCALE, ZERO_POINT, quantize_step
 
@@ -49,6 +50,16 @@ def test_a_runner_can_be_used_again():
     first = runner.run({"real": np.zeros((1, 2), np.float32)})["x"]
     runner.run({"real": np.ones((1, 2), np.float32)})
     assert first.tolist() == [[[ZERO_POINT, ZERO_POINT]]], "a result changed under the next run"
+
+
+def test_a_step_that_needs_more_memory_gets_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(host, "ARENA_BYTES", 1 << 12)
+    step = quantize_step((1, 1 << 16))  # 64 KiB out of 256 KiB
+    values = np.full((1, 1 << 16), 10 * SCALE, np.float32)
+    assert np.all(HostRunner(step).run({"real": values})["x"] == ZERO_POINT + 10)
+    monkeypatch.setattr(host, "LARGEST_ARENA_BYTES", 1 << 18)
+    with pytest.raises(HostError, match="cannot prepare the host operators QUANTIZE: TFLM failed to allocate tensors"):
+        HostRunner(step)
 
 
 @pytest.mark.parametrize("model", [b"", b"not a model", quantize_step((1, 4)).model[:200]])

@@ -10,7 +10,9 @@ from tflite_micro.python.tflite_micro import runtime
 from loomwork.arch.program import HostStep
 
 ARENA_BYTES = 16 << 20
-"""Working memory given to tflite-micro; it takes what it needs of it."""
+"""Working memory given to tflite-micro at first; ResNet-50 and MobileNetV2 whole need less."""
+LARGEST_ARENA_BYTES = 1 << 30
+"""Working memory with which it gives up."""
 
 
 class HostError(RuntimeError):
@@ -27,7 +29,7 @@ class HostRunner:
         self._step = step
         self._names = ", ".join(name for name, _ in step.operators)
         try:
-            self._interpreter = runtime.Interpreter.from_bytes(step.model, arena_size=ARENA_BYTES)
+            self._interpreter = _interpreter(step.model)
             self._shapes = [self._interpreter.get_input_details(i)["shape"] for i in range(len(step.inputs))]
         except Exception as error:
             raise HostError(f"tflite-micro cannot prepare the host operators {self._names}: {error}") from error
@@ -51,3 +53,18 @@ class HostRunner:
             for index, collected in enumerate(results):
                 collected.append(np.array(self._interpreter.get_output(index)))
         return {name: np.stack(collected) for name, collected in zip(self._step.outputs, results, strict=True)}
+
+
+def _interpreter(model: bytes) -> runtime.Interpreter:
+    """An interpreter with as much working memory as the model needs: how much that is shows only by trying.
+
+    Raises what tflite-micro raises; it has one error for too little memory and for operators it refuses.
+    """
+    arena = ARENA_BYTES
+    while True:
+        try:
+            return runtime.Interpreter.from_bytes(model, arena_size=arena)
+        except RuntimeError as error:
+            arena *= 2
+            if "failed to allocate" not in str(error) or arena > LARGEST_ARENA_BYTES:
+                raise
