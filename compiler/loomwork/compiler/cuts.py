@@ -54,7 +54,7 @@ class _State:
 
     @property
     def rank(self) -> tuple[float, int]:
-        """The less, the better: when the latest results are there and the array is free; of equals, the fewest bytes."""
+        """The less, the better: when the results are there and the array is free; of equals, the fewest bytes."""
         return self.array + self.drain, self.streamed
 
 

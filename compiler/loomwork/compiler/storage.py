@@ -29,6 +29,9 @@ READ_AHEAD = 4
 """Bands of maps that are read grow to so many times what one piece needs, where there is room: longer bands begin anew
 less often, and rows that neighbouring pieces share are then loaded again."""
 
+TURNAROUND_CYCLES = 150
+"""Lost per piece where the next one's rows are loaded only when this one has been stored."""
+
 
 @dataclass(frozen=True)
 class Band:
@@ -159,18 +162,38 @@ class _Planner:
         return max(crossings, 0) * feature_map.height * feature_map.row_bytes
 
     def _size(self, work: Work, names: Sequence[str], room: int) -> _Sizes | None:
-        """Bands for one layer in `room` words of each bank: as many rows per piece as fit twice, else once."""
-        for twice in (True, False):
-            for rows in _piece_heights(work):
+        """The bands of one layer, in `room` words of each bank, with which it takes the fewest cycles; None when there
+        are none.
+        """
+        found: dict[float, _Sizes] = {}
+        for rows in _piece_heights(work):
+            for twice in (True, False):
                 sizes = _Sizes(rows)
                 for name in names:
                     self._add(sizes, name, self._needed(work, name, rows, twice=twice))
                 if sizes.words <= room:
-                    for name in names:
-                        if name != work.layer.output:
-                            self._grow(sizes, work, name, room)
-                    return sizes
-        return None
+                    found.setdefault(self._cycles(work, names, rows, twice=twice), sizes)
+        if not found:
+            return None
+        sizes = found[min(found)]
+        for name in names:
+            if name != work.layer.output:
+                self._grow(sizes, work, name, room)
+        return sizes
+
+    def _cycles(self, work: Work, names: Sequence[str], rows: int, *, twice: bool) -> float:
+        """Roughly what a layer takes in pieces of `rows`. Without room for two pieces, transfers wait for the array."""
+        cycles = 0.0
+        for piece in pieces(work.height, rows):
+            effort = work.effort(piece)
+            array = max(effort.array, effort.stream, effort.drain)
+            moved = sum(
+                (need.end - need.first) * ceil(work.maps[name].row_bytes / self._config.bus_bytes)
+                for name in names
+                for need in _rows_of(work, name, [piece])
+            )
+            cycles += max(array, moved) if twice else array + moved + TURNAROUND_CYCLES
+        return cycles
 
     def _grow(self, sizes: _Sizes, work: Work, name: str, room: int) -> None:
         pitch = row_words(self._graph.maps[name], self._config)
