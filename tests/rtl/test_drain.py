@@ -105,27 +105,21 @@ def test_one_large_window() -> None:
     scenario.run()
 
 
-def cycles_of_96_pixels(source: Source, combine: Combine, lanes: int) -> int:
-    """What so many pixels more make a DRAIN longer when nothing is in its way."""
+def cycles_of_a_drain(source: Source, combine: Combine, lanes: int, height: int) -> int:
+    """When a DRAIN of so many rows of 12 pixels is done, with nothing in its way."""
     scenario = Scenario.make(replace(DEEP, accumulator_depth=128, requant_lanes=lanes), 1)
     scenario.add_requant()
     scenario.add_drain(combine=combine, source=source, pool=Pool.NONE, params=Params.UNIFORM)
-    *settings, command = scenario.commands
-    scenario.blocks.clear()
-    for height in (1, 9):
-        shape = {
-            "in_pitch": 12 if source == Source.ACCUMULATOR else 24, "in_step": 4, "out_step": 4, "channels": 4,
-            "width": 12, "height": height, "out_base": 500, "out_pitch": 40, "pool_y_step": 1, "pool_x_step": 1,
-        }  # fmt: skip
-        scenario.commands += [*settings, Command("DRAIN", {**command.operands, **shape})]
-        if source == Source.ACCUMULATOR:
-            scenario.add_block()
-    del scenario.commands[: len(settings) + 1]
+    command = scenario.commands.pop()
+    shape = {
+        "in_pitch": 12 if source == Source.ACCUMULATOR else 24, "in_step": 4, "out_step": 4, "channels": 4,
+        "width": 12, "height": height, "out_base": 500, "out_pitch": 40, "pool_y_step": 1, "pool_x_step": 1,
+    }  # fmt: skip
+    scenario.commands.append(Command("DRAIN", {**command.operands, **shape}))
+    del scenario.blocks[1:]
     bench = scenario.run()
     assert bench.waited_bank == 0
-    finish = bench.finish
-    short = finish[len(settings)] - finish[len(settings) - 1]
-    return finish[-1] - finish[-2] - short
+    return bench.finish[-1]
 
 
 @pytest.mark.parametrize("lanes", [1, 4])
@@ -139,7 +133,37 @@ def cycles_of_96_pixels(source: Source, combine: Combine, lanes: int) -> int:
     ],
 )
 def test_throughput(source: Source, combine: Combine, lanes: int, cycles_per_step: int) -> None:
-    assert cycles_of_96_pixels(source, combine, lanes) == 96 * 4 // lanes * cycles_per_step
+    short, long = (cycles_of_a_drain(source, combine, lanes, height) for height in (1, 9))
+    assert long - short == 96 * 4 // lanes * cycles_per_step
+
+
+def test_settings_change_without_a_pause() -> None:
+    """A REQUANT between two tiles costs the cycles of a command, not those of the way to the scratchpad."""
+    scenario = Scenario.make(replace(DEEP, requant_lanes=4), 1)
+    for _ in range(6):
+        scenario.add_requant()
+        scenario.commands.append(
+            drain(width=8, height=8, channels=4, in_pitch=8, out_step=8, out_pitch=16, pool_x_step=1)
+        )
+        scenario.add_block()
+    gaps = np.diff(scenario.run().finish[1::2])
+    assert gaps.max() <= 64 + 10, f"cycles from DRAIN to DRAIN: {gaps}"
+
+
+@pytest.mark.parametrize("patience", [1.0, 0.6])
+@pytest.mark.parametrize("seed", range(3))
+def test_each_result_goes_with_its_own_settings(seed: int, patience: float) -> None:
+    """Tiles so short that several, each with a REQUANT of its own, are on their way at once."""
+    scenario = Scenario.make(DEEP, seed)
+    for _ in range(40):
+        if scenario.rng.random() < 0.7:
+            scenario.add_requant()
+        params = scenario.rng.choice([Params.UNIFORM, Params.BIAS])
+        scenario.commands.append(drain(channels=4, params=params, out_base=scenario.rng.randint(0, 900)))
+        scenario.add_block()
+        if params is not Params.UNIFORM:
+            scenario.add_parameters(params)
+    scenario.run(patience)
 
 
 def test_gap_between_tiles() -> None:

@@ -16,15 +16,22 @@ REUSE_CYCLES = 4
 """Cycles after which a pixel that was added to may be added to again."""
 HALVES = 2
 
-TAG = data.StructLayout({"valid": 1, "start": 1, "overwrite": 1, "last": 1})
-"""What accompanies a pixel through the array. valid: there is one. start: pixel 0 of a pass. overwrite: first pass of a
-block. last: last pixel of a block."""
+TAG = data.StructLayout({"valid": 1, "start": 1, "overwrite": 1, "closes": 1, "last": 1})
+"""What accompanies a pixel through the array. valid: there is one. start: pixel 0 of a pass. overwrite, closes: first,
+last pass of a block. last: last pixel of a block."""
 
 
 def entry_layout(config: Config) -> data.StructLayout:
     """One sum on its way to the memories: whether it is one, into which half, at which pixel, and see `TAG`."""
     return data.StructLayout(
-        {"valid": 1, "half": range(HALVES), "overwrite": 1, "last": 1, "pixel": range(config.accumulator_depth)}
+        {
+            "valid": 1,
+            "half": range(HALVES),
+            "overwrite": 1,
+            "closes": 1,
+            "last": 1,
+            "pixel": range(config.accumulator_depth),
+        }
     )
 
 
@@ -33,8 +40,10 @@ class AccumulatorColumn(Component):
 
     i, psum: add the sum to a pixel, or overwrite it; not again for the same pixel before REUSE_CYCLES.
     o: `i`, one cycle later, for the next column.
-    half, pixel: read by the drain; a half that is not being filled. data: ACCUMULATOR_LATENCY cycles later.
-    finished: one cycle, when the sum with `last` can be read from the next cycle on.
+    half, pixel: read by the drain; a half that is not being filled, or filled by a block's only pass. data:
+    ACCUMULATOR_LATENCY cycles later.
+    finished: one cycle, when the sum with `last` can be read from the next cycle on. progresses: likewise, each sum of
+    a block's only pass, before `last`.
     """
 
     i: data.View
@@ -44,6 +53,7 @@ class AccumulatorColumn(Component):
     pixel: Signal
     data: Signal
     finished: Signal
+    progresses: Signal
 
     def __init__(self, config: Config) -> None:
         self._depth = config.accumulator_depth
@@ -57,6 +67,7 @@ class AccumulatorColumn(Component):
                 "pixel": In(range(config.accumulator_depth)),
                 "data": Out(signed(32)),
                 "finished": Out(1),
+                "progresses": Out(1),
             }
         )
 
@@ -64,7 +75,11 @@ class AccumulatorColumn(Component):
         m = Module()
         entries = [self.i, *(Signal(self._entry, name=f"entry_{n}") for n in range(1, REUSE_CYCLES))]
         m.d.sync += [late.eq(early) for early, late in pairwise(entries)]
-        m.d.comb += [self.o.eq(entries[1]), self.finished.eq(entries[3].valid & entries[3].last)]
+        m.d.comb += [
+            self.o.eq(entries[1]),
+            self.finished.eq(entries[3].valid & entries[3].last),
+            self.progresses.eq(entries[3].valid & entries[3].overwrite & entries[3].closes & ~entries[3].last),
+        ]
 
         psums = [self.psum, Signal.like(self.psum, name="psum_1"), Signal.like(self.psum, name="psum_2")]
         m.d.sync += [psums[1].eq(psums[0]), psums[2].eq(psums[1])]
@@ -78,7 +93,8 @@ class AccumulatorColumn(Component):
             memory = Memory(shape=signed(32), depth=self._depth, init=[])
             m.submodules[f"half_{half}"] = memory
             read, write = memory.read_port(), memory.write_port()
-            fills = self.i.valid & (self.i.half == half)
+            # A block's first pass adds to nothing, so that the drain may read meanwhile.
+            fills = self.i.valid & (self.i.half == half) & ~self.i.overwrite
             m.d.comb += [
                 read.addr.eq(Mux(fills, self.i.pixel, self.pixel)),
                 read.en.eq(1),
@@ -125,7 +141,11 @@ class Accumulator(Component):
         m = Module()
         fill, drain = Signal(range(HALVES)), Signal(range(HALVES))
         reserved, ready = Signal(range(HALVES + 1)), Signal(range(HALVES + 1))
-        finished = Signal()
+        finished, progresses = Signal(), Signal()
+        with m.If(finished):
+            m.d.sync += self.read.progress.eq(0)
+        with m.Elif(progresses):
+            m.d.sync += self.read.progress.eq(self.read.progress + 1)
         m.d.sync += [
             reserved.eq(reserved + self.reserve - self.read.release),
             ready.eq(ready + finished - self.read.release),
@@ -142,6 +162,7 @@ class Accumulator(Component):
             entry.valid.eq(self.tag.valid),
             entry.half.eq(fill),
             entry.overwrite.eq(self.tag.overwrite),
+            entry.closes.eq(self.tag.closes),
             entry.last.eq(self.tag.last),
             entry.pixel.eq(Mux(self.tag.start, 0, following)),
         ]
@@ -159,5 +180,5 @@ class Accumulator(Component):
             ]
             entry = column.o
             if number == self._config.cols - 1:
-                m.d.comb += finished.eq(column.finished)
+                m.d.comb += [finished.eq(column.finished), progresses.eq(column.progresses)]
         return m

@@ -12,10 +12,7 @@ from loomwork.arch.config import Config
 from loomwork.arch.isa import BY_MNEMONIC, INSNS, TICKET_BITS, TICKET_UNITS, Unit
 from loomwork.rtl.command import command_layout
 from loomwork.rtl.decoder import COMMAND_INDEX_BITS, DECODED
-from loomwork.rtl.ports import UnitPort
-
-COMMANDS_IN_UNIT = 8
-"""Commands that a unit may have taken and not finished, at most; a power of two. More than any unit takes."""
+from loomwork.rtl.ports import COMMANDS_IN_UNIT, UnitPort
 
 ENGINES = tuple(unit for unit in Unit if unit is not Unit.CONTROL)
 """Units that carry out commands; CONTROL only waits for them."""

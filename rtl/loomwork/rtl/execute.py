@@ -131,6 +131,7 @@ class Execute(Component):
             array.swap.eq(first),
             array.tag.start.eq(marks.start),
             array.tag.overwrite.eq(marks.opens),
+            array.tag.closes.eq(marks.closes),
             self.array_active.eq(admitted),
             self.wait_weights.eq(feed.pixels.valid & marks.start & ~loader.present),
             self.wait_accumulator.eq(feed.pixels.valid & marks.start & loader.present & ~half_there),

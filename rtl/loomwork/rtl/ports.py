@@ -19,6 +19,8 @@ SCRATCHPAD_LATENCY = 2
 """Cycles from an accepted scratchpad read to its data."""
 ACCUMULATOR_LATENCY = 2
 """Cycles from an accumulator read to its data."""
+COMMANDS_IN_UNIT = 8
+"""Commands that a unit may have taken and not finished, at most; a power of two."""
 ERROR_BITS = 3
 """Width of an `ErrorCode`."""
 PARAMS_INDEX_BITS = 4
@@ -92,15 +94,17 @@ def window_write_layout(config: Config) -> data.StructLayout:
 class AccumulatorRead(Signature):
     """How the drain takes finished blocks (seen from the drain). The halves take turns by themselves.
 
-    ready: the next half holds a finished block. enable, pixel: read one pixel of it; data: `[cols] int32`,
-    ACCUMULATOR_LATENCY cycles later. release: one cycle; the half may be overwritten (reads already made still
-    deliver). `ready` shows the state of the following half in the cycle after.
+    ready: the next half holds a finished block. progress: if it does not, its pixels below this number are finished.
+    enable, pixel: read one pixel of it; data: `[cols] int32`, ACCUMULATOR_LATENCY cycles later. release: one cycle;
+    the half may be overwritten (reads already made still deliver). `ready` and `progress` show the state of the
+    following half in the cycle after.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__(
             {
                 "ready": In(1),
+                "progress": In(range(config.accumulator_depth)),
                 "enable": Out(1),
                 "pixel": Out(range(config.accumulator_depth)),
                 "data": In(data.ArrayLayout(signed(32), config.cols)),

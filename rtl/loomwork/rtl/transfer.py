@@ -30,7 +30,7 @@ def placement(transfer: data.View) -> Value:
 
 
 class MemoryRows(Component):
-    """The rows of a transfer as spans of a window, one per cycle.
+    """The rows of a transfer as spans of a window, one per cycle; rows that lie end to end are one span.
 
     i: transfers; the next one is taken after the last row of this one. o: one span per row.
     """
@@ -48,16 +48,17 @@ class MemoryRows(Component):
         stride = Signal.like(transfer.row_stride)
         left = Signal.like(transfer.rows)
         bus_bytes = self._config.bus_bytes
-        m.d.comb += self.i.ready.eq(~self.o.valid)
+        row_bytes, end_to_end = transfer.words * self._config.rows, Signal()
+        m.d.comb += [self.i.ready.eq(~self.o.valid), end_to_end.eq(transfer.row_stride == row_bytes)]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
                 self.o.valid.eq(1),
                 span.window.eq(transfer.window),
                 span.offset.eq(transfer.offset),
-                span.length.eq(transfer.words * self._config.rows),
+                span.length.eq(Mux(end_to_end, row_bytes * transfer.rows, row_bytes)),
                 span.misaligned.eq(((transfer.offset | transfer.row_stride) & (bus_bytes - 1)) != 0),
                 stride.eq(transfer.row_stride),
-                left.eq(transfer.rows),
+                left.eq(Mux(end_to_end, 1, transfer.rows)),
             ]
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += [

@@ -12,17 +12,19 @@ from loomwork.rtl.drain.delay import delay
 from loomwork.rtl.drain.lane import Lane
 from loomwork.rtl.drain.layouts import launched_layout
 from loomwork.rtl.drain.parameters import CHANNEL_PARAMETERS
+from loomwork.rtl.drain.sequencer import BANKS_OF_SETTINGS
 
 
 class Datapath(Component):
     """Computes `requant_lanes` channels per cycle.
 
-    requant, combine: the settings in force. mode: the `Combine` of all steps on their way.
+    requants: two banks of settings; each step goes with one. combine: the settings in force. mode: the `Combine` of all
+    steps on their way.
     i, source, operand: a step with its values, as the reader delivers them. parameters: of its channels.
     bytes, push: finished bytes of a window, `latency` cycles after its last step at most.
     """
 
-    requant: data.View
+    requants: data.View
     combine: data.View
     mode: Signal
     i: data.View
@@ -38,7 +40,7 @@ class Datapath(Component):
         lanes = config.requant_lanes
         super().__init__(
             {
-                "requant": In(command_layout("REQUANT")),
+                "requants": In(data.ArrayLayout(command_layout("REQUANT"), BANKS_OF_SETTINGS)),
                 "combine": In(command_layout("COMBINE")),
                 "mode": In(Combine),
                 "i": In(launched_layout(config)),
@@ -66,11 +68,12 @@ class Datapath(Component):
             marks = Mux(self.mode == mode, 0, marks)
         m.d.sync += self.push.eq(at_maximum[0] & at_maximum[2])
 
+        requant = self._settings(m)
         for index in range(self._config.requant_lanes):
             m.submodules[f"lane_{index}"] = lane = Lane(residual_add=self._config.residual_add)
             stored, chosen = self.parameters[index], lane.parameters
             m.d.comb += [
-                lane.requant.eq(self.requant),
+                lane.requant.eq(requant),
                 lane.combine.eq(self.combine),
                 lane.mode.eq(self.mode),
                 lane.valid.eq(self.i.valid),
@@ -79,11 +82,20 @@ class Datapath(Component):
                 lane.sum_first.eq(flags.sum_first),
                 lane.max_valid.eq(at_maximum[0]),
                 lane.max_first.eq(at_maximum[1]),
-                chosen.bias.eq(Mux(self.i.params == Params.UNIFORM, self.requant.bias, stored.bias)),
+                chosen.bias.eq(Mux(self.i.params == Params.UNIFORM, requant.bias, stored.bias)),
                 self.bytes.word_select(index, 8).eq(lane.result),
             ]
             with m.If(self.i.params == Params.PER_CHANNEL):
                 m.d.comb += [chosen.multiplier.eq(stored.multiplier), chosen.shift.eq(stored.shift)]
             with m.Else():
-                m.d.comb += [chosen.multiplier.eq(self.requant.multiplier), chosen.shift.eq(self.requant.shift)]
+                m.d.comb += [chosen.multiplier.eq(requant.multiplier), chosen.shift.eq(requant.shift)]
         return m
+
+    def _settings(self, m: Module) -> data.View:
+        """Every operand of REQUANT, of the bank that belongs to the step in the stage where the lanes use it."""
+        requant = Signal(command_layout("REQUANT"))
+        bank, time = self.i.bank, 0
+        for name, stage in sorted(Lane.settings_stage.items(), key=lambda item: item[1]):
+            bank, time = delay(m, f"bank_{stage}", bank, stage - time), stage
+            m.d.comb += requant[name].eq(Mux(bank, self.requants[1][name], self.requants[0][name]))
+        return requant

@@ -82,8 +82,8 @@ class Lane(Component):
 
     residual_add: whether there is a second stage.
 
-    requant, combine: the settings in force. mode: the `Combine` of all steps in the lane. All three are constant while
-    steps are in it.
+    requant: each operand as it is meant for the step that entered `settings_stage` cycles ago. combine: the settings in
+    force. mode: the `Combine` of all steps in the lane. These two are constant while steps are in it.
     valid, source, sum_first, parameters, operand: one step.
     max_valid, max_first: whether a step that takes part in a maximum entered `latency[mode] - 1` cycles ago, and
     whether as its first. result: the maximum so far, one cycle after that.
@@ -102,6 +102,12 @@ class Lane(Component):
     result: Signal
 
     _clamped = 2 + Requantizer.latency + Clamp.latency
+    settings_stage: ClassVar[Mapping[str, int]] = {
+        **dict.fromkeys(("bias", "multiplier", "shift"), 0),
+        "rounding": 2,
+        "zero_point": 2 + Requantizer.latency,
+        **dict.fromkeys(("minimum", "maximum"), 2 + Requantizer.latency + 1),
+    }
     latency: ClassVar[Mapping[Combine, int]] = {
         Combine.NONE: _clamped + 1,
         Combine.ADD: _clamped + SecondStage.latency + 1,

@@ -95,6 +95,7 @@ def launched_layout(config: Config) -> data.StructLayout:
     """A step on its way through the datapath.
 
     valid: there is one. from_scratchpad, has_operand: its reads. params: which parameters, a `Params`; buffer: where.
+    bank: of settings.
     """
     return data.StructLayout(
         {
@@ -103,6 +104,7 @@ def launched_layout(config: Config) -> data.StructLayout:
             "has_operand": 1,
             "params": 2,
             "buffer": 1,
+            "bank": 1,
             "flags": flags_layout(config),
         }
     )

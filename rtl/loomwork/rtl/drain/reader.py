@@ -25,6 +25,7 @@ class Reader(Component):
 
     i: steps. command: the DRAIN they belong to. has_operand: an operand tensor is read.
     room: there is a place for one more result. parameters_ready, buffer: the next block's parameters are in `buffer`.
+    bank: of the settings for the step at `i`.
     halt: launch nothing more. read, accumulator: see ports.py.
 
     launch: the step at `i` is launched. outside: it wants a pixel that the accumulators do not have; it never will be.
@@ -38,6 +39,7 @@ class Reader(Component):
     room: Signal
     parameters_ready: Signal
     buffer: Signal
+    bank: Signal
     halt: Signal
     read: Any
     accumulator: Any
@@ -61,6 +63,7 @@ class Reader(Component):
                 "room": In(1),
                 "parameters_ready": In(1),
                 "buffer": In(1),
+                "bank": In(1),
                 "halt": In(1),
                 "read": Out(WindowRead(config)),
                 "accumulator": Out(AccumulatorRead(config)),
@@ -83,7 +86,7 @@ class Reader(Component):
         from_scratchpad = self.command.source == Source.SCRATCHPAD
         has_parameters = self.command.params != Params.UNIFORM
         source_read, is_ready, first_of_two = Signal(), Signal(), Signal()
-        accumulator_ready = accumulator.ready & ~accumulator.release
+        accumulator_ready = (accumulator.ready | (step.pixel < accumulator.progress)) & ~accumulator.release
         m.d.comb += [
             self.outside.eq(self.i.valid & ~from_scratchpad & step.outside),
             is_ready.eq(
@@ -117,6 +120,7 @@ class Reader(Component):
             launched.has_operand.eq(self.has_operand),
             launched.params.eq(self.command.params),
             launched.buffer.eq(self.buffer),
+            launched.bank.eq(self.bank),
             launched.flags.eq(step.flags),
         ]
         at_pixel = delay(m, "launched_accumulator", Value.cast(launched), ACCUMULATOR_LATENCY, reset=True)

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -11,27 +11,33 @@ from loomwork.arch.config import Config
 from loomwork.arch.isa import BY_MNEMONIC, OPCODE_BITS, Combine, Params, Pool, Source
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.command import command_layout
-from loomwork.rtl.ports import UnitPort
+from loomwork.rtl.ports import COMMANDS_IN_UNIT, UnitPort
 
 _COMMAND_BITS = max(BY_MNEMONIC[mnemonic].bits for mnemonic in ("REQUANT", "COMBINE", "DRAIN"))
+
+BANKS_OF_SETTINGS = 2
+"""REQUANTs that results on their way can belong to."""
 
 
 class Sequencer(Component):
     """Carries out the commands one by one.
 
-    Commands see the results of those before them: each waits until everything is written. Only a DRAIN that reads no
-    scratchpad, with the second stage of the one before, begins while results of that one are still on their way.
+    Commands see the results of those before them: a COMBINE, and a DRAIN that reads the scratchpad or has another
+    second stage than the one before, wait until everything is written. Other DRAINs begin while results are still on
+    their way. So does a REQUANT: it fills the bank of settings that is not in force, as soon as no result needs it.
 
-    unit: commands. halt: take no more.
-    requant, combine: the settings in force; mode: the second stage of all DRAINs on their way. drain: the DRAIN whose
-    steps are being launched. start: begin with its first.
+    unit: commands, done in order. halt: take no more.
+    requants: two banks of settings; bank: the one for the steps that are being launched. combine: the settings in
+    force; mode: the second stage of all DRAINs on their way. drain: the DRAIN whose steps are being launched. start:
+    begin with its first.
     launched: its last step is launched. outside: its next step can never be. written: a DRAIN's last byte is in place;
     idle: so is everything else.
     """
 
     unit: Any
     halt: Signal
-    requant: data.View
+    requants: data.View
+    bank: Signal
     combine: data.View
     mode: Signal
     drain: data.View
@@ -47,7 +53,8 @@ class Sequencer(Component):
             {
                 "unit": In(UnitPort()),
                 "halt": In(1),
-                "requant": Out(command_layout("REQUANT")),
+                "requants": Out(data.ArrayLayout(command_layout("REQUANT"), BANKS_OF_SETTINGS)),
+                "bank": Out(range(BANKS_OF_SETTINGS)),
                 "combine": Out(command_layout("COMBINE")),
                 "mode": Out(Combine),
                 "drain": Out(command_layout("DRAIN")),
@@ -72,8 +79,16 @@ class Sequencer(Component):
         reads_scratchpad = (drain.source == Source.SCRATCHPAD) | (drain.combine == Combine.ADD)
         may_begin = self.idle | (~reads_scratchpad & (drain.combine == self.mode))
 
+        # Results on their way that each bank of settings belongs to; the oldest are those of the other bank, if any.
+        on_their_way = [Signal(range(COMMANDS_IN_UNIT + 1), name=f"on_their_way_{n}") for n in range(BANKS_OF_SETTINGS)]
+        other = Signal()
+        m.d.comb += other.eq(Mux(self.bank, on_their_way[0], on_their_way[1]).any())
+        for number, count in enumerate(on_their_way):
+            oldest = (self.bank == number) ^ other
+            m.d.sync += count.eq(count + (self.start & (self.bank == number)) - (self.written & oldest))
+
         applied = Signal()
-        m.d.comb += self.unit.done.eq(applied | self.written)
+        reported = self._report(m, applied)
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.unit.command.ready.eq(~self.halt)
@@ -81,9 +96,9 @@ class Sequencer(Component):
                 with m.If(self.unit.command.valid & self.unit.command.ready):
                     m.next = "BEGIN"
             with m.State("BEGIN"), m.Switch(command[:OPCODE_BITS]):
-                with m.Case(BY_MNEMONIC["REQUANT"].opcode), m.If(self.idle):
+                with m.Case(BY_MNEMONIC["REQUANT"].opcode), m.If(~other):
                     m.d.comb += applied.eq(1)
-                    m.d.sync += self.requant.eq(command)
+                    m.d.sync += [self.requants[~self.bank].eq(command), self.bank.eq(~self.bank)]
                     m.next = "IDLE"
                 with m.Case(BY_MNEMONIC["COMBINE"].opcode), m.If(self.idle):
                     m.d.comb += applied.eq(1)
@@ -94,16 +109,42 @@ class Sequencer(Component):
                         m.d.comb += self.start.eq(1)
                         m.d.sync += self.mode.eq(drain.combine)
                         m.next = "DRAIN"
-                    with m.Elif(~is_legal & self.idle):
+                    with m.Elif(~is_legal & self.idle & reported):
                         m.d.comb += self.unit.error.eq(ErrorCode.ILLEGAL_OPERAND)
                         m.next = "FAILED"
             with m.State("DRAIN"):
                 with m.If(self.launched):
                     m.next = "IDLE"
-                with m.Elif(self.outside & self.idle):
+                with m.Elif(self.outside & self.idle & reported):
                     m.d.comb += self.unit.error.eq(ErrorCode.SCRATCHPAD)
                     m.next = "FAILED"
             with m.State("FAILED"):
                 pass
-        m.d.comb += self.unit.busy.eq(~fsm.ongoing("IDLE") | ~self.idle)
+        m.d.comb += self.unit.busy.eq(~fsm.ongoing("IDLE") | ~self.idle | ~reported)
         return m
+
+    def _report(self, m: Module, applied: Signal) -> Signal:
+        """Report commands in their order, though settings take effect before earlier results are written.
+
+        Returns whether everything is reported but a DRAIN of which steps are yet to be written.
+        """
+        # Commands that were begun and not reported: whether each is a DRAIN.
+        is_drain = Signal(COMMANDS_IN_UNIT)
+        first, count = Signal(range(COMMANDS_IN_UNIT)), Signal(range(COMMANDS_IN_UNIT + 1))
+        written = Signal(range(COMMANDS_IN_UNIT + 1))  # DRAINs among them that are
+        place = (first + count)[: len(first)]
+        head_is_drain, is_written, reported = Signal(), Signal(), Signal()
+        m.d.comb += [
+            head_is_drain.eq(is_drain.bit_select(first, 1)),
+            is_written.eq(self.written | written.any()),
+            self.unit.done.eq(count.any() & (~head_is_drain | is_written)),
+            reported.eq(~count.any() | ((count == 1) & head_is_drain & ~is_written)),
+        ]
+        with m.If(self.start | applied):
+            m.d.sync += is_drain.bit_select(place, 1).eq(self.start)
+        m.d.sync += [
+            count.eq(count + (self.start | applied) - self.unit.done),
+            first.eq(first + self.unit.done),
+            written.eq(written + self.written - (self.unit.done & head_is_drain)),
+        ]
+        return reported

@@ -27,8 +27,9 @@ class Drain(Component):
     wait_accumulator, wait_bank: cycles lost while a block is not finished, or a bank not free.
 
     One step per cycle is launched when nothing is missing: `requant_lanes` channels of one source pixel (two cycles
-    when both the source and an operand lie in the scratchpad). DRAINs that read accumulators only follow each other
-    while the results of the one before are still on their way; every other command waits until those are written.
+    when both the source and an operand lie in the scratchpad). A block of one pass is taken while the array still makes
+    it. DRAINs that read accumulators only follow each other, with a REQUANT between them or not, while the results of
+    the one before are still on their way; every other command waits until those are written.
 
     Errors: ILLEGAL_OPERAND for a second stage that the configuration does not have, for SUM together with ADD, for a
     window of several pixels without pooling, and for parameters with values from the scratchpad; SCRATCHPAD for a pixel
@@ -94,6 +95,7 @@ class Drain(Component):
             reader.room.eq(writer.room),
             reader.parameters_ready.eq(parameters.ready),
             reader.buffer.eq(parameters.buffer),
+            reader.bank.eq(sequencer.bank),
             reader.halt.eq(self.halt),
             self.wait_accumulator.eq(reader.wait_accumulator),
             self.wait_bank.eq(reader.wait_bank | (self.write.valid & ~self.write.ready)),
@@ -114,7 +116,7 @@ class Drain(Component):
         # From launch to write.
         connect(m, writer.write, flipped(self.write))
         m.d.comb += [
-            datapath.requant.eq(sequencer.requant),
+            datapath.requants.eq(sequencer.requants),
             datapath.combine.eq(sequencer.combine),
             datapath.mode.eq(sequencer.mode),
             datapath.i.eq(reader.o),
