@@ -24,6 +24,11 @@ MAX_STEP_BYTES = min(largest("CONVOLVE", "x_step"), largest("DRAIN", "out_step")
 MAX_ROW_STEP = largest("CONVOLVE", "y_step")
 """Most image rows from one row of a tile to the next."""
 
+ACCUMULATOR_CYCLES = 45
+"""From the last pixel of a block of one pass to the release of its accumulators."""
+DRAIN_GAP_CYCLES = 6
+"""From the last step of a DRAIN to the first one of the next."""
+
 
 @dataclass(frozen=True)
 class _Group:
@@ -97,10 +102,14 @@ class ConvolutionWork(Work):
             values = _values(tile, pooling)
             steps = tile.height * tile.width * pooling.window[0] * pooling.window[1] * config.channel_groups
             for group in self._groups:
-                array += group.blocks * self._mapping.cycles(values.height, values.width, config)
+                block = self._mapping.cycles(values.height, values.width, config)
+                if self._mapping.passes == 1:
+                    # A third block waits until the first has left its accumulators.
+                    block = max(block, (block + ACCUMULATOR_CYCLES) // 2)
+                array += group.blocks * block
                 stream += ceil(group.words * config.cols / config.bus_bytes)
-                drain_steps += group.blocks * steps
-            tail = steps
+                drain_steps += group.blocks * steps + DRAIN_GAP_CYCLES
+            tail = 0 if self._mapping.passes == 1 else steps  # the drain is close behind an only pass
         return Effort(array=array, stream=stream, drain=drain_steps, tail=tail)
 
     def tasks(self, rows: Rows, views: Views) -> list[Task]:

@@ -7,8 +7,9 @@ the map whose traffic is cheapest for the words it frees leaves, one after the o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
+from typing import NamedTuple
 
 from loomwork.arch.config import BANKS, Config
 from loomwork.compiler.allocate import (
@@ -59,13 +60,13 @@ class Storage:
         return sum(life.words for life in self.lives if life.first <= layer <= life.last)
 
 
-@dataclass
-class _Sizes:
-    """Bands of one layer. rows: output rows of a piece. slots: by map. words: of each bank, in all."""
+@dataclass(frozen=True)
+class _Bands:
+    """Bands of one layer. rows: output rows of a piece. cycles: roughly, of the layer. bands: by map."""
 
     rows: int
-    slots: dict[str, int] = field(default_factory=dict[str, int])
-    words: int = 0
+    cycles: float
+    bands: dict[str, Band]
 
 
 def plan_storage(works: Sequence[Work], graph: Graph, config: Config) -> Storage:
@@ -83,6 +84,13 @@ def plan_storage(works: Sequence[Work], graph: Graph, config: Config) -> Storage
     return result
 
 
+class _Gap(NamedTuple):
+    """Free words `start .. end - 1` of each bank."""
+
+    start: int
+    end: int
+
+
 class _Planner:
     def __init__(self, works: Sequence[Work], graph: Graph, config: Config) -> None:
         self._works = works
@@ -93,44 +101,34 @@ class _Planner:
 
     def place(self, external: set[str]) -> Storage | int:
         """A storage with these maps in external memory, or the layer that is in the way."""
-        whole = [life for life in self._lives if life.map not in external]
-        sizes: dict[int, _Sizes] = {}
-        shares: dict[int, bool] = {}
+        lives = [life for life in self._lives if life.map not in external]
+        places = first_fit(lives, self._config.bank_words)
+        if places is None:
+            return max(range(len(self._works)), key=lambda i: sum(x.words for x in lives if x.first <= i <= x.last))
+        found: dict[int, _Bands] = {}
         for index, work in enumerate(self._works):
-            room = self._config.bank_words - sum(life.words for life in whole if life.first <= index <= life.last)
             names = [name for name in touched_maps(work.layer) if name in external]
-            if room < 0:
-                return index
-            if not names:
-                continue
-            # Half of the room, so that the next layer's bands are loaded while this one is at work, if that is enough.
-            half = self._size(work, names, room // 2)
-            found = half or self._size(work, names, room)
-            if found is None:
-                return index
-            sizes[index], shares[index] = found, half is not None
-        for overlapping in (True, False):
-            bands = [
-                Lifetime(
-                    name, index, index + (overlapping and shares[index] and shares.get(index + 1, False)), w, index
-                )
-                for index, found in sizes.items()
-                for name, slots in found.slots.items()
-                for w in (slots * row_words(self._graph.maps[name], self._config),)
-            ]
-            places = first_fit([*whole, *bands], self._config.bank_words)
-            if places is not None:
-                return Storage(
-                    whole={life.map: base for life, base in places.items() if life.band is None},
-                    bands={
-                        (life.band, life.map): Band(base, sizes[life.band].slots[life.map])
-                        for life, base in places.items()
-                        if life.band is not None
-                    },
-                    piece_rows={index: found.rows for index, found in sizes.items()},
-                    lives=places,
-                )
-        return max(range(len(self._works)), key=lambda i: sum(x.words for x in whole if x.first <= i <= x.last))
+            if names:
+                bands = self._fit_bands(work, names, self._gaps(index, places))
+                if bands is None:
+                    return index
+                found[index] = bands
+        for index, layer in found.items():
+            for name, band in layer.bands.items():
+                places[Lifetime(name, index, index, band.slots * self._pitch(name), index)] = band.base
+        return Storage(
+            whole={life.map: base for life, base in places.items() if life.band is None},
+            bands={(index, name): band for index, layer in found.items() for name, band in layer.bands.items()},
+            piece_rows={index: layer.rows for index, layer in found.items()},
+            lives=places,
+        )
+
+    def _gaps(self, layer: int, places: Mapping[Lifetime, int]) -> list[_Gap]:
+        """Free words of each bank while a layer runs."""
+        taken = sorted((base, life.words) for life, base in places.items() if life.first <= layer <= life.last)
+        ends = [0, *(base + words for base, words in taken)]
+        starts = [*(base for base, _ in taken), self._config.bank_words]
+        return [_Gap(end, start) for end, start in zip(ends, starts, strict=True) if end < start]
 
     def leaves(self, index: int, external: set[str]) -> str:
         """The map to put into external memory, so that layer `index` finds room. Raises UnsupportedLayerError."""
@@ -140,7 +138,7 @@ class _Planner:
         def freed(life: Lifetime) -> int:
             if life.map not in touched:
                 return life.words
-            return life.words - self._needed(work, life.map, 1) * row_words(self._graph.maps[life.map], self._config)
+            return life.words - self._needed(work, life.map, 1) * self._pitch(life.map)
 
         def cost(life: Lifetime) -> float:
             return self._traffic(life.map) / freed(life)
@@ -161,48 +159,62 @@ class _Planner:
         feature_map = self._graph.maps[name]
         return max(crossings, 0) * feature_map.height * feature_map.row_bytes
 
-    def _size(self, work: Work, names: Sequence[str], room: int) -> _Sizes | None:
-        """The bands of one layer, in `room` words of each bank, with which it takes the fewest cycles; None when there
-        are none.
-        """
-        found: dict[float, _Sizes] = {}
+    def _fit_bands(self, work: Work, names: Sequence[str], gaps: Sequence[_Gap]) -> _Bands | None:
+        """The bands of one layer in these gaps with which it takes the fewest cycles; None when there are none."""
+        found: list[_Bands] = []
         for rows in _piece_heights(work):
             for twice in (True, False):
-                sizes = _Sizes(rows)
-                for name in names:
-                    self._add(sizes, name, self._needed(work, name, rows, twice=twice))
-                if sizes.words <= room:
-                    found.setdefault(self._cycles(work, names, rows, twice=twice), sizes)
-        if not found:
-            return None
-        sizes = found[min(found)]
-        for name in names:
-            if name != work.layer.output:
-                self._grow(sizes, work, name, room)
-        return sizes
+                slots = {name: self._needed(work, name, rows, twice=twice) for name in names}
+                bands = self._pack(slots, gaps, work)
+                if bands is not None:
+                    found.append(_Bands(rows, self._cycles(work, names, rows, twice=twice), bands))
+        return min(found, key=lambda bands: bands.cycles, default=None)
+
+    def _pack(self, slots: Mapping[str, int], gaps: Sequence[_Gap], work: Work) -> dict[str, Band] | None:
+        """Place bands in gaps, from the lower end for every other layer and from the upper end for those between, so
+        that rows for the next layer can be loaded while this one is at work. Bands that are read grow into what is left.
+        """
+        upper = work.index % 2 == 1
+        left = [*reversed(gaps)] if upper else [*gaps]
+        bands: dict[str, Band] = {}
+        for number, name in enumerate(sorted(slots, key=lambda name: -slots[name] * self._pitch(name))):
+            words = slots[name] * self._pitch(name)
+            place = next((place for place, gap in enumerate(left) if gap.end - gap.start >= words), None)
+            if place is None:
+                return None
+            start, end = left[place].start, left[place].end
+            grown = slots[name]
+            if number == len(slots) - 1 and name != work.layer.output:
+                most = min(READ_AHEAD * slots[name], self._all_slots(name))
+                grown = max(grown, min(most, (end - start) // 2 // self._pitch(name)))
+            words = grown * self._pitch(name)
+            bands[name] = Band(end - words if upper else start, grown)
+            left[place] = _Gap(start, end - words) if upper else _Gap(start + words, end)
+        return bands
 
     def _cycles(self, work: Work, names: Sequence[str], rows: int, *, twice: bool) -> float:
-        """Roughly what a layer takes in pieces of `rows`. Without room for two pieces, transfers wait for the array."""
-        cycles = 0.0
-        for piece in pieces(work.height, rows):
+        """Roughly what a layer takes in pieces of `rows`: while the array is at work, the rows of the next piece are
+        loaded and those of the last one stored, if there is room for two.
+        """
+        cycles = loads = stores = 0.0
+        for number, piece in enumerate(pieces(work.height, rows)):
             effort = work.effort(piece)
             array = max(effort.array, effort.stream, effort.drain)
-            moved = sum(
-                (need.end - need.first) * ceil(work.maps[name].row_bytes / self._config.bus_bytes)
+            beats = {
+                name: (need.end - need.first) * ceil(work.maps[name].row_bytes / self._config.bus_bytes)
                 for name in names
                 for need in _rows_of(work, name, [piece])
-            )
-            cycles += max(array, moved) if twice else array + moved + TURNAROUND_CYCLES
-        return cycles
+            }
+            stores = beats.pop(work.layer.output, 0)
+            loads = sum(beats.values())
+            if not twice:
+                cycles += loads + array + stores + TURNAROUND_CYCLES
+            else:
+                cycles += max(array, loads, stores) + (loads + TURNAROUND_CYCLES if number == 0 else 0)
+        return cycles + (stores if twice else 0)
 
-    def _grow(self, sizes: _Sizes, work: Work, name: str, room: int) -> None:
-        pitch = row_words(self._graph.maps[name], self._config)
-        most = min(READ_AHEAD * self._needed(work, name, sizes.rows), self._all_slots(name))
-        self._add(sizes, name, min(max(most - sizes.slots[name], 0), (room - sizes.words) // pitch))
-
-    def _add(self, sizes: _Sizes, name: str, slots: int) -> None:
-        sizes.slots[name] = sizes.slots.get(name, 0) + slots
-        sizes.words += slots * row_words(self._graph.maps[name], self._config)
+    def _pitch(self, name: str) -> int:
+        return row_words(self._graph.maps[name], self._config)
 
     def _all_slots(self, name: str) -> int:
         return ceil(self._graph.maps[name].height / BANKS)
@@ -220,7 +232,7 @@ class _Planner:
 
     def _why_not(self, work: Work) -> str:
         names = touched_maps(work.layer)
-        words = sum(self._needed(work, n, 1) * row_words(self._graph.maps[n], self._config) for n in names)
+        words = sum(self._needed(work, n, 1) * self._pitch(n) for n in names)
         needed = words * BANKS * self._config.rows / 1024
         return (
             f"one row of its output needs {needed:.1f} KiB of scratchpad for rows of "
