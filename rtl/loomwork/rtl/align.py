@@ -64,6 +64,7 @@ class Align(Component):
 
     def __init__(self, config: Config) -> None:
         self._rows, self._cols = config.rows, config.cols
+        self._buses = buses_layout(config).length
         self._alignment = alignment_layout(config)
         super().__init__(
             {
@@ -106,10 +107,9 @@ class Align(Component):
 
         depthwise = [Signal(name=f"depthwise_{stage}") for stage in (1, 2)]
         m.d.sync += [depthwise[0].eq(self.depthwise), depthwise[1].eq(depthwise[0])]
-        has_buses = len(self.buses.as_value()) > 0
         for row in range(rows):
             covers: list[Value] = [(span.low <= row) & (row < span.high) for span in alignments[0].spans]
-            if has_buses:
+            if self._buses:
                 covers[1:] = [cover & ~depthwise[0] for cover in covers[1:]]
             covered, bank = Signal(name=f"covered_{row}"), Signal(range(BANKS), name=f"bank_{row}")
             m.d.sync += covered.eq(Cat(covers).any())
@@ -118,7 +118,7 @@ class Align(Component):
                     m.d.sync += bank.eq(span.bank)
             byte = Array(value[8 * row : 8 * row + 8] for value in rotated)[bank]
             m.d.sync += self.o[row].eq(Mux(covered, byte, alignments[1].pad))
-        if has_buses:
+        if self._buses:
             self._fill_buses(m, rotated, alignments, depthwise)
         return m
 
@@ -126,7 +126,8 @@ class Align(Component):
         self, m: Module, rotated: list[Value], alignments: list[data.View], depthwise: list[Signal]
     ) -> None:
         """The last two stages once more, for each span but the first, and without choosing between them."""
-        for number, bus in enumerate(self.buses, 1):
+        for number in range(1, 1 + self._buses):
+            bus = self.buses[number - 1]
             span = alignments[0].spans[number]
             covered, bank = (
                 Signal(self._cols, name=f"bus_covered_{number}"),
@@ -136,6 +137,6 @@ class Align(Component):
                 m.d.sync += bank.eq(span.bank)
                 m.d.sync += covered.eq(Cat((span.low <= column) & (column < span.high) for column in range(self._cols)))
             with m.If(depthwise[1]):
-                for column, byte in enumerate(bus):
+                for column in range(self._cols):
                     chosen = Array(value[8 * column : 8 * column + 8] for value in rotated)[bank]
-                    m.d.sync += byte.eq(Mux(covered[column], chosen, alignments[1].pad))
+                    m.d.sync += bus[column].eq(Mux(covered[column], chosen, alignments[1].pad))

@@ -129,7 +129,7 @@ class SystolicArray(Component):
         """Bytes of each bus and column: as late as a sum that enters with them is in the bus's first row, there."""
         taps, cols = self._config.depthwise_taps, self._config.cols
         buses = [lefts[:cols]]  # skewed by one cycle per byte like any pixel
-        for number, columns in enumerate(self.buses, 1):
-            late = delay(m, columns.as_value(), number * taps, f"bus_{number}")[-1]
+        for number in range(1, self._config.depthwise_groups):
+            late = delay(m, self.buses[number - 1].as_value(), number * taps, f"bus_{number}")[-1]
             buses.append([byte.as_signed() for byte in skew(m, late, f"column_{number}")])
         return buses
