@@ -83,7 +83,9 @@ def _convolve(c: Command, columns: range, length: int, config: Config) -> Words:
         seen = start + window
         seen = seen[(seen >= 0) & (seen < c["row_bytes"])]
         words.update(np.unique(seen // config.rows).tolist())
-    return _words(c["base"], c["pitch"], (row for row in rows if 0 <= row < c["height"]), words)
+    end = 4 * c["ring"] or 1 << 20
+    inside = (row - end if row >= end else row for row in rows if 0 <= row < c["height"])
+    return _words(c["base"], c["pitch"], inside, words)
 
 
 def _drain(touch: Touch, c: Command, combine: Command | None, config: Config) -> None:

@@ -7,13 +7,15 @@ from itertools import combinations
 import pytest
 
 from loomwork.arch.command import decode_program
-from loomwork.arch.config import BASE, FORMAL, SMALL, TINY, Config
+from loomwork.arch.config import BANKS, BASE, FORMAL, SMALL, TINY, Config
 from loomwork.arch.isa import Window
 from loomwork.compiler.allocate import map_words
+from loomwork.compiler.bands import pieces
 from loomwork.compiler.driver import compile_graph
 from loomwork.compiler.graph import AveragePool, CompileError, Graph, MaxPool
 from loomwork.compiler.lower import lower
 from loomwork.compiler.storage import Storage, plan_storage
+from loomwork.compiler.streaming import piece_order, ring_slots
 from loomwork.compiler.views import row_words
 from loomwork.compiler.weights import ConstantPool
 from tests.compiler.execution import check
@@ -140,18 +142,71 @@ def test_a_loaded_row_waits_until_it_is_stored() -> None:
 
 
 def test_what_fits_stays_in_the_scratchpad() -> None:
-    """Of a large image and the small ones behind it, only the large one passes through bands."""
+    """Of a large image and the small ones behind it, only the large one passes through bands: a pooling reads it."""
     maker = GraphMaker(4)
     large = maker.convolution(maker.input(64, 8, 4), 8, pad=(1, 1))
-    small = maker.convolution(large, 4, stride=(4, 4))
+    small = maker.pool(AveragePool, large, window=(4, 4), stride=(4, 4))
     graph = maker.graph(maker.convolution(small, 4, pad=(1, 1)))
-    config = replace(TINY, name="medium", scratchpad_kib=3)
+    config = replace(TINY, name="medium", scratchpad_kib=4)
     storage = storage_of(graph, config)
-    assert large not in storage.whole
-    assert {small, graph.outputs[0]} <= storage.whole.keys()
+    assert large not in {*storage.whole, *storage.streamed}
+    assert small in {*storage.whole, *storage.streamed}
     step, _ = compile_graph(graph, config)
     assert step.workspace_bytes == 64 * 8 * 8
     assert map_words(graph.maps[large], config) == 16 * row_words(graph.maps[large], config)
+
+
+def test_what_only_convolutions_read_is_streamed() -> None:
+    """However tall an image is: of all maps between the layers, external memory never sees a byte."""
+    maker = GraphMaker(5)
+    name = maker.convolution(maker.input(200, 8, 4), 8, pad=(1, 1))
+    for stride in (1, 2, 1):
+        name = maker.convolution(name, 8, pad=(1, 1), depthwise=True, stride=(stride, stride))
+        name = maker.convolution(name, 8, kernel=(1, 1))
+    shortcut = maker.convolution(name, 8, pad=(1, 1))
+    graph = maker.graph(maker.add(maker.convolution(shortcut, 8, kernel=(1, 1)), shortcut))
+    config = replace(TINY, name="medium", scratchpad_kib=12)
+    step, compiled = compile_graph(graph, config)
+    assert step.workspace_bytes == 0
+    assert len(compiled.storage.streamed) >= 7
+    assert max(len(run) for run in compiled.storage.runs) >= 8
+    commands = decode_program(step.commands)
+    assert any(command.mnemonic == "DEPTHWISE" and command["ring"] for command in commands)
+    # Rings are used many times over: their rows wrap within a convolution.
+    wraps = [
+        c["y_start"] + (c["tile_height"] - 1) * c["y_step"] + c["kernel_rows"] > 4 * c["ring"]
+        for c in commands
+        if c.mnemonic in ("CONVOLVE", "DEPTHWISE") and c["ring"]
+    ]
+    assert sum(wraps) > 10
+    check_hazards(commands, config)
+    check(maker, graph, config)
+
+
+def test_pieces_of_a_run_come_in_an_order_that_works() -> None:
+    """Every row is made before it is read, and no ring loses a row that is still needed."""
+    maker = GraphMaker(6)
+    name = maker.input(60, 6, 4)
+    for index in range(5):
+        name = maker.convolution(name, 4, pad=(1, 1), stride=(1 + index % 2, 1))
+    works = lower(maker.graph(name), SMALL, ConstantPool())
+    for rows in (1, 2, 4, 8):
+        order = piece_order(works, {work.index: pieces(work.height, rows) for work in works})
+        assert sorted((work.index, part) for work, part in order) == [
+            (work.index, part) for work in works for part in pieces(work.height, rows)
+        ]
+        for work in works[:-1]:
+            output = work.layer.output
+            kept = BANKS * ring_slots(output, order)
+            made = 0
+            for reader, part in order:
+                if reader is work:
+                    made = part.end
+                elif output in reader.needs(part):
+                    need = reader.needs(part)[output]
+                    assert made - kept <= need.first
+                    assert need.end <= made
+            assert kept <= 8 + 4 * rows
 
 
 def test_a_layer_of_which_no_row_fits_is_refused() -> None:

@@ -33,6 +33,7 @@ PLAIN = {
     "base": 0, "pitch": 4, "height": 8, "row_bytes": 16, "x_start": 0, "x_step": 4, "y_start": 0, "y_step": 1,
     "tap_count": 1, "tap_step": 0, "row_step": 1, "length": 4, "kernel_rows": 1, "tile_width": 4, "tile_height": 4,
     "blocks": 1, "block_step": 0, "pad": 0, "params": Params.UNIFORM,
+    "ring": 0,
 }  # fmt: skip
 
 
@@ -56,7 +57,10 @@ class Job:
         kernel = (o["kernel_rows"], o["taps"]) if self.depthwise else (o["kernel_rows"] * o["length"],)
         self.weights = self.rng.integers(-128, 128, (o["blocks"], o["tap_count"], *kernel, cols))
         self.params = self.rng.integers(0, 256, (o["blocks"], params_words(Params(o["params"])), cols))
-        self.image = self.rng.integers(-128, 128, (o["height"], o["row_bytes"]))
+        image = self.rng.integers(-128, 128, (o["height"], o["row_bytes"]))
+        # Of the rows of a ring that have the same place, only the last one is there.
+        latest = {self.place(y): y for y in range(o["height"])}
+        self.image = image[[latest[self.place(y)] for y in range(o["height"])]]
 
     def stream(self) -> list[bytes]:
         """The words of weights and parameters, in the order of use."""
@@ -119,14 +123,22 @@ class Job:
             result[block, pixel, c] += value * self.weights[block, group, ky, k, c]
         return result
 
+    def place(self, y: int) -> tuple[int, int]:
+        """Bank and first word of an image row."""
+        o = self.operands
+        group = y // BANKS
+        if o["ring"] and group >= o["ring"]:
+            group -= o["ring"]
+        return y % BANKS, o["base"] + group * o["pitch"]
+
     def store(self, scratchpad: np.ndarray, owned: np.ndarray) -> None:
         """Put the image into `scratchpad` [BANKS][words][rows] and mark its words in `owned` [BANKS][words]."""
-        o, rows = self.operands, self.config.rows
+        rows = self.config.rows
         for y, line in enumerate(self.image):
-            first = o["base"] + y // BANKS * o["pitch"]
+            bank, first = self.place(y)
             words = -(-len(line) // rows)
-            scratchpad[y % BANKS].reshape(-1)[first * rows : first * rows + len(line)] = line
-            owned[y % BANKS, first : first + words] = True
+            scratchpad[bank].reshape(-1)[first * rows : first * rows + len(line)] = line
+            owned[bank, first : first + words] = True
 
     @property
     def depthwise(self) -> bool:
@@ -182,6 +194,7 @@ def random_operands(rng: random.Random, config: Config) -> dict[str, int]:
         "block_step": rng.randint(0, rows),
         "pad": rng.randint(-128, 127),
         "params": rng.choice(list(Params)),
+        "ring": rng.choice([0, 0, 1, 2]),
     }
 
 

@@ -56,6 +56,7 @@ def random_operands(rng: random.Random, config: Config) -> dict[str, int]:
         "block_step": rng.randint(0, rows),
         "pad": rng.randint(-128, 127),
         "params": rng.choice(list(Params)),
+        "ring": rng.choice([0, 0, 1, 2]),
     }
 
 
@@ -68,6 +69,12 @@ def random_depthwise(rng: random.Random, config: Config) -> dict[str, int]:
 
 def encoded(o: dict[str, int]) -> int:
     return int.from_bytes(encode(Command("DEPTHWISE" if "taps" in o else "CONVOLVE", o)), "little")
+
+
+def first_word(o: dict[str, int], y: int) -> int:
+    """Where an image row begins in its bank."""
+    group = y // BANKS
+    return o["base"] + (group - o["ring"] if o["ring"] and group >= o["ring"] else group) * o["pitch"]
 
 
 def expected_columns(config: Config, o: dict[str, int], scratchpad: np.ndarray) -> list[Pixel]:
@@ -86,7 +93,7 @@ def expected_columns(config: Config, o: dict[str, int], scratchpad: np.ndarray) 
             x = o["x_start"] + block * o["block_step"] + tap * o["tap_step"] + column * o["x_step"]
             for i in range(cols):
                 if 0 <= y < o["height"] and 0 <= x + i < o["row_bytes"]:
-                    word = (o["base"] + y // BANKS * o["pitch"]) * rows
+                    word = first_word(o, y) * rows
                     values[kernel_row - first][i] = int(scratchpad[y % BANKS].reshape(-1)[word + x + i])
         output = column % o["x_stride"] == 0 and column // o["x_stride"] < o["tile_width"]
         last = output and column // o["x_stride"] == o["tile_width"] - 1 and oy == o["tile_height"] - 1
@@ -117,7 +124,7 @@ def expected_pixels(config: Config, o: dict[str, int], scratchpad: np.ndarray) -
             x = o["x_start"] + block * o["block_step"] + tap * o["tap_step"] + ox * o["x_step"] + segment.start
             for i in range(segment.length):
                 if 0 <= y < o["height"] and 0 <= x + i < o["row_bytes"]:
-                    first = (o["base"] + y // BANKS * o["pitch"]) * rows
+                    first = first_word(o, y) * rows
                     values[segment.row + i] = int(scratchpad[y % BANKS].reshape(-1)[first + x + i])
         marks = (
             int((oy, ox) == (0, 0)),

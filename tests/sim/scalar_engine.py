@@ -55,6 +55,11 @@ class ScalarEngine:
     def _value(self, base: int, pitch: int, row: int, byte: int) -> int:
         return _signed(self.memory.get(self._address(base, pitch, row, byte), 0))
 
+    @staticmethod
+    def _in_ring(c: Command, row: int) -> int:
+        """The row whose place holds `row` of the input of a CONVOLVE or DEPTHWISE."""
+        return row - 4 * c["ring"] if c["ring"] and row // 4 >= c["ring"] else row
+
     def _transfer(self, c: Command) -> Iterator[tuple[int, Address]]:
         for row, byte in product(range(c["rows"]), range(c["words"] * self.config.rows)):
             yield c["offset"] + row * c["row_stride"] + byte, self._address(c["base"], c["pitch"], c["row"] + row, byte)
@@ -73,7 +78,9 @@ class ScalarEngine:
                         for i in range(segment.length):
                             byte = start + segment.start + i
                             if 0 <= row < c["height"] and 0 <= byte < c["row_bytes"]:
-                                activations[segment.row + i] = self._value(c["base"], c["pitch"], row, byte)
+                                activations[segment.row + i] = self._value(
+                                    c["base"], c["pitch"], self._in_ring(c, row), byte
+                                )
                     for column in range(self.config.cols):
                         for activation, word in zip(activations, weights, strict=True):
                             sums[pixel, column] += activation * _signed(word[column])
@@ -97,7 +104,7 @@ class ScalarEngine:
                     byte = c["x_start"] + block * c["block_step"] + group * c["tap_step"]
                     byte += (ox * c["x_stride"] + k) * c["x_step"] + column
                     inside = 0 <= row < c["height"] and 0 <= byte < c["row_bytes"]
-                    value = self._value(c["base"], c["pitch"], row, byte) if inside else c["pad"]
+                    value = self._value(c["base"], c["pitch"], self._in_ring(c, row), byte) if inside else c["pad"]
                     sums[pixel, column] += value * _signed(weights[taps_per_row * place + k][column])
         self._end_block(c, sums)
 

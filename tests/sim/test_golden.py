@@ -39,6 +39,7 @@ CONVOLVE = {
     "block_step": 0,
     "pad": 0,
     "params": Params.UNIFORM,
+    "ring": 0,
 }
 REQUANT = {
     "bias": 0,

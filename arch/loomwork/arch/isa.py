@@ -6,7 +6,8 @@ run at the same time, each its own queue in order. A command begins when the tic
 for unit U is the number of commands that U must have finished since `start` (modulo 2**TICKET_BITS).
 
 Scratchpad addresses: byte `j` of image row `y` of a tensor lies in bank `y % 4` at byte `j` behind word
-`base + (y // 4) * pitch` of that bank (words of `rows` bytes).
+`base + (y // 4) * pitch` of that bank (words of `rows` bytes). A *ring* of R groups of four rows holds the latest rows
+of a tensor: group `y // 4` from R on is group `y // 4 - R`.
 """
 
 import hashlib
@@ -199,6 +200,7 @@ _TILE = (
     Field("block_step", 7, "bytes that x_start advances per block (0, or the channels of a depthwise block)"),
     Field("pad", 8, "value read outside the image: the zero point", signed=True),
     Field("params", 2, "parameters behind each block's weights", choices=Params),
+    Field("ring", 5, "groups of 4 image rows; those behind lie at `base` again (once), 0: all one behind the other"),
 )
 """What CONVOLVE and DEPTHWISE have in common, at the same bits."""
 

@@ -13,7 +13,8 @@ from itertools import pairwise
 from math import ceil
 
 from loomwork.arch.config import Config
-from loomwork.compiler.storage import Storage, pieces
+from loomwork.compiler.bands import pieces
+from loomwork.compiler.storage import Storage
 from loomwork.compiler.tiling import balanced
 from loomwork.compiler.work import Effort, Rows, Work
 

@@ -91,7 +91,8 @@ def compile_graph(graph: Graph, config: Config, *, fuse: bool = True) -> tuple[A
     works = lower(graph, config, constants)
     storage = plan_storage(works, graph, config)
     cuts = choose_cuts(works, storage, graph.inputs, config)
-    between = [name for name in graph.maps if name not in (*storage.whole, *graph.inputs, *graph.outputs)]
+    inside = {*storage.whole, *storage.streamed, *graph.inputs, *graph.outputs}
+    between = [name for name in graph.maps if name not in inside]
     places = {
         Window.INPUTS: place_external(graph, graph.inputs, config),
         Window.OUTPUTS: place_external(graph, graph.outputs, config),

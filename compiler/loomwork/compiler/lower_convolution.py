@@ -216,6 +216,7 @@ def _convolve(
         "block_step": mapping.block_step,
         "pad": source.zero_point,
         "params": params,
+        "ring": views.ring(layer.input),
     }
     if mapping.depthwise:
         operands |= {"taps": mapping.taps, "x_stride": mapping.x_stride}

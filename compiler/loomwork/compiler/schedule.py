@@ -12,6 +12,7 @@ from loomwork.arch.isa import Window
 from loomwork.arch.program import Placement
 from loomwork.compiler.graph import Graph
 from loomwork.compiler.storage import Storage
+from loomwork.compiler.streaming import piece_order
 from loomwork.compiler.task import ExternalRows, Region, Task
 from loomwork.compiler.views import View, Views, row_words
 from loomwork.compiler.work import Rows, Work
@@ -49,7 +50,10 @@ def schedule(
     cuts: pieces of each layer, in order. external: places of the maps that are loaded or stored.
     """
     rows = _Residence(graph, storage, external, config)
-    placed = [rows.place(work, part) for work, parts in zip(works, cuts, strict=True) for part in parts]
+    placed: list[_Piece] = []
+    for run in storage.runs:
+        layers = [works[index] for index in run]
+        placed += [rows.place(work, part) for work, part in piece_order(layers, {index: cuts[index] for index in run})]
     tasks = list(_without_repeated_settings(_in_order(placed, config)))
     return [*tasks, Task(command=Command("END"), layer=len(works) - 1)]
 
@@ -72,20 +76,20 @@ class _Residence:
         piece = _Piece()
         views: dict[str, View] = {}
         for name, need in work.needs(rows).items():
-            views[name], missing = self._room(work.index, name, need)
+            views[name], missing = self._room(work, name, need)
             if missing.first < missing.end:
                 piece.loads.append(self._transfer("LOAD", name, missing, views[name], work.index))
         output = work.layer.output
-        views[output], _ = self._room(work.index, output, rows)
+        views[output], _ = self._room(work, output, rows)
         for name in (work.layer.input, getattr(work.layer, "operand", None)):
             if name is not None and name not in views:  # nothing of it is needed: only padding is read
                 views[name] = View(self._maps[name], 0)
         piece.tasks = work.tasks(rows, Views(self._config, views))
-        if output in self._outputs or output not in self._storage.whole:
+        if output in self._external and output not in self._inputs:
             piece.stores.append(self._transfer("STORE", output, rows, views[output], work.index))
         return piece
 
-    def _room(self, layer: int, name: str, need: Rows) -> tuple[View, Rows]:
+    def _room(self, work: Work, name: str, need: Rows) -> tuple[View, Rows]:
         """Where these rows lie for this layer, and which of them are not there yet."""
         feature_map = self._maps[name]
         if name in self._storage.whole:
@@ -94,13 +98,17 @@ class _Residence:
             if name in self._loaded:
                 self._loaded[name] = max(start, need.end)
             return view, Rows(start, need.end)
-        band = self._storage.bands[layer, name]
-        lap = self._lap.get((layer, name))
+        key = work.index, name
+        band = self._storage.bands[key]
+        if name in self._storage.streamed:
+            origin = need.first // (BANKS * band.slots) * BANKS * band.slots
+            return View(feature_map, band.base, origin, band.slots), Rows(need.end, need.end)
+        lap = self._lap.get(key)
         if lap is None or need.end - lap.first > BANKS * band.slots:
             # Begin anew at the first word of the band.
             lap = Rows(need.first // BANKS * BANKS, need.first)
         missing = Rows(max(lap.end, need.first), need.end)
-        self._lap[layer, name] = Rows(lap.first, max(lap.end, need.end))
+        self._lap[key] = Rows(lap.first, max(lap.end, need.end))
         return View(feature_map, band.base, lap.first), missing
 
     def _transfer(self, mnemonic: str, name: str, rows: Rows, view: View, layer: int) -> Task:

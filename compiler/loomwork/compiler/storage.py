@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which feature maps stay in the scratchpad, and through which bands of rows the others pass.
+"""Which feature maps stay in the scratchpad, which run through it row by row, and which pass through bands of rows.
 
-A map that finds no room lies in external memory: a layer that reads it has a few of its rows loaded at a time into a
-band of the scratchpad, a layer that writes it has rows stored from one. Whole maps are preferred; when they do not fit,
-the map whose traffic is cheapest for the words it frees leaves, one after the other.
+Every map is *whole* in the scratchpad if there is room. One that finds none becomes *streamed*, if only convolutions
+read it: the layers from its maker to its last reader then run together (streaming.py), and a ring of its rows is
+enough. Where that cannot be, or finds no room either, it lies in *external* memory: rows are loaded into a band of the
+scratchpad for each layer that reads it, and stored from one by the layer that makes it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
-from typing import NamedTuple
+from itertools import chain
 
 from loomwork.arch.config import BANKS, Config
 from loomwork.compiler.allocate import (
@@ -21,37 +21,31 @@ from loomwork.compiler.allocate import (
     operand_maps,
     touched_maps,
 )
+from loomwork.compiler.bands import Band, BandFitter, Gap, pieces
 from loomwork.compiler.graph import Graph
+from loomwork.compiler.lower_convolution import ConvolutionWork
+from loomwork.compiler.streaming import MAX_RING, piece_order, ring_slots
 from loomwork.compiler.unsupported import UnsupportedLayerError
-from loomwork.compiler.views import row_words
-from loomwork.compiler.work import Rows, Work
+from loomwork.compiler.work import Work
 
-READ_AHEAD = 4
-"""Bands of maps that are read grow to so many times what one piece needs, where there is room: longer bands begin anew
-less often, and rows that neighbouring pieces share are then loaded again."""
-
-TURNAROUND_CYCLES = 150
-"""Lost per piece where the next one's rows are loaded only when this one has been stored."""
-
-
-@dataclass(frozen=True)
-class Band:
-    """Words of each bank for rows of a map: `BANKS * slots` image rows, from word `base` on."""
-
-    base: int
-    slots: int
+PIECE_HEIGHTS = (64, 32, 16, 8, 4, 2, 1)
+"""Most output rows of the pieces of a run, to try one after the other."""
 
 
 @dataclass(frozen=True)
 class Storage:
     """Where everything lies in the scratchpad.
 
-    whole: first word of the maps that have room for all their rows. bands: by layer and map. piece_rows: output rows of
-    a piece of the layers that have bands. lives: what is where, when, for reports.
+    whole: first word of the maps that have room for all their rows. bands: of the other ones, by layer and map; a
+    streamed map has the same ring for each of its layers. streamed: their names. runs: layers that run together, in
+    order, most of them alone. piece_rows: output rows of a piece of the layers whose pieces are not free to choose.
+    lives: what is where, when, for reports.
     """
 
     whole: Mapping[str, int]
     bands: Mapping[tuple[int, str], Band]
+    streamed: frozenset[str]
+    runs: Sequence[range]
     piece_rows: Mapping[int, int]
     lives: Mapping[Lifetime, int]
 
@@ -60,17 +54,8 @@ class Storage:
         return sum(life.words for life in self.lives if life.first <= layer <= life.last)
 
 
-@dataclass(frozen=True)
-class _Bands:
-    """Bands of one layer. rows: output rows of a piece. cycles: roughly, of the layer. bands: by map."""
-
-    rows: int
-    cycles: float
-    bands: dict[str, Band]
-
-
 def plan_storage(works: Sequence[Work], graph: Graph, config: Config) -> Storage:
-    """Find room for every map, whole or in bands.
+    """Find room for every map.
 
     Raises CompileError for a map larger than commands can name, UnsupportedLayerError for a layer of which not even
     one row finds room.
@@ -78,17 +63,9 @@ def plan_storage(works: Sequence[Work], graph: Graph, config: Config) -> Storage
     for name in dict.fromkeys(name for work in works for name in touched_maps(work.layer)):
         check_map(graph.maps[name], config)
     planner = _Planner(works, graph, config)
-    external: set[str] = set()
-    while not isinstance(result := planner.place(external), Storage):
-        external.add(planner.leaves(result, external))
+    while not isinstance(result := planner.place(), Storage):
+        planner.make_room(result)
     return result
-
-
-class _Gap(NamedTuple):
-    """Free words `start .. end - 1` of each bank."""
-
-    start: int
-    end: int
 
 
 class _Planner:
@@ -96,61 +73,103 @@ class _Planner:
         self._works = works
         self._graph = graph
         self._config = config
-        self._lives = lifetimes(graph, config)
-        self._slots: dict[tuple[int, str, int], int] = {}
+        self._lives = {life.map: life for life in lifetimes(graph, config)}
+        self._fitter = BandFitter(graph, config)
+        self._streamed: set[str] = set()
+        self._external: set[str] = set()
 
-    def place(self, external: set[str]) -> Storage | int:
-        """A storage with these maps in external memory, or the layer that is in the way."""
-        lives = [life for life in self._lives if life.map not in external]
-        places = first_fit(lives, self._config.bank_words)
+    def place(self) -> Storage | range:
+        """A storage with the maps as they are divided now, or the run that is in the way."""
+        runs = self._runs()
+        whole = [self._stretched(life, runs) for life in self._whole()]
+        places = first_fit(whole, self._config.bank_words)
         if places is None:
-            return max(range(len(self._works)), key=lambda i: sum(x.words for x in lives if x.first <= i <= x.last))
-        found: dict[int, _Bands] = {}
-        for index, work in enumerate(self._works):
-            names = [name for name in touched_maps(work.layer) if name in external]
-            if names:
-                bands = self._fit_bands(work, names, self._gaps(index, places))
-                if bands is None:
-                    return index
-                found[index] = bands
-        for index, layer in found.items():
-            for name, band in layer.bands.items():
-                places[Lifetime(name, index, index, band.slots * self._pitch(name), index)] = band.base
+            return max(runs, key=lambda run: sum(life.words for life in whole if _meet(life, run)))
+        bands: dict[tuple[int, str], Band] = {}
+        piece_rows: dict[int, int] = {}
+        for run in runs:
+            gaps = self._gaps(run, places)
+            found = self._run_bands(run, gaps) if len(run) > 1 else self._layer_bands(run.start, gaps)
+            if found is None:
+                return run
+            bands |= found[0]
+            piece_rows |= found[1]
+        for (index, name), band in bands.items():
+            run = next(run for run in runs if index in run)
+            first, last = (run[0], run[-1]) if name in self._streamed else (index, index)
+            places[Lifetime(name, first, last, band.slots * self._fitter.pitch(name), first)] = band.base
         return Storage(
             whole={life.map: base for life, base in places.items() if life.band is None},
-            bands={(index, name): band for index, layer in found.items() for name, band in layer.bands.items()},
-            piece_rows={index: layer.rows for index, layer in found.items()},
+            bands=bands,
+            streamed=frozenset(self._streamed),
+            runs=runs,
+            piece_rows=piece_rows,
             lives=places,
         )
 
-    def _gaps(self, layer: int, places: Mapping[Lifetime, int]) -> list[_Gap]:
-        """Free words of each bank while a layer runs."""
-        taken = sorted((base, life.words) for life, base in places.items() if life.first <= layer <= life.last)
-        ends = [0, *(base + words for base, words in taken)]
-        starts = [*(base for base, _ in taken), self._config.bank_words]
-        return [_Gap(end, start) for end, start in zip(ends, starts, strict=True) if end < start]
+    def make_room(self, run: range) -> None:
+        """Take a map out of the way of a run. Raises UnsupportedLayerError when there is none left.
 
-    def leaves(self, index: int, external: set[str]) -> str:
-        """The map to put into external memory, so that layer `index` finds room. Raises UnsupportedLayerError."""
-        work = self._works[index]
-        touched = touched_maps(work.layer)
-
-        def freed(life: Lifetime) -> int:
-            if life.map not in touched:
-                return life.words
-            return life.words - self._needed(work, life.map, 1) * self._pitch(life.map)
-
-        def cost(life: Lifetime) -> float:
-            return self._traffic(life.map) / freed(life)
-
-        candidates = [
+        First what costs no traffic: inputs and outputs, which are loaded and stored anyhow; then what can be streamed,
+        but a run that is there already grows no further.
+        """
+        near = [life for life in self._lives.values() if _meet(life, run) and life.map not in self._external]
+        whole = [life for life in near if life.map not in self._streamed and self._frees(life, run) > 0]
+        free = [life for life in whole if not self._traffic(life.map)]
+        streamable = [
             life
-            for life in self._lives
-            if life.map not in external and life.first <= index <= life.last and freed(life) > 0
+            for life in whole
+            if self._can_stream(life.map) and (len(run) == 1 or (life.first in run and life.last in run))
         ]
+        if not free and streamable:
+            self._streamed.add(max(streamable, key=lambda life: self._frees(life, run)).map)
+            return
+        # When streaming needs too many rows at once, a run can be parted.
+        candidates = free or whole + [life for life in near if life.map in self._streamed]
         if not candidates:
-            raise UnsupportedLayerError(work.layer, self._why_not(work))
-        return min(candidates, key=cost).map
+            layer = self._works[run.start]
+            raise UnsupportedLayerError(layer.layer, self._why_not(layer))
+        leaves = min(candidates, key=lambda life: self._traffic(life.map) / max(self._frees(life, run), 1)).map
+        self._streamed.discard(leaves)
+        self._external.add(leaves)
+
+    def _whole(self) -> Iterator[Lifetime]:
+        apart = self._streamed | self._external
+        return (life for life in self._lives.values() if life.map not in apart)
+
+    def _runs(self) -> list[range]:
+        """Layers joined by streamed maps."""
+        runs: list[range] = []
+        for index in range(len(self._works)):
+            spans = (self._lives[name] for name in self._streamed)
+            if runs and any(life.first < index <= life.last for life in spans):
+                runs[-1] = range(runs[-1].start, index + 1)
+            else:
+                runs.append(range(index, index + 1))
+        return runs
+
+    @staticmethod
+    def _stretched(life: Lifetime, runs: Sequence[range]) -> Lifetime:
+        """All layers of a run are at work at once: a life that meets a run lasts for all of it."""
+        touched = [run for run in runs if _meet(life, run)]
+        return Lifetime(life.map, touched[0][0], touched[-1][-1], life.words)
+
+    def _can_stream(self, name: str) -> bool:
+        """Whether a ring will do: every reader is a convolution, as its input or as what it adds."""
+        if name in (*self._graph.inputs, *self._graph.outputs):
+            return False
+        readers = [work for work in self._works if name in operand_maps(work.layer)]
+        return all(
+            isinstance(work, ConvolutionWork) and len(set(operand_maps(work.layer))) > 0 for work in readers
+        ) and (not any(operand_maps(work.layer).count(name) > 1 for work in readers))
+
+    def _frees(self, life: Lifetime, run: range) -> int:
+        """Words of each bank that are free when a map is no longer whole (or streamed)."""
+        words = 0
+        for index in run:
+            if life.map in touched_maps(self._works[index].layer):
+                words = max(words, self._fitter.needed(self._works[index], life.map, 1))
+        return life.words - words * self._fitter.pitch(life.map)
 
     def _traffic(self, name: str) -> int:
         """Bytes that cross the bus only because a map lies in external memory."""
@@ -159,80 +178,57 @@ class _Planner:
         feature_map = self._graph.maps[name]
         return max(crossings, 0) * feature_map.height * feature_map.row_bytes
 
-    def _fit_bands(self, work: Work, names: Sequence[str], gaps: Sequence[_Gap]) -> _Bands | None:
-        """The bands of one layer in these gaps with which it takes the fewest cycles; None when there are none."""
-        found: list[_Bands] = []
-        for rows in _piece_heights(work):
-            for twice in (True, False):
-                slots = {name: self._needed(work, name, rows, twice=twice) for name in names}
-                bands = self._pack(slots, gaps, work)
-                if bands is not None:
-                    found.append(_Bands(rows, self._cycles(work, names, rows, twice=twice), bands))
-        return min(found, key=lambda bands: bands.cycles, default=None)
+    def _gaps(self, run: range, places: Mapping[Lifetime, int]) -> list[Gap]:
+        """Free words of each bank while layers run."""
+        taken = sorted((base, life.words) for life, base in places.items() if _meet(life, run))
+        ends = [0, *(base + words for base, words in taken)]
+        starts = [*(base for base, _ in taken), self._config.bank_words]
+        return [Gap(end, start) for end, start in zip(ends, starts, strict=True) if end < start]
 
-    def _pack(self, slots: Mapping[str, int], gaps: Sequence[_Gap], work: Work) -> dict[str, Band] | None:
-        """Place bands in gaps, from the lower end for every other layer and from the upper end for those between, so
-        that rows for the next layer can be loaded while this one is at work. Bands that are read grow into what is left.
-        """
-        upper = work.index % 2 == 1
-        left = [*reversed(gaps)] if upper else [*gaps]
-        bands: dict[str, Band] = {}
-        for number, name in enumerate(sorted(slots, key=lambda name: -slots[name] * self._pitch(name))):
-            words = slots[name] * self._pitch(name)
-            place = next((place for place, gap in enumerate(left) if gap.end - gap.start >= words), None)
-            if place is None:
-                return None
-            start, end = left[place].start, left[place].end
-            grown = slots[name]
-            if number == len(slots) - 1 and name != work.layer.output:
-                most = min(READ_AHEAD * slots[name], self._all_slots(name))
-                grown = max(grown, min(most, (end - start) // 2 // self._pitch(name)))
-            words = grown * self._pitch(name)
-            bands[name] = Band(end - words if upper else start, grown)
-            left[place] = _Gap(start, end - words) if upper else _Gap(start + words, end)
-        return bands
+    def _layer_bands(
+        self, index: int, gaps: Sequence[Gap]
+    ) -> tuple[dict[tuple[int, str], Band], dict[int, int]] | None:
+        """Bands of a layer that runs alone, and the rows of its pieces."""
+        work = self._works[index]
+        names = [name for name in touched_maps(work.layer) if name in self._external]
+        if not names:
+            return {}, {}
+        found = self._fitter.fit(work, names, gaps)
+        if found is None:
+            return None
+        return {(index, name): band for name, band in found.bands.items()}, {index: found.rows}
 
-    def _cycles(self, work: Work, names: Sequence[str], rows: int, *, twice: bool) -> float:
-        """Roughly what a layer takes in pieces of `rows`: while the array is at work, the rows of the next piece are
-        loaded and those of the last one stored, if there is room for two.
-        """
-        cycles = loads = stores = 0.0
-        for number, piece in enumerate(pieces(work.height, rows)):
-            effort = work.effort(piece)
-            array = max(effort.array, effort.stream, effort.drain)
-            beats = {
-                name: (need.end - need.first) * ceil(work.maps[name].row_bytes / self._config.bus_bytes)
-                for name in names
-                for need in _rows_of(work, name, [piece])
-            }
-            stores = beats.pop(work.layer.output, 0)
-            loads = sum(beats.values())
-            if not twice:
-                cycles += loads + array + stores + TURNAROUND_CYCLES
-            else:
-                cycles += max(array, loads, stores) + (loads + TURNAROUND_CYCLES if number == 0 else 0)
-        return cycles + (stores if twice else 0)
-
-    def _pitch(self, name: str) -> int:
-        return row_words(self._graph.maps[name], self._config)
-
-    def _all_slots(self, name: str) -> int:
-        return ceil(self._graph.maps[name].height / BANKS)
-
-    def _needed(self, work: Work, name: str, rows: int, *, twice: bool = False) -> int:
-        """Groups of BANKS rows that a piece of `rows` output rows needs of a map, or two pieces in turn."""
-        key = (work.index, name, rows)
-        if key not in self._slots:
-            spans = [need.end - need.first // BANKS * BANKS for need in _rows_of(work, name, pieces(work.height, rows))]
-            self._slots[key] = max(ceil(max(spans, default=1) / BANKS), 1)
-        slots = self._slots[key]
-        if twice:
-            slots = max(slots, ceil(2 * rows / BANKS)) if name == work.layer.output else 2 * slots
-        return min(slots, self._all_slots(name))
+    def _run_bands(self, run: range, gaps: Sequence[Gap]) -> tuple[dict[tuple[int, str], Band], dict[int, int]] | None:
+        """Rings and bands of layers that run together, with the tallest pieces for which they fit."""
+        works = [self._works[index] for index in run]
+        for height in PIECE_HEIGHTS:
+            rows = {work.index: _aligned(min(work.max_rows, height), work.height) for work in works}
+            order = piece_order(works, {work.index: pieces(work.height, rows[work.index]) for work in works})
+            slots: dict[tuple[int, str], int] = {}
+            for name in dict.fromkeys(chain.from_iterable(touched_maps(work.layer) for work in works)):
+                if name in self._streamed:
+                    slots[run.start, name] = min(ring_slots(name, order), self._fitter.all_slots(name))
+            if max(slots.values()) > MAX_RING:
+                continue
+            for work in works:
+                for name in touched_maps(work.layer):
+                    if name in self._external:
+                        needed = self._fitter.needed(work, name, rows[work.index], twice=True)
+                        slots[work.index, name] = needed
+            packed = self._fitter.pack(slots, gaps)
+            if packed is None:
+                continue
+            bands = {(index, name): band for (index, name), band in packed.items() if name in self._external}
+            for work in works:
+                for name in touched_maps(work.layer):
+                    if name in self._streamed:
+                        bands[work.index, name] = packed[run.start, name]
+            return bands, rows
+        return None
 
     def _why_not(self, work: Work) -> str:
         names = touched_maps(work.layer)
-        words = sum(self._needed(work, n, 1) * self._pitch(n) for n in names)
+        words = sum(self._fitter.needed(work, name, 1) * self._fitter.pitch(name) for name in names)
         needed = words * BANKS * self._config.rows / 1024
         return (
             f"one row of its output needs {needed:.1f} KiB of scratchpad for rows of "
@@ -241,23 +237,12 @@ class _Planner:
         )
 
 
-def pieces(height: int, rows: int) -> list[Rows]:
-    """Output rows in pieces of `rows`, the last one of what is left."""
-    return [Rows(first, min(first + rows, height)) for first in range(0, height, rows)]
+def _meet(life: Lifetime, run: range) -> bool:
+    return life.first <= run[-1] and run[0] <= life.last
 
 
-def _piece_heights(work: Work) -> Iterator[int]:
-    """Rows per piece to try, most first: those that keep pieces aligned to groups of BANKS rows."""
-    most = min(work.max_rows, work.height)
-    if most == work.height:
-        yield most
-    yield from range(most // BANKS * BANKS, 0, -BANKS)
-    yield from (rows for rows in (2, 1) if rows <= most)
-
-
-def _rows_of(work: Work, name: str, cuts: Sequence[Rows]) -> Iterator[Rows]:
-    for rows in cuts:
-        if name == work.layer.output:
-            yield rows
-        elif (need := work.needs(rows).get(name)) is not None:
-            yield need
+def _aligned(rows: int, height: int) -> int:
+    """The most rows per piece that keep pieces aligned to groups of BANKS rows."""
+    if rows >= height:
+        return height
+    return rows // BANKS * BANKS or (2 if rows >= 2 else 1)

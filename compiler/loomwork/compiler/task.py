@@ -14,7 +14,8 @@ from loomwork.arch.config import BANKS
 class Region:
     """Words `word .. word + words - 1` of image rows `row .. row + rows - 1` of one feature map in the scratchpad.
 
-    base, pitch: where the map lies, as in the commands.
+    base, pitch: where the map lies, as in the commands. ring: groups of BANKS rows after which they begin at `base`
+    again, once; 0 = never.
     """
 
     map: str
@@ -24,6 +25,7 @@ class Region:
     rows: int
     word: int
     words: int
+    ring: int = 0
 
     @property
     def end_row(self) -> int:
@@ -33,7 +35,10 @@ class Region:
     def addresses(self, bank_words: int) -> NDArray[np.int64]:
         """The region's words, each as `bank * bank_words + word in the bank`."""
         rows = np.arange(self.row, self.end_row)
-        starts = rows % BANKS * bank_words + self.base + rows // BANKS * self.pitch + self.word
+        slots = rows // BANKS
+        if self.ring:
+            slots = np.where(slots >= self.ring, slots - self.ring, slots)
+        starts = rows % BANKS * bank_words + self.base + slots * self.pitch + self.word
         return (starts[:, np.newaxis] + np.arange(self.words)).ravel()
 
 

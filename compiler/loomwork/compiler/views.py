@@ -20,11 +20,13 @@ class View:
     """Image row `y` of a map is row `y - origin` of a tensor at word `base`.
 
     origin: a multiple of BANKS, so that rows keep their banks; 0 where the whole map lies in the scratchpad.
+    ring: groups of BANKS rows after which they begin at `base` again, once; 0 = never.
     """
 
     feature_map: FeatureMap
     base: int
     origin: int = 0
+    ring: int = 0
 
 
 class Views:
@@ -49,6 +51,10 @@ class Views:
             return view.base
         return view.base + (origin - view.origin) // BANKS * self.pitch(name)
 
+    def ring(self, name: str) -> int:
+        """Groups of BANKS rows after which they begin again; 0 = never."""
+        return self._views[name].ring
+
     def pitch(self, name: str) -> int:
         """Words from image row y to y + 4."""
         return row_words(self._views[name].feature_map, self.config)
@@ -66,4 +72,5 @@ class Views:
             rows=rows,
             word=word,
             words=ceil(end / self.config.rows) - word,
+            ring=view.ring,
         )

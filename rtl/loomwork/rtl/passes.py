@@ -41,6 +41,8 @@ def segment_layout(config: Config) -> data.StructLayout:
 def tile_layout(config: Config) -> data.StructLayout:
     """What all passes of a command have in common: its operands, and `y_words = (y_step >> 2) * pitch`.
 
+    ring_words, ring_end: a slot from `ring_end` on lies `ring_words` before.
+
     depthwise, taps, x_stride: whether it is a DEPTHWISE, and its operands; both 1 for a CONVOLVE. Only there when the
     configuration has DEPTHWISE.
     """
@@ -49,7 +51,7 @@ def tile_layout(config: Config) -> data.StructLayout:
     if config.depthwise:
         shapes |= {"depthwise": unsigned(1), "taps": Shape.cast(range(config.depthwise_taps + 1))}
         shapes["x_stride"] = unsigned(operands["x_stride"].bits)
-    return data.StructLayout({**shapes, "y_words": SLOT_BITS})
+    return data.StructLayout({**shapes, "y_words": SLOT_BITS, "ring_words": SLOT_BITS, "ring_end": SLOT_BITS})
 
 
 def pass_layout(config: Config) -> data.StructLayout:
@@ -84,6 +86,7 @@ class PassCutter(Component):
 
     command: a CONVOLVE or a DEPTHWISE (see `view_as`); stays the same from `begin` to `taken`.
     origin: slot of image row `y_start`. row_words, y_words: `(row_step >> 2) * pitch` and `(y_step >> 2) * pitch`.
+    ring_words, ring_end: see `tile_layout`.
     begin: one cycle, to start with a command. taken: its last pass is being taken.
     passes: to the feed. tiles: for each pass, which parameters follow its weights in the stream (a `Params`; UNIFORM
     when there are none). Both carry every pass once, in the same order.
@@ -93,6 +96,8 @@ class PassCutter(Component):
     origin: Signal
     row_words: Signal
     y_words: Signal
+    ring_words: Signal
+    ring_end: Signal
     begin: Signal
     taken: Signal
     passes: stream.Interface
@@ -107,6 +112,8 @@ class PassCutter(Component):
                 "origin": In(SLOT_BITS),
                 "row_words": In(SLOT_BITS),
                 "y_words": In(SLOT_BITS),
+                "ring_words": In(SLOT_BITS),
+                "ring_end": In(SLOT_BITS),
                 "begin": In(1),
                 "taken": Out(1),
                 "passes": Out(stream.Signature(pass_layout(config))),
@@ -202,7 +209,7 @@ class PassCutter(Component):
         offered = self.passes.payload
         m.d.comb += [offered.x.eq(x), offered.opens.eq(opens), offered.closes.eq(closes), offered.final.eq(final)]
         m.d.comb += [offered.tile[name].eq(command[name]) for name in TILE_OPERANDS]
-        m.d.comb += offered.tile.y_words.eq(self.y_words)
+        m.d.comb += [offered.tile[name].eq(getattr(self, name)) for name in ("y_words", "ring_words", "ring_end")]
         if self._config.depthwise:
             operands = view_as("DEPTHWISE", command)
             m.d.comb += [

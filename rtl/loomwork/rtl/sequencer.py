@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pass sequencer: takes commands and cuts them into passes, ahead of the feed."""
 
-from amaranth.hdl import Module, Signal, Value, signed
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
@@ -48,18 +48,24 @@ class PassSequencer(Component):
         connect(m, cutter.tiles, flipped(self.tiles))
         layout = command_layout("CONVOLVE")
         command = Signal(layout)
-        origin, row_words, y_words = (Signal(SLOT_BITS, name=name) for name in ("origin", "row_words", "y_words"))
+        origin, row_words, y_words, ring_words, ring_end = (
+            Signal(SLOT_BITS, name=name) for name in ("origin", "row_words", "y_words", "ring_words", "ring_end")
+        )
         m.d.comb += [
             cutter.command.eq(command),
             cutter.origin.eq(origin),
             cutter.row_words.eq(row_words),
             cutter.y_words.eq(y_words),
+            cutter.ring_words.eq(ring_words),
+            cutter.ring_end.eq(ring_end),
         ]
 
         error = Signal(ErrorCode)
         m.d.comb += self.error.eq(error)
         step = Signal(range(5))
         product = self._multiply(m, command, step)
+        # `y_step` has four bits: its upper two are not worth a turn of the multiplier.
+        quarter_steps = Mux(command.y_step[2], command.pitch, 0) + Mux(command.y_step[3], command.pitch << 1, 0)
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.command.ready.eq(~self.halt)
@@ -67,14 +73,16 @@ class PassSequencer(Component):
                 with m.If(self.command.valid & self.command.ready):
                     m.next = "PREPARE"
             with m.State("PREPARE"):
-                m.d.sync += step.eq(step + 1)
+                m.d.sync += [step.eq(step + 1), y_words.eq(quarter_steps)]
                 with m.Switch(step):
                     with m.Case(1):
                         m.d.sync += origin.eq(command.base + product)
                     with m.Case(2):
                         m.d.sync += row_words.eq(product)
                     with m.Case(3):
-                        m.d.sync += y_words.eq(product)
+                        m.d.sync += [ring_words.eq(product), ring_end.eq(command.base + product)]
+                        with m.If(command.ring == 0):
+                            m.d.sync += ring_end.eq(~0)
                     with m.Case(4):
                         m.next = "RUN"
                         with m.If(self._is_illegal(command)):
@@ -111,7 +119,7 @@ class PassSequencer(Component):
             with m.Case(1):
                 m.d.comb += factor.eq(command.row_step >> 2)
             with m.Case(2):
-                m.d.comb += factor.eq(command.y_step >> 2)
+                m.d.comb += factor.eq(command.ring)
             with m.Case(3):
                 m.d.comb += [factor.eq(command.tile_height), multiplicand.eq(command.tile_width)]
         m.d.sync += product.eq(factor * multiplicand)

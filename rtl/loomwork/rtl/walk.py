@@ -39,7 +39,8 @@ def position_layout(config: Config) -> data.StructLayout:
     segments: by image row. on: the segment exists and its image row, too. bank, slot: the row's byte 0 is the first of
     word `slot` of `bank`. first, end: array rows `first <= row < end` take its bytes.
     x: byte in the image row where the kernel row begins. start: the first segment begins that much later.
-    row_bytes, pad: operands of the command. marks: see `marks_layout`. final: last pixel of its command.
+    row_bytes, pad: operands of the command. ring_words, ring_end: see `tile_layout`. marks: see `marks_layout`.
+    final: last pixel of its command.
     """
     return data.StructLayout(
         {
@@ -48,6 +49,8 @@ def position_layout(config: Config) -> data.StructLayout:
             "start": OFFSET_BITS,
             "row_bytes": 16,
             "pad": signed(8),
+            "ring_words": SLOT_BITS,
+            "ring_end": SLOT_BITS,
             "marks": marks_layout(config),
             "final": 1,
         }
@@ -96,7 +99,7 @@ class Walk(Component):
             moves.eq(self.positions.valid & self.positions.ready),
             self.passes.ready.eq(~self.positions.valid | (moves & pass_ends)),
             position.x.eq(x),
-            *(position[name].eq(tile[name]) for name in ("row_bytes", "pad")),
+            *(position[name].eq(tile[name]) for name in ("row_bytes", "pad", "ring_words", "ring_end")),
             position.start.eq(current.start),
             position.marks.start.eq(start),
             position.marks.end.eq(pass_ends),

@@ -61,12 +61,22 @@ class Window(Component):
         return m
 
     def _clip(self, m: Module) -> tuple[data.View, list[data.View]]:
-        """Two stages: byte positions of the first and of the other segments, and which bytes lie in the image row."""
+        """Two stages: byte positions of the first and of the other segments, and which bytes lie in the image row; rows
+        behind the end of a ring lie at its beginning.
+        """
         rows = self._rows
         segments = [data.View(self._places, Signal(self._places.size, name=f"segments_{stage}")) for stage in (1, 2)]
         m.d.sync += [segments[0].eq(self.i.segments), segments[1].eq(segments[0])]
         row_bytes = Signal(16)
-        m.d.sync += row_bytes.eq(self.i.row_bytes)
+        ring_words, ring_end = Signal(SLOT_BITS), Signal(SLOT_BITS)
+        m.d.sync += [
+            row_bytes.eq(self.i.row_bytes),
+            ring_words.eq(self.i.ring_words),
+            ring_end.eq(self.i.ring_end),
+        ]
+        for early, late in zip(segments[0], segments[1], strict=True):
+            with m.If(early.slot >= ring_end):
+                m.d.sync += late.slot.eq(early.slot - ring_words)
         views: list[data.View] = []
         for name, start in (("head", self.i.start), ("tail", 0)):
             x = Signal(signed(BYTE_BITS + 1), name=f"{name}_x")

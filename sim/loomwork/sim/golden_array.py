@@ -114,6 +114,6 @@ def _gather(
 ) -> NDArray[np.int8]:
     """Activations `[images, pixels, bytes]`; `pad` where not `used`, and outside the image."""
     inside = used & (row >= 0) & (row < command["height"]) & (byte >= 0) & (byte < command["row_bytes"])
-    values = scratchpad.read(command["base"], command["pitch"], row, byte, inside)
+    values = scratchpad.read(command["base"], command["pitch"], row, byte, inside, ring=command["ring"])
     values[:, ~inside] = command["pad"]
     return values

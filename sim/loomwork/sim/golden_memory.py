@@ -34,12 +34,22 @@ class Scratchpad:
         self._data = np.zeros((images, BANKS * self._bank_bytes), dtype=np.uint8)
 
     def read(
-        self, base: int, pitch: int, row: Integers, byte: Integers, used: NDArray[np.bool_] | bool = True
+        self,
+        base: int,
+        pitch: int,
+        row: Integers,
+        byte: Integers,
+        used: NDArray[np.bool_] | bool = True,
+        *,
+        ring: int = 0,
     ) -> NDArray[np.int8]:
         """Bytes as `[images, *shape of row and byte, broadcast]`; those not `used` hold anything.
 
-        Raises StopError when a used byte lies behind the end of its bank.
+        ring: groups of rows after which they begin again, once; 0 = never. Raises StopError when a used byte lies
+        behind the end of its bank.
         """
+        if ring:
+            row = np.where(row >= BANKS * ring, row - BANKS * ring, row)
         return np.take(self._data, self._addresses(base, pitch, row, byte, used), axis=1).view(np.int8)
 
     def write(self, base: int, pitch: int, row: Integers, byte: Integers, values: Bytes) -> None:

@@ -88,6 +88,7 @@ def convolve_pixels(g: random.Random, image: Map, blocks: int, params: Params) -
             "block_step": 0,
             "pad": g.randint(INT8_MIN, INT8_MAX),
             "params": params,
+            "ring": 0,
         },
         {Unit.LOAD: 3},
     )

@@ -119,6 +119,7 @@ def layer_program(config: Config, generator: random.Random, *, depthwise: bool =
             "block_step": g.choice([0, config.cols]),
             "pad": g.randint(INT8_MIN, INT8_MAX),
             "params": params,
+            "ring": g.choice([0, 1]),
         },
         {Unit.LOAD: 1},
     )
