@@ -91,13 +91,21 @@ def layer_program(config: Config, generator: random.Random, *, depthwise: bool =
     result = Map.at(config, source.end, tile_height, tile_width, out_channels)
     params = g.choice(list(Params))
     blocks = -(-out_channels // config.cols)
+    unused: list[int] = []
     if depthwise:
-        passes = sum(1 for _ in depthwise_passes(config.depthwise_groups, kernel_h, row_step))
         kernel = {"x_step": channels, "taps": g.randint(1, config.depthwise_taps), "x_stride": stride}
+        cut = list(depthwise_passes(config.depthwise_groups, kernel_h, row_step))
+        passes = len(cut)
+        unused = [
+            tile * config.rows + row
+            for tile, kernel_rows in enumerate(cut * taps)
+            for row in range(config.rows)
+            if row % config.depthwise_taps >= kernel["taps"] or row // config.depthwise_taps >= len(kernel_rows)
+        ]
     else:
         kernel = {"x_step": stride * channels, "length": kernel_w * channels}
         passes = pass_count(config.rows, kernel_h, kernel["length"], row_step)
-    stream, constants = random_stream(config, g, params, blocks, taps * passes)
+    stream, constants = random_stream(config, g, params, blocks, taps * passes, unused)
     convolve = Command(
         "DEPTHWISE" if depthwise else "CONVOLVE",
         {
