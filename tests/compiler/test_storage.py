@@ -165,7 +165,7 @@ def test_what_only_convolutions_read_is_streamed() -> None:
         name = maker.convolution(name, 8, kernel=(1, 1))
     shortcut = maker.convolution(name, 8, pad=(1, 1))
     graph = maker.graph(maker.add(maker.convolution(shortcut, 8, kernel=(1, 1)), shortcut))
-    config = replace(TINY, name="medium", scratchpad_kib=12)
+    config = replace(TINY, name="medium", scratchpad_kib=6)
     step, compiled = compile_graph(graph, config)
     assert step.workspace_bytes == 0
     assert len(compiled.storage.streamed) >= 7

@@ -91,8 +91,8 @@ def compile_graph(graph: Graph, config: Config, *, fuse: bool = True) -> tuple[A
     works = lower(graph, config, constants)
     storage = plan_storage(works, graph, config)
     cuts = choose_cuts(works, storage, graph.inputs, config)
-    inside = {*storage.whole, *storage.streamed, *graph.inputs, *graph.outputs}
-    between = [name for name in graph.maps if name not in inside]
+    elsewhere = {*storage.streamed, *graph.inputs, *graph.outputs}
+    between = sorted({name for _, name in storage.bands} - elsewhere)
     places = {
         Window.INPUTS: place_external(graph, graph.inputs, config),
         Window.OUTPUTS: place_external(graph, graph.outputs, config),

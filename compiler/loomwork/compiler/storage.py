@@ -110,20 +110,19 @@ class _Planner:
     def make_room(self, run: range) -> None:
         """Take a map out of the way of a run. Raises UnsupportedLayerError when there is none left.
 
-        First what costs no traffic: inputs and outputs, which are loaded and stored anyhow; then what can be streamed,
-        but a run that is there already grows no further.
+        First what costs no traffic: inputs and outputs, which are loaded and stored anyhow; then what can be streamed.
+        A run that is there already grows only if it then fits.
         """
         near = [life for life in self._lives.values() if _meet(life, run) and life.map not in self._external]
         whole = [life for life in near if life.map not in self._streamed and self._frees(life, run) > 0]
         free = [life for life in whole if not self._traffic(life.map)]
-        streamable = [
-            life
-            for life in whole
-            if self._can_stream(life.map) and (len(run) == 1 or (life.first in run and life.last in run))
-        ]
-        if not free and streamable:
-            self._streamed.add(max(streamable, key=lambda life: self._frees(life, run)).map)
-            return
+        streamable = sorted(
+            (life for life in whole if self._can_stream(life.map)), key=lambda life: -self._frees(life, run)
+        )
+        for life in streamable if not free else ():
+            if len(run) == 1 or (life.first in run and life.last in run) or self._would_fit(life):
+                self._streamed.add(life.map)
+                return
         # When streaming needs too many rows at once, a run can be parted.
         candidates = free or whole + [life for life in near if life.map in self._streamed]
         if not candidates:
@@ -132,6 +131,13 @@ class _Planner:
         leaves = min(candidates, key=lambda life: self._traffic(life.map) / max(self._frees(life, run), 1)).map
         self._streamed.discard(leaves)
         self._external.add(leaves)
+
+    def _would_fit(self, life: Lifetime) -> bool:
+        """Whether the run that a map makes, were it streamed, is no longer in the way."""
+        self._streamed.add(life.map)
+        result = self.place()
+        self._streamed.discard(life.map)
+        return isinstance(result, Storage) or not _meet(life, result)
 
     def _whole(self) -> Iterator[Lifetime]:
         apart = self._streamed | self._external
