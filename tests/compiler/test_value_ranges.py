@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loomwork.arch.numerics import Rounding
+from loomwork.arch.numerics import INT32_MAX, INT32_MIN, Rounding
 from loomwork.compiler.graph import Convolution, Graph
 from loomwork.compiler.value_ranges import reaches_padding, value_ranges
 from tests.compiler.random_graphs import GraphMaker, random_graph
@@ -51,6 +51,21 @@ def test_ranges_of_a_single_layer_are_attained(seed: int, rounding: Rounding) ->
     found = [run_graph(graph, {"m0": np.array(ends)})[output][0, 0] for ends in product((-128, 127), repeat=2)]
     np.testing.assert_array_equal(value_ranges(graph)[output].low, np.min(found, axis=0))
     np.testing.assert_array_equal(value_ranges(graph)[output].high, np.max(found, axis=0))
+
+
+@pytest.mark.parametrize(("bias", "shift"), [(INT32_MAX, 0), (INT32_MIN, 0), ((1 << 24) - 1, 7), (-(1 << 24), 7)])
+def test_where_sums_may_wrap_around_only_the_clamp_is_certain(bias: int, shift: int) -> None:
+    maker = GraphMaker(0)
+    maker.clamps = [(-5, 99)]
+    output = maker.convolution(maker.input(1, 1, 1), 1, kernel=(1, 1))
+    layer = maker.layers[0]
+    assert isinstance(layer, Convolution)
+    rule = replace(layer.requantize, bias=np.array([bias]), shift=np.array([shift]))
+    maker.layers[0] = replace(layer, kernel=np.ones_like(layer.kernel), requantize=rule)
+    graph = maker.graph(output)
+    found = {int(run_graph(graph, {"m0": np.array([value])})[output].item()) for value in (-128, 127)}
+    assert found == {-5, 99}
+    assert (value_ranges(graph)[output].low, value_ranges(graph)[output].high) == (-5, 99)
 
 
 @pytest.mark.parametrize("kind", ["add", "mean", "rescale"])

@@ -295,6 +295,20 @@ def test_a_map_keeps_one_channel() -> None:
     assert widths(eliminated(made, made.graph(last))) == [3, 1, 2, 4]
 
 
+def test_the_channel_that_a_map_keeps_is_a_constant() -> None:
+    """Where nothing is read, what needs nothing itself is the cheapest."""
+    made = EvenMaker()
+    hidden = made.convolution(made.input(5, 5, 3), 6, kernel=(1, 1))
+    unread = made.convolution(hidden, 5, kernel=(1, 1))
+    kill(made, unread, [3], 11)
+    last = made.convolution(unread, 4, kernel=(1, 1))
+    mute(made, last, range(5))
+    assert widths(eliminated(made, made.graph(last))) == [3, 1, 1, 4]
+    (_, layer, _) = eliminate_dead_channels(made.graph(last)).layers
+    assert isinstance(layer, Convolution)
+    assert not layer.kernel.any()
+
+
 def test_what_channels_share_stays_shared_where_it_can() -> None:
     made = EvenMaker()
     hidden = made.convolution(made.input(5, 5, 3), 6, kernel=(1, 1))
@@ -302,16 +316,20 @@ def test_what_channels_share_stays_shared_where_it_can() -> None:
     ignored = made.convolution(hidden, 4, kernel=(1, 1), per_channel=False)
     folded = made.convolution(hidden, 4, kernel=(1, 1), per_channel=False)
     mute(made, ignored, [0, 1])
+    own = made.convolution(hidden, 4, kernel=(1, 1), per_channel=False)
+    mute(made, own, [0, 1])
+    layer = kernel_of(made, own)
+    made.layers[3] = replace(layer, requantize=replace(layer.requantize, bias=np.full(4, 123)))
     for index in (1, 2):
         layer = made.layers[index]
         assert isinstance(layer, Convolution)
         shared = replace(layer.requantize, bias=np.array([123]))
         made.layers[index] = replace(layer, requantize=shared)
-    result = eliminated(made, made.graph(ignored, folded))
+    result = eliminated(made, made.graph(ignored, folded, own))
     rules = [layer.requantize for layer in result.layers[1:] if isinstance(layer, Convolution)]
-    assert [len(rule.multiplier) for rule in rules] == [1, 1]
-    assert [len(rule.shift) for rule in rules] == [1, 1]
-    assert [len(rule.bias) for rule in rules] == [1, 4]
+    assert [len(rule.multiplier) for rule in rules] == [1, 1, 1]
+    assert [len(rule.shift) for rule in rules] == [1, 1, 1]
+    assert [len(rule.bias) for rule in rules] == [1, 4, 4]
 
 
 def test_a_graph_without_dead_channels_stays_as_it_is() -> None:

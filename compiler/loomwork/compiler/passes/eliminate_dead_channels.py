@@ -33,13 +33,12 @@ Int64Array = NDArray[np.int64]
 class _DenseInput:
     """What a dense convolution makes of its input.
 
-    needed: `[input channels, output channels]`, whether the second needs the first. constant: `[input channels]` int64,
-    the value to fold into the bias where a channel is constant and readable as such, else 0. sums: range of its sums
-    of products and bias. fixed: `[output channels]`, whether the output is constant.
+    needed: `[input channels, output channels]`, whether the second needs the first. values: ranges of the input's
+    channels. sums: ranges of its sums of products and bias. fixed: `[output channels]`, whether the output is constant.
     """
 
     needed: Mask
-    constant: Int64Array
+    values: ValueRange
     sums: ValueRange
     fixed: Mask
 
@@ -69,7 +68,7 @@ def _dense_inputs(graph: Graph) -> dict[str, _DenseInput]:
                 folds = folds & (source.low == graph.maps[layer.input].zero_point)
             found[layer.output] = _DenseInput(
                 needed=layer.kernel.any(axis=(0, 1)) & ~folds[:, np.newaxis] & ~fixed,
-                constant=np.where(folds, source.low, 0),
+                values=source,
                 sums=sum_range(graph, layer, source),
                 fixed=fixed,
             )
@@ -119,7 +118,8 @@ def _narrowed(layer: Layer, kept: Mapping[str, Mask], dense: Mapping[str, _Dense
         return replace(layer, kernel=layer.kernel[..., output], requantize=requantize)
     reading = dense[layer.output]
     taps = layer.kernel.astype(np.int64).sum(axis=(0, 1))
-    folded = layer.requantize.bias + (reading.constant * ~source) @ taps
+    # What goes is constant, or has no weights but zeros.
+    folded = layer.requantize.bias + (reading.values.low * ~source) @ taps
     bias = wrap_int32(np.where(reading.fixed, reading.sums.low, folded))
     kernel = np.where(reading.fixed, np.int8(0), layer.kernel)[:, :, source][..., output]
     return replace(layer, kernel=kernel, requantize=_of_channels(layer.requantize, bias, output))
