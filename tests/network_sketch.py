@@ -34,8 +34,10 @@ TYPICAL = 38.0
 class Network:
     """A network in the making: each method adds a layer whose weights and quantization are random."""
 
-    def __init__(self, choices: Choices) -> None:
+    def __init__(self, choices: Choices, dead_filters: float = 0) -> None:
+        """dead_filters: share of the filters of every layer that are zero, whatever else is drawn."""
         self.choose = choices
+        self.dead_filters = dead_filters
         self.model = ModelBuilder()
         self.inputs: list[np.ndarray] = []
         self.layers: list[str] = []
@@ -189,6 +191,7 @@ class Network:
             weights[noise.random(shape) < 0.6] = 0
         elif regime == "dead channels":
             np.moveaxis(weights, axis, 0)[noise.random(shape[axis]) < 0.4] = 0
+        np.moveaxis(weights, axis, 0)[noise.random(shape[axis]) < self.dead_filters] = 0
         return weights
 
     def _scaled(

@@ -17,12 +17,15 @@ from tests.layers import Case, Choices
 from tests.network_sketch import Network
 
 
-def random_network(seed: int, style: str | None = None) -> Case:
-    """The network and the inputs of one inference that `seed` stands for; `style` is one of `STYLES`."""
+def random_network(seed: int, style: str | None = None, *, dead_filters: float = 0) -> Case:
+    """The network and the inputs of one inference that `seed` stands for; `style` is one of `STYLES`.
+
+    dead_filters: which share of the filters of every layer is made zero.
+    """
     names = list(STYLES)
     style = style or names[seed % len(names)]
     noise = np.random.default_rng([seed, *style.encode()])
-    network = Network(Choices(lambda low, high: int(noise.integers(low, high, endpoint=True))))
+    network = Network(Choices(lambda low, high: int(noise.integers(low, high, endpoint=True))), dead_filters)
     STYLES[style](network)
     return Case(f"{style}[{seed}]: {'; '.join(network.layers)}", network.model.build(), network.inputs)
 

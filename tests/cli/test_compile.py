@@ -12,6 +12,7 @@ import pytest
 from loomwork.arch.isa import COMMAND_BYTES
 from loomwork.arch.program import AcceleratorStep
 from loomwork.arch.program_file import read_program
+from tests.networks import random_network
 
 
 def test_a_network_becomes_a_program(workspace: Path, loomwork):
@@ -42,6 +43,19 @@ def test_compiling_again_gives_the_same_file(workspace: Path, loomwork):
         subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": seed}, check=True, capture_output=True)
         files.append((workspace / "net.lwb").read_bytes())
     assert files[0] == files[1]
+
+
+def test_dead_channels_can_be_kept(workspace: Path, loomwork):
+    (workspace / "half.tflite").write_bytes(random_network(1, "resnet", dead_filters=0.5).model_bytes)
+    totals = {}
+    for option in ([], ["--keep-dead-channels"]):
+        finished = loomwork("compile", "half.tflite", "-o", "half.lwb", "--report", "report.json", *option)
+        assert finished.code == 0
+        totals[bool(option)] = json.loads((workspace / "report.json").read_text())["totals"]
+        assert ("dead: " in finished.out) is not bool(option)
+    assert totals[False]["macs"] == totals[True]["macs"] == totals[True]["executed_macs"]
+    assert totals[False]["executed_macs"] < totals[True]["executed_macs"]
+    assert (totals[True]["dead_macs"], totals[True]["dead_channels"]) == (0, 0)
 
 
 def test_a_configuration_may_be_a_file(workspace: Path, loomwork):

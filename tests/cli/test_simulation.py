@@ -16,6 +16,7 @@ from loomwork.cli import benchmark, demo
 from loomwork.sim.backend import RunError
 from loomwork.sim.testbench import runner
 from loomwork.sim.testbench.runner import Summary, TestResult
+from tests.networks import random_network
 
 IMAGES = np.random.default_rng(5).integers(-128, 128, (5, 6, 6, 3), dtype=np.int8)
 
@@ -134,6 +135,24 @@ def test_bench_can_be_narrowed_and_finds_models_by_the_environment(
     measured.clear()
     assert loomwork("bench", "-k", "the").code == 0
     assert measured == [("other", "base")]
+
+
+def test_bench_tells_what_is_dead(compiled: Path, loomwork):
+    """On the RTL: the same results by less work, of which both the network's share and the executed one are given."""
+    Path("half").mkdir()
+    Path("half/half.tflite").write_bytes(random_network(1, "keywords", dead_filters=0.5).model_bytes)
+    rows = {}
+    for option in ((), ("--keep-dead-channels",)):
+        files = ("--models", "half", "-c", "tiny", "--images", 1, "--json", "bench.json")
+        assert loomwork("bench", *files, *option).code == 0
+        (rows[bool(option)],) = json.loads(Path("bench.json").read_text())["results"]
+    dropped, kept = rows[False], rows[True]
+    assert (dropped["exact"], kept["exact"]) == (True, True)
+    assert dropped["macs"] == kept["macs"] == kept["executed_macs"]
+    assert dropped["dead_macs"] == dropped["macs"] - dropped["executed_macs"] > kept["dead_macs"] == 0
+    assert dropped["cycles"] < kept["cycles"]
+    assert dropped["bound"] < kept["bound"]
+    assert dropped["utilization"] == pytest.approx(dropped["macs"] / dropped["cycles"] / 16)
 
 
 def test_bench_fails_when_a_bit_differs(compiled: Path, loomwork, monkeypatch: pytest.MonkeyPatch):

@@ -11,7 +11,7 @@ from loomwork.arch.command import decode_program
 from loomwork.arch.config import BASE, SMALL, Config
 from loomwork.arch.program import AcceleratorStep, Program, Tensor
 from loomwork.compiler.driver import compile_partition
-from loomwork.compiler.graph import HostPart, MaxPool, Partition
+from loomwork.compiler.graph import Convolution, HostPart, MaxPool, Partition
 from loomwork.compiler.report import summary
 from tests.compiler.random_graphs import GraphMaker
 
@@ -46,6 +46,9 @@ def test_layers_are_described() -> None:
         "reason": "",
         "step": 0,
         "macs": 16 * 16 * 8 * 72,
+        "executed_macs": 16 * 16 * 8 * 72,
+        "dead_macs": 0,
+        "dead_channels": 0,
         "weight_bytes": 576,
         # Each tile: 9 passes of 8 words and 9 words of parameters.
         "streamed_bytes": tiles[0] * (72 + 9) * 8,
@@ -96,10 +99,60 @@ def test_totals_are_sums() -> None:
     report = program().report
     first, second, _ = report["layers"]
     totals = report["totals"]
-    for key in ("macs", "weight_bytes", "streamed_bytes", "tiles", "array_cycles", "bound_cycles"):
+    for key in (
+        "macs",
+        "executed_macs",
+        "dead_macs",
+        "dead_channels",
+        "weight_bytes",
+        "streamed_bytes",
+        "tiles",
+        "array_cycles",
+        "bound_cycles",
+    ):
         assert totals[key] == first[key] + second[key]
     assert totals["scratchpad_bytes"] == 4096
     assert (totals["accelerator_layers"], totals["host_operators"]) == (2, 1)
+
+
+def test_dead_channels_are_counted() -> None:
+    """Three of eight filters are zero, and so are 3 x 9 x 8 weights and as many values of the layer behind them."""
+    maker = GraphMaker(0)
+    hidden = maker.convolution(maker.input(16, 16, 8), 8, pad=(1, 1))
+    graph = maker.graph(maker.convolution(hidden, 12, kernel=(1, 1)))
+    layer = maker.layers[0]
+    assert isinstance(layer, Convolution)
+    kernel = layer.kernel.copy()
+    kernel[..., [0, 3, 4]] = 0
+    graph = replace(graph, layers=(replace(layer, kernel=kernel), maker.layers[1]))
+    tensors = tuple(Tensor(name=name, shape=(1, 16, 16, size), dtype="int8") for name, size in (("m0", 8), ("m2", 12)))
+    partition = Partition(parts=(graph,), tensors=tensors, inputs=("m0",), outputs=("m2",))
+    compiled = compile_partition(partition, SMALL, name="net")
+    first, second = compiled.report["layers"]
+    pixels = 16 * 16
+    expected = {
+        "macs": pixels * 8 * 72,
+        "executed_macs": pixels * 5 * 72,
+        "dead_macs": pixels * 3 * 72,
+        "dead_channels": 3,
+        "weight_bytes": 5 * 72,
+        "bound_cycles": pixels * 5 * 72 // 64,
+    }
+    assert {key: first[key] for key in expected} == expected
+    expected = {
+        "macs": pixels * 12 * 8,
+        "executed_macs": pixels * 12 * 5,
+        "dead_macs": pixels * 12 * 3,
+        "dead_channels": 0,
+    }
+    assert {key: second[key] for key in expected} == expected
+    totals = compiled.report["totals"]
+    assert (totals["dead_channels"], totals["dead_macs"]) == (3, pixels * (3 * 72 + 12 * 3))
+    assert "dead: 3 channels with 64,512 MACs (37.5%), on which no output depends, are left out." in shown(compiled)
+    kept = compile_partition(partition, SMALL, name="net", eliminate_dead=False)
+    assert [layer["dead_macs"] for layer in kept.report["layers"]] == [0, 0]
+    assert kept.report["totals"]["executed_macs"] == totals["macs"]
+    assert "dead" not in shown(kept)
 
 
 def test_every_command_belongs_to_one_layer() -> None:
@@ -136,10 +189,14 @@ def test_the_report_is_json() -> None:
     assert json.loads(json.dumps(report)) == report
 
 
-def test_the_summary_shows_every_layer() -> None:
+def shown(compiled: Program) -> str:
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(summary(program()))
-    text = capture.get()
+        console.print(summary(compiled))
+    return capture.get()
+
+
+def test_the_summary_shows_every_layer() -> None:
+    text = shown(program())
     for part in ("net on small", "layer0", "147,456", "on the host: ", "no such operation", "total"):
         assert part in text

@@ -43,9 +43,9 @@ def rtl() -> VerilatorBackend:
     return VerilatorBackend(timing=TIMING)
 
 
-def check(seed: int, style: str, config: Config, *backends: Backend) -> bool:
+def check(seed: int, style: str, config: Config, *backends: Backend, dead_filters: float = 0) -> bool:
     """Compile and run one network; returns whether its outputs vary. A refusal is of the scratchpad's size only."""
-    case = random_network(seed, style)
+    case = random_network(seed, style, dead_filters=dead_filters)
     expected = run_tflite_micro(case.model_bytes, case.inputs)
     try:
         program = compile_model(case.model_bytes, config, name=case.name)
@@ -69,6 +69,18 @@ def check(seed: int, style: str, config: Config, *backends: Backend) -> bool:
 def test_networks_are_exact_on_the_golden_model(style: str) -> None:
     seeds = range(SEED, SEED + 2 * CASES)
     results = [check(seed, style, config, GoldenBackend()) for seed in seeds for config in CONFIGS]
+    assert any(results), "the outputs of all these networks are constant: they find no errors"
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_networks_with_dead_filters_are_exact_on_the_golden_model(style: str) -> None:
+    seeds, shares = range(SEED, SEED + 2 * CASES), (0.3, 0.6)
+    results = [
+        check(seed, style, config, GoldenBackend(), dead_filters=share)
+        for seed in seeds
+        for share in shares
+        for config in (NANO, BASE)
+    ]
     assert any(results), "the outputs of all these networks are constant: they find no errors"
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from loomwork.arch.config import load_config
-from loomwork.cli.options import LatencyOption, config_files
+from loomwork.cli.options import KeepDeadOption, LatencyOption, config_files
 from loomwork.cli.output import UsageError, check_destination, console, print_table, status, write_file, write_json
 from loomwork.sim.memory import READ_LATENCY
 
@@ -25,10 +25,12 @@ def bench(
     images: Annotated[int, typer.Option(min=1, help="Inputs per network.")] = 2,
     select: Annotated[str | None, typer.Option("-k", metavar="TEXT", help="Only networks whose name has this.")] = None,
     latency: LatencyOption = READ_LATENCY,
+    keep_dead_channels: KeepDeadOption = False,
 ) -> None:
     """Compile the networks that are there, run them on the RTL, compare every bit with tflite-micro.
 
-    Prints cycles from start to done, the bound max(MACs / MACs per cycle, weight bytes / bus bytes) and utilization.
+    Prints cycles from start to done, the bound max(executed MACs / MACs per cycle, weight bytes / bus bytes), and the
+    utilization: MACs of the network, executed or dead, per cycle and MAC unit.
     Networks are looked for in --models, else $LOOMWORK_MODELS, else ../shared/models. Exit code 1 when a bit differs.
 
     Example: `loomwork bench --config small --config base --json bench.json`
@@ -47,7 +49,16 @@ def bench(
     for shape in shapes:
         for path in found:
             with status.status(f"{path.stem} on {shape.name}"):
-                rows.append(measure(path, shape, images=images, latency=latency, report=status.print))
+                rows.append(
+                    measure(
+                        path,
+                        shape,
+                        images=images,
+                        latency=latency,
+                        eliminate_dead=not keep_dead_channels,
+                        report=status.print,
+                    )
+                )
     print_table(table(rows))
     for row in rows:
         if "refused" in row:

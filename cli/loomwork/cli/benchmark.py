@@ -51,13 +51,22 @@ def reference_outputs(model: bytes, program: Program, inputs: dict[str, Array]) 
 
 
 def measure(
-    path: Path, config: Config, *, images: int, latency: int, report: Callable[[str], None] | None = None
+    path: Path,
+    config: Config,
+    *,
+    images: int,
+    latency: int,
+    eliminate_dead: bool = True,
+    report: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Compile and run one network; a row of the benchmark. A network that is refused gives a row with the reason."""
+    """Compile and run one network; a row of the benchmark. A network that is refused gives a row with the reason.
+
+    macs, utilization: of the network as given; bound: of what is executed, without the dead channels that were removed.
+    """
     row: dict[str, Any] = {"network": path.stem, "config": config.name}
     model = path.read_bytes()
     try:
-        program = driver.compile_model(model, config, name=path.stem)
+        program = driver.compile_model(model, config, name=path.stem, eliminate_dead=eliminate_dead)
     except CompileError as error:
         return {**row, "exact": None, "refused": str(error).removeprefix(f"{path.stem}: ")}
     inputs = random_inputs(program, images)
@@ -74,7 +83,11 @@ def measure(
         "exact": exact,
         "images": images,
         "macs": totals["macs"],
-        "bound": max(ceil(totals["macs"] / config.macs_per_cycle), ceil(totals["weight_bytes"] / config.bus_bytes)),
+        "executed_macs": totals["executed_macs"],
+        "dead_macs": totals["dead_macs"],
+        "bound": max(
+            ceil(totals["executed_macs"] / config.macs_per_cycle), ceil(totals["weight_bytes"] / config.bus_bytes)
+        ),
         "cycles": cycles,
         "utilization": totals["macs"] / (cycles * config.macs_per_cycle),
         "read_bytes": sum(s.counters["read_beats"] for s in result.statistics[0]) * config.bus_bytes,
@@ -114,7 +127,9 @@ def markdown(rows: Sequence[dict[str, Any]], latency: int) -> str:
     introduction = (
         "Cycles from `start` to `done` on the RTL in Verilator, with weights, input and program in external memory "
         f"({latency} cycles of read latency), by `loomwork bench --markdown docs/benchmarks.md`. The bound is "
-        "max(MACs / MACs per cycle, weight bytes / bus bytes). Exact: every output equal to tflite-micro's."
+        "max(executed MACs / MACs per cycle, weight bytes / bus bytes). MACs are the network's, and utilization is of "
+        "them: dead channels, which no output depends on, count there without being executed. Exact: every output "
+        "equal to tflite-micro's."
     )
     headings = (
         *("network", "configuration", "MACs", "bound", "cycles", "utilization", "bytes read", "bytes written"),

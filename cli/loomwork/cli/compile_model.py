@@ -8,7 +8,7 @@ import typer
 
 from loomwork.arch.config import load_config
 from loomwork.arch.program_file import write_program
-from loomwork.cli.options import ConfigOption, config_files
+from loomwork.cli.options import ConfigOption, KeepDeadOption, config_files
 from loomwork.cli.output import UsageError, check_destination, console, status, write_file, write_json
 
 _OTHER_FORMATS = {
@@ -29,6 +29,7 @@ def compile_model(
     report_file: Annotated[
         Path | None, typer.Option("--report", metavar="REPORT.json", help="Write the per-layer report as JSON.")
     ] = None,
+    keep_dead_channels: KeepDeadOption = False,
 ) -> None:
     """Compile a network into a program binary.
 
@@ -44,7 +45,7 @@ def compile_model(
     _check_format(model)
     with status.status(f"compiling {model.name} for {shape.name}"):
         try:
-            program = driver.compile_model(model, shape)
+            program = driver.compile_model(model, shape, eliminate_dead=not keep_dead_channels)
         except CompileError as error:
             raise UsageError(_with_path(str(error), model)) from error
     write_file(output, write_program(program))

@@ -16,6 +16,10 @@ ProgramArgument = Annotated[
     Path, typer.Argument(metavar="PROGRAM.lwb", help="A compiled program (see `loomwork compile`).")
 ]
 LatencyOption = Annotated[int, typer.Option(min=1, max=10_000, help="Cycles from a read address to its data.")]
+KeepDeadOption = Annotated[
+    bool,
+    typer.Option("--keep-dead-channels", help="Execute channels that no output depends on, too, for comparison."),
+]
 
 
 def config_files(*names: str) -> list[Path]:

@@ -13,6 +13,7 @@ from loomwork.compiler.cuts import choose_cuts
 from loomwork.compiler.graph import CompileError, Graph, HostPart, Partition
 from loomwork.compiler.importers.tflite import import_tflite
 from loomwork.compiler.lower import lower
+from loomwork.compiler.passes.eliminate_dead_channels import eliminate_dead_channels
 from loomwork.compiler.passes.fuse_add import fuse_add
 from loomwork.compiler.passes.fuse_pool import fuse_pool
 from loomwork.compiler.report import CompiledGraph, build_report
@@ -33,10 +34,12 @@ def compile_model(
     *,
     name: str | None = None,
     progress: Progress | None = None,
+    eliminate_dead: bool = True,
 ) -> Program:
     """Compile a `.tflite` file, or its contents, for one configuration.
 
     name: of the network in the report; the file's name when absent. progress: called with what is done next.
+    eliminate_dead: False executes channels that no output depends on too, with the same results, for comparison.
     The same model gives the same program, byte for byte. Raises CompileError with a sentence for the user.
     """
     data, name = _read(model, name)
@@ -45,7 +48,7 @@ def compile_model(
         _tell(progress, "reading the model")
         partition = import_tflite(data, name, on_host=on_host)
         try:
-            return compile_partition(partition, config, name=name, progress=progress)
+            return compile_partition(partition, config, name=name, progress=progress, eliminate_dead=eliminate_dead)
         except UnsupportedLayerError as error:
             # It may still run on the host, which only the importer can arrange.
             if error.name in on_host:
@@ -53,8 +56,15 @@ def compile_model(
             on_host[error.name] = error.reason
 
 
-def compile_partition(partition: Partition, config: Config, *, name: str, progress: Progress | None = None) -> Program:
-    """Compile an imported network. Raises CompileError."""
+def compile_partition(
+    partition: Partition,
+    config: Config,
+    *,
+    name: str,
+    progress: Progress | None = None,
+    eliminate_dead: bool = True,
+) -> Program:
+    """Compile an imported network; arguments as of `compile_model`. Raises CompileError."""
     steps: list[AcceleratorStep | HostStep] = []
     parts: list[CompiledGraph | HostPart] = []
     for number, part in enumerate(partition.parts):
@@ -63,7 +73,7 @@ def compile_partition(partition: Partition, config: Config, *, name: str, progre
             steps.append(HostStep(model=part.model, inputs=part.inputs, outputs=part.outputs, operators=part.operators))
             parts.append(part)
         else:
-            step, compiled = compile_graph(part, config)
+            step, compiled = compile_graph(part, config, eliminate_dead=eliminate_dead)
             steps.append(step)
             parts.append(compiled)
     return Program(
@@ -77,12 +87,19 @@ def compile_partition(partition: Partition, config: Config, *, name: str, progre
     )
 
 
-def compile_graph(graph: Graph, config: Config, *, fuse: bool = True) -> tuple[AcceleratorStep, CompiledGraph]:
-    """Compile the layers of one accelerator step. fuse: False leaves every layer by itself, for comparison.
+def compile_graph(
+    graph: Graph, config: Config, *, fuse: bool = True, eliminate_dead: bool = True
+) -> tuple[AcceleratorStep, CompiledGraph]:
+    """Compile the layers of one accelerator step.
 
+    fuse: False leaves every layer by itself, eliminate_dead: False every channel in place, for comparison.
     Raises CompileError.
     """
     verify(graph)
+    given = graph
+    if eliminate_dead:
+        graph = eliminate_dead_channels(graph)
+        verify(graph)
     if fuse:
         if config.residual_add:
             graph = fuse_add(graph)
@@ -107,7 +124,7 @@ def compile_graph(graph: Graph, config: Config, *, fuse: bool = True) -> tuple[A
         outputs=places[Window.OUTPUTS],
         workspace_bytes=max((p.offset + p.rows * p.row_stride for p in places[Window.WORKSPACE]), default=0),
     )
-    return step, CompiledGraph(graph=graph, storage=storage, tasks=tasks)
+    return step, CompiledGraph(given=given, graph=graph, storage=storage, tasks=tasks)
 
 
 def _encode(tasks: list[Task], graph: Graph, config: Config) -> bytes:

@@ -6,17 +6,21 @@
   `step` (of the program). On the host, `reason`, and `bytes_in` and `bytes_out`: what each image hands over to the run
   of host operators that this one is part of, and back. On the accelerator,
   `commands`: their numbers within the step; `tiles`: DRAIN commands;
-  `macs`: multiply-accumulates of the network (the array also multiplies by padding);
-  `weight_bytes`, `streamed_bytes`: in the model, and as read from external memory for all tiles, with parameters;
+  `macs`: multiply-accumulates of the network as given (the array also multiplies by padding);
+  `dead_channels`, `dead_macs`: that the compiler removed, because no output depends on them (for a fused layer,
+  channels of the convolution's result); `executed_macs`: those that are left;
+  `weight_bytes`, `streamed_bytes`: of the channels that are left, and as read from external memory for all tiles, with
+  parameters;
   `scratchpad_bytes`: in use while the layer runs;
   `array_cycles`: in which pixels or weights occupy the array, if nothing ever stalls;
-  `bound_cycles`: that no design with as many MAC units and as wide a bus can beat (the larger of both quotients).
+  `bound_cycles`: that no design with as many MAC units and as wide a bus can beat (the larger of both quotients, of
+  what is executed).
 - `totals`: sums of these (of `scratchpad_bytes` the largest), and `accelerator_layers`, `host_operators`.
 - `memory`, of each feature map: `step`, `map`, `height`, `width`, `channels`, `base`, `pitch`, `words` (of each bank),
   `first_layer` and `last_layer` of its life, `whole`: or else a band through which its rows pass.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any
@@ -38,14 +42,24 @@ from loomwork.compiler.views import row_words
 
 Entry = dict[str, Any]
 
+_SUMMED = (
+    *("macs", "executed_macs", "dead_macs", "dead_channels"),
+    *("weight_bytes", "streamed_bytes", "tiles", "array_cycles", "bound_cycles"),
+)
+
 SHORT_NAME = 22
 """Characters of a layer's name in the summary."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledGraph:
-    """A graph on its way to an accelerator step: as it was lowered, where its maps lie, its commands in order."""
+    """A graph on its way to an accelerator step.
 
+    given: as imported. graph: as it was lowered, of the same maps with perhaps fewer channels. allocation: where they
+    lie. tasks: the commands in order.
+    """
+
+    given: Graph
     graph: Graph
     storage: Storage
     tasks: Sequence[Task]
@@ -76,10 +90,7 @@ def build_report(
             layers += _layers(part, config, step)
             memory += _memory(part, config, step)
     accelerated = [layer for layer in layers if layer["where"] == "accelerator"]
-    totals = {
-        key: sum(layer[key] for layer in accelerated)
-        for key in ("macs", "weight_bytes", "streamed_bytes", "tiles", "array_cycles", "bound_cycles")
-    }
+    totals = {key: sum(layer[key] for layer in accelerated) for key in _SUMMED}
     totals["commands"] = sum(len(part.tasks) for part in parts if isinstance(part, CompiledGraph))
     totals["scratchpad_bytes"] = max((layer["scratchpad_bytes"] for layer in accelerated), default=0)
     totals["accelerator_layers"] = len(accelerated)
@@ -89,11 +100,14 @@ def build_report(
 
 def _layers(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
     entries: list[Entry] = []
+    given = {layer.output: layer for layer in part.given.layers}
     for index, layer in enumerate(part.graph.layers):
         own = [(position, task) for position, task in enumerate(part.tasks) if task.layer == index]
         convolution = _convolution(layer)
         kernel = 0 if convolution is None else convolution.kernel.size
-        macs = _macs(convolution, part.graph)
+        # Fusion changes what a layer writes, but not what its convolution does.
+        result = layer.output if convolution is None else convolution.output
+        macs, executed = _macs(_convolution(given[result]), part.given), _macs(convolution, part.graph)
         entries.append(
             {
                 "name": layer.name,
@@ -104,13 +118,16 @@ def _layers(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
                 "commands": [position for position, _ in own],
                 "tiles": sum(task.command.mnemonic == "DRAIN" for _, task in own),
                 "macs": macs,
+                "executed_macs": executed,
+                "dead_macs": macs - executed,
+                "dead_channels": part.given.maps[result].channels - part.graph.maps[result].channels,
                 "weight_bytes": kernel,
                 "streamed_bytes": sum(
                     task.command["words"] * config.cols for _, task in own if task.command.mnemonic == "STREAM"
                 ),
                 "scratchpad_bytes": part.storage.words_at(index) * BANKS * config.rows,
                 "array_cycles": sum(_array_cycles(task, config) for _, task in own),
-                "bound_cycles": max(ceil(macs / config.macs_per_cycle), ceil(kernel / config.bus_bytes)),
+                "bound_cycles": max(ceil(executed / config.macs_per_cycle), ceil(kernel / config.bus_bytes)),
             }
         )
     return entries
@@ -179,7 +196,8 @@ def summary(program: Program) -> RenderableType:
     )
     table.add_column("layer", no_wrap=True)
     table.add_column("operator", min_width=12)
-    for heading in _COLUMNS:
+    columns = {key: heading for key, heading in _COLUMNS.items() if key != "dead_macs" or report["totals"].get(key)}
+    for heading in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
     on_host: list[Text] = []
     for layer in report["layers"]:
@@ -187,10 +205,19 @@ def summary(program: Program) -> RenderableType:
             cost = f"{layer['bytes_in']:,} bytes in, {layer['bytes_out']:,} out"
             on_host.append(Text(f"on the host: {layer['name']}: {layer['reason']} ({cost})"))
         else:
-            table.add_row(Text(_short(layer["name"])), Text(layer["operator"]), *_numbers(layer))
+            table.add_row(Text(_short(layer["name"])), Text(layer["operator"]), *_numbers(layer, columns))
     table.add_section()
-    table.add_row("total", "", *_numbers(report["totals"]))
-    return Group(table, Text(_EXPLANATION), *on_host)
+    table.add_row("total", "", *_numbers(report["totals"], columns))
+    return Group(table, Text(_EXPLANATION), *_dead(report["totals"]), *on_host)
+
+
+def _dead(totals: Mapping[str, Any]) -> list[Text]:
+    """What was left out, in words."""
+    if not totals.get("dead_channels"):
+        return []
+    share = totals["dead_macs"] / totals["macs"] if totals["macs"] else 0
+    channels = f"{totals['dead_channels']:,} channels with {totals['dead_macs']:,} MACs ({share:.1%})"
+    return [Text(f"dead: {channels}, on which no output depends, are left out.")]
 
 
 _EXPLANATION = (
@@ -200,16 +227,18 @@ _EXPLANATION = (
 
 
 _COLUMNS = {
-    "MACs": "macs",
-    "weights": "weight_bytes",
+    "macs": "MACs",
+    "dead_macs": "dead",
+    "weight_bytes": "weights",
     "tiles": "tiles",
-    "array": "array_cycles",
-    "bound": "bound_cycles",
+    "array_cycles": "array",
+    "bound_cycles": "bound",
 }
+"""Figures of the summary with their headings; `dead` only where there is something dead."""
 
 
-def _numbers(entry: Mapping[str, Any]) -> list[str]:
-    return [f"{entry[key]:,}" for key in _COLUMNS.values()]
+def _numbers(entry: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    return [f"{entry[key]:,}" for key in keys]
 
 
 def _short(name: str) -> str:

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Interval arithmetic: which values each channel of each feature map can take, whatever the inputs are.
+
+A channel whose range is a single value is constant: it has that value in every pixel of every image.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loomwork.arch.numerics import (
+    ADD_LEFT_SHIFT,
+    INT8_MAX,
+    INT8_MIN,
+    INT32_MAX,
+    INT32_MIN,
+    Rounding,
+    requantize,
+    to_int8,
+)
+from loomwork.compiler.graph import Add, Convolution, Graph, Layer, Mean, PoolLayer, Requantize, Rescale
+
+Int64Array = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """Bounds of the values of each channel, both included. low, high: `[channels]` int64."""
+
+    low: Int64Array
+    high: Int64Array
+
+    @property
+    def constant(self) -> NDArray[np.bool_]:
+        """`[channels]`: whether the channel has one value only, which is then `low`."""
+        return self.low == self.high
+
+
+def value_ranges(graph: Graph) -> dict[str, ValueRange]:
+    """The range of every feature map by name. An input may hold any int8 value."""
+    ranges = {
+        name: ValueRange(
+            np.full(graph.maps[name].channels, INT8_MIN, np.int64),
+            np.full(graph.maps[name].channels, INT8_MAX, np.int64),
+        )
+        for name in graph.inputs
+    }
+    for layer in graph.layers:
+        ranges[layer.output] = _output_range(graph, layer, ranges)
+    return ranges
+
+
+def reaches_padding(graph: Graph, layer: Convolution) -> bool:
+    """Whether some window of the convolution leaves the image, where it reads the input's zero point."""
+    source, output = graph.maps[layer.input], graph.maps[layer.output]
+    return any(
+        before > 0 or (count - 1) * stride - before + (taps - 1) * dilation + 1 > size
+        for before, count, stride, taps, dilation, size in zip(
+            layer.pad,
+            (output.height, output.width),
+            layer.stride,
+            layer.kernel.shape[:2],
+            layer.dilation,
+            (source.height, source.width),
+            strict=True,
+        )
+    )
+
+
+def sum_range(graph: Graph, layer: Convolution, source: ValueRange) -> ValueRange:
+    """The range of a convolution's sums of products with the bias, before they wrap to int32, by output channel.
+
+    Where windows leave the image, an input value may also be the zero point. Positive weights carry bounds over,
+    negative ones swap them.
+    """
+    low, high = source.low, source.high
+    if reaches_padding(graph, layer):
+        zero_point = graph.maps[layer.input].zero_point
+        low, high = np.minimum(low, zero_point), np.maximum(high, zero_point)
+    kernel = layer.kernel.astype(np.int64)
+    positive, negative = np.maximum(kernel, 0).sum(axis=(0, 1)), np.minimum(kernel, 0).sum(axis=(0, 1))
+    if layer.depthwise:
+        multiplier = kernel.shape[3] // len(low)
+        low, high = np.repeat(low, multiplier), np.repeat(high, multiplier)
+        bounds = positive[0] * low + negative[0] * high, positive[0] * high + negative[0] * low
+    else:
+        bounds = low @ positive + high @ negative, high @ positive + low @ negative
+    return ValueRange(bounds[0] + layer.requantize.bias, bounds[1] + layer.requantize.bias)
+
+
+def _output_range(graph: Graph, layer: Layer, ranges: Mapping[str, ValueRange]) -> ValueRange:
+    source = ranges[layer.input]
+    match layer:
+        case Convolution():
+            return _requantized(sum_range(graph, layer, source), layer.requantize)
+        case Mean():
+            pixels = graph.maps[layer.input].height * graph.maps[layer.input].width
+            bias = layer.requantize.bias
+            return _requantized(ValueRange(source.low * pixels + bias, source.high * pixels + bias), layer.requantize)
+        case Rescale():
+            bias = layer.requantize.bias
+            return _requantized(ValueRange(source.low + bias, source.high + bias), layer.requantize)
+        case PoolLayer():
+            # Maximum and rounded mean of values in a range are in it, and of equal values are that value.
+            return ValueRange(
+                np.clip(source.low, layer.minimum, layer.maximum), np.clip(source.high, layer.minimum, layer.maximum)
+            )
+        case Add():
+            operand = ranges[layer.operand]
+            return ValueRange(_sum(layer, source.low, operand.low), _sum(layer, source.high, operand.high))
+        case _:
+            raise TypeError(f"no range is known for a layer of type {type(layer).__name__}")
+
+
+def _requantized(sums: ValueRange, rule: Requantize) -> ValueRange:
+    """What requantization makes of a range of sums.
+
+    It is monotone (multipliers are not negative), as long as neither the sum nor its left shift wraps around; where
+    one might, only the clamp is certain.
+    """
+    left = np.maximum(rule.shift, 0)
+    exact = (sums.low << left >= INT32_MIN) & (sums.high << left <= INT32_MAX)
+
+    def bound(value: Int64Array) -> Int64Array:
+        scaled = requantize(value, rule.multiplier, rule.shift, rule.rounding)
+        return to_int8(scaled, rule.zero_point, rule.minimum, rule.maximum).astype(np.int64)
+
+    return ValueRange(
+        np.where(exact, bound(sums.low), rule.minimum),
+        np.where(exact, bound(sums.high), rule.maximum),
+    )
+
+
+def _sum(layer: Add, values: Int64Array, operand: Int64Array) -> Int64Array:
+    """TFLite's int8 ADD, monotone in both operands: no step of it can wrap around."""
+    first = requantize(
+        (values - layer.zero_input) << ADD_LEFT_SHIFT, layer.multiplier_input, layer.shift_input, Rounding.TFLITE
+    )
+    second = requantize(
+        (operand - layer.zero_operand) << ADD_LEFT_SHIFT,
+        layer.multiplier_operand,
+        layer.shift_operand,
+        Rounding.TFLITE,
+    )
+    total = requantize(first + second, layer.multiplier, layer.shift, Rounding.TFLITE)
+    return to_int8(total, layer.zero_point, layer.minimum, layer.maximum).astype(np.int64)
