@@ -29,7 +29,7 @@ def demo(
 
     Example: `loomwork demo --config small --images 16 -o build/demo`
     """
-    from loomwork.arch.program_file import write_program
+    from loomwork.arch.program_file import program_fingerprint, write_program
     from loomwork.cli.benchmark import reference_outputs
     from loomwork.compiler import driver, report
     from loomwork.compiler.disasm import disassemble
@@ -68,7 +68,8 @@ def demo(
     first = {name: value[:1] for name, value in inputs.items()}
     traced = run_program(program, first, VerilatorBackend(trace=True))
     write_json(directory / "timeline.json", chrome_trace(program, traced.statistics[0]))
-    write_json(directory / "statistics.json", on_rtl.to_dict(shape))
+    made_by = {"backend": "verilator", "program": program_fingerprint(program)}
+    write_json(directory / "statistics.json", {**made_by, **on_rtl.to_dict(shape)})
     console.print("5. comparing with tflite-micro and the golden model")
     name = program.outputs[0]
     expected = reference_outputs(model, program, inputs)[name].reshape(len(pictures), -1)
