@@ -9,7 +9,7 @@ without a counter of their own, and what no counter claims is time without a com
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from loomwork.arch.command import decode_program
+from loomwork.arch.command import Command, decode_program
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Unit
 from loomwork.arch.program import AcceleratorStep, Program
@@ -55,22 +55,29 @@ def breakdown(program: Program, statistics: Iterable[StepStatistics]) -> list[Un
     ]
 
 
-def beats_by_unit(config: Config, step: AcceleratorStep) -> dict[Unit, int]:
-    """Beats that the commands of a step move over the bus. What else is read are the commands themselves."""
-    beats = dict.fromkeys((Unit.LOAD, Unit.STREAM, Unit.STORE), 0)
-    for command in decode_program(step.commands):
-        unit = command.insn.unit
-        if unit is Unit.STREAM:
+def command_beats(config: Config, command: Command) -> int:
+    """Beats that a command moves over the bus: reads of LOAD and STREAM, writes of STORE, 0 for others."""
+    match command.insn.unit:
+        case Unit.STREAM:
             # Rows of the array: `cols` bytes each.
-            beats[unit] += -(-command["words"] * config.cols // config.bus_bytes)
-        elif unit in beats:
-            beats[unit] += command["rows"] * command["words"] * config.rows // config.bus_bytes
+            return -(-command["words"] * config.cols // config.bus_bytes)
+        case Unit.LOAD | Unit.STORE:
+            return command["rows"] * command["words"] * config.rows // config.bus_bytes
+        case _:
+            return 0
+
+
+def _beats(config: Config, step: AcceleratorStep) -> dict[Unit, int]:
+    """Beats by unit. What else is read are the commands themselves."""
+    beats = dict.fromkeys(Unit, 0)
+    for command in decode_program(step.commands):
+        beats[command.insn.unit] += command_beats(config, command)
     return beats
 
 
 def _step(config: Config, step: AcceleratorStep, counts: Mapping[str, int]) -> dict[str, dict[tuple[str, str], int]]:
     cycles = counts["cycles"]
-    beats = beats_by_unit(config, step)
+    beats = _beats(config, step)
     return {
         "LOAD": _mover(cycles, counts["load_busy"], counts["load_wait_ticket"], beats[Unit.LOAD], "bus"),
         "STREAM": _mover(cycles, counts["stream_busy"], 0, beats[Unit.STREAM], "room in the weight queue, or bus"),

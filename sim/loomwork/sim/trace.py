@@ -34,8 +34,8 @@ def chrome_trace(program: Program, statistics: Sequence[StepStatistics]) -> Json
     per layer, tracks of each unit with a slice per command, and counters of array and scratchpad.
 
     statistics: of one image, one entry per accelerator step, from a backend that traces. Slices are named by the
-    layer when the program's report knows it; a command's carries its operands. The program's fingerprint lies in
-    "otherData".
+    layer when the program's report knows it; a command's carries its operands. "otherData" holds the program's
+    fingerprint and, per step, the counters.
     """
     events: list[Json] = []
     for (number, step), run in zip(accelerator_steps(program), statistics, strict=True):
@@ -57,7 +57,11 @@ def chrome_trace(program: Program, statistics: Sequence[StepStatistics]) -> Json
     return {
         "traceEvents": events,
         "displayTimeUnit": "ns",
-        "otherData": {"program": program_fingerprint(program), "configuration": program.config.name},
+        "otherData": {
+            "program": program_fingerprint(program),
+            "configuration": program.config.name,
+            "counters": [dict(run.counters) for run in statistics],
+        },
     }
 
 
