@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -95,7 +96,7 @@ def thousands(value: float, _: object = None) -> str:
 @contextmanager
 def _settings() -> Generator[None]:
     """Names are text and not formulas; glyphs that the font lacks show as boxes; ids depend on the content only."""
-    settings = {
+    settings: dict[Any, Any] = {
         "font.family": "DejaVu Sans",
         "font.size": 8.5,
         "text.parse_math": False,

@@ -16,7 +16,8 @@ def report(
     program_file: ProgramArgument,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="REPORT.html", help="Where the page goes.")],
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="STATS.json", help="Cycles and counters, from `loomwork run --json`.")
+        Path | None,
+        typer.Option("--json", metavar="STATS.json", help="Cycles and counters, from `loomwork run --json`."),
     ] = None,
     trace_file: Annotated[
         Path | None, typer.Option("--trace", metavar="TRACE.json", help="The timeline, from `loomwork run --trace`.")

@@ -82,10 +82,11 @@ class Layer:
 class Region:
     """A feature map in the scratchpad.
 
-    first, last: numbers of the layers between which it lives. base, words: where, in words of each bank.
+    label: its name, shortened. shape: height x width x channels. first, last: numbers of the layers between which it
+    lives. base, words: where, in words of each bank.
     """
 
-    name: str
+    label: str
     shape: str
     first: int
     last: int
@@ -131,14 +132,14 @@ class ReportData:
         return self.predicted if self.measured is None else self.measured
 
     def utilization(self, macs: int, cycles: int | None) -> float | None:
-        """The share of the multipliers that do the network's work, 0 to 1 (above 1 where dead channels are left out)."""
+        """The share of the multipliers that do the network's work; above 1 where dead channels are left out."""
         return macs / (cycles * self.config.macs_per_cycle) if cycles and macs else None
 
 
 def gather(program: Program, measurement: Measurement | None, *, name: str) -> ReportData:
     """Join a program's report with a measurement.
 
-    name: of the program file. Fields that newer or older compilers know or do not know may be missing. Raises UsageError
+    name: of the program file. Fields that only some versions of the compiler write may be missing. Raises UsageError
     when the program carries no report.
     """
     report = program.report
@@ -210,8 +211,8 @@ def _regions(report: Mapping[str, Any]) -> list[Region]:
         except (IndexError, KeyError, TypeError):
             continue  # a map that does not lie in the scratchpad
         shape = "x".join(str(entry[key]) for key in ("height", "width", "channels") if key in entry)
-        name = printable(str(entry.get("map", "")))
-        regions.append(Region(name=name, shape=shape, first=first, last=last, base=base, words=words))
+        label = short_name(printable(str(entry.get("map", ""))))
+        regions.append(Region(label=label, shape=shape, first=first, last=last, base=base, words=words))
     return sorted(regions, key=lambda region: (region.first, region.base))
 
 

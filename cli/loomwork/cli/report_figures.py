@@ -3,9 +3,10 @@
 
 from collections.abc import Iterable
 from functools import partial
-from math import ceil
+from math import ceil, log
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -13,6 +14,7 @@ from loomwork.arch.config import BANKS
 from loomwork.arch.isa import COMMAND_BYTES
 from loomwork.cli.figures import PALETTE, Draw, Ink, plain_axes, thousands
 from loomwork.cli.report_data import Layer, ReportData
+from loomwork.sim.backend import StepStatistics
 from loomwork.sim.timeline import accelerator_steps, layers_by_command
 from loomwork.sim.trace import UNITS
 
@@ -22,6 +24,9 @@ NAMED_LAYERS = 36
 """Up to so many layers, an axis has room for their names."""
 TIMELINE_DETAIL = 1 / 1500
 """Gaps shorter than this share of the timeline are not seen and not drawn."""
+
+_Point = tuple[Layer, float, float]
+"""A layer in the roofline: MAC per byte, MAC per cycle."""
 
 
 def figures(data: ReportData) -> dict[str, Draw]:
@@ -60,7 +65,7 @@ def layer_figure(data: ReportData, ink: Ink) -> Figure:
     axes.yaxis.set_major_formatter(FuncFormatter(thousands))
     axes.set_xlim(min(positions) - 0.7, max(positions) + 0.7)
     if len(layers) <= NAMED_LAYERS:
-        names = [f"{layer.label}  {layer.number}" for layer in layers]
+        names = [f"{layer.number}: {layer.label}" for layer in layers]
         axes.set_xticks(positions, names, rotation=50, ha="right", rotation_mode="anchor", fontsize=7)
     else:
         axes.set_xlabel("layer")
@@ -79,18 +84,19 @@ def roofline_figure(data: ReportData, ink: Ink) -> Figure:
     left = min([ridge, *(x for _, x, _ in points)]) / 2
     right = max([ridge, *(x for _, x, _ in points)]) * 2
     lowest = min([config.macs_per_cycle / 16, *(y for _, _, y in points)]) / 2
-    axes.plot([left, ridge, right], [left * config.bus_bytes, *[config.macs_per_cycle] * 2], color=ink.strong, lw=1.4)
-    axes.annotate(
-        f"{config.macs_per_cycle} MAC/cycle ({config.rows} x {config.cols})",
-        (right, config.macs_per_cycle),
-        xytext=(-4, 4),
-        textcoords="offset points",
+    highest = config.macs_per_cycle * 2.6
+    roof = [left * config.bus_bytes, config.macs_per_cycle, config.macs_per_cycle]
+    axes.plot([left, ridge, right], roof, color=ink.strong, lw=1.4, zorder=1)
+    axes.text(
+        *(0.995, 0.985, f"roof: {config.macs_per_cycle} MAC/cycle ({config.rows} x {config.cols})"),
+        transform=axes.transAxes,
         ha="right",
+        va="top",
         color=ink.strong,
     )
     axes.axvline(ridge, color=ink.strong, lw=0.7, ls=(0, (3, 3)))
     axes.annotate(
-        f"bus: {config.bus_bytes} bytes/cycle  \N{RIGHTWARDS ARROW}  even at {ridge:.3g} MAC/byte",
+        f"bus: {config.bus_bytes} bytes/cycle  \N{RIGHTWARDS ARROW}  balanced at {ridge:.3g} MAC/byte",
         (ridge, lowest),
         xytext=(5, 6),
         textcoords="offset points",
@@ -102,22 +108,21 @@ def roofline_figure(data: ReportData, ink: Ink) -> Figure:
         own = [(x, y, 30 + 350 * _weight(layer) / most) for layer, x, y in points if layer.kind == kind]
         xs, ys, sizes = zip(*own, strict=True)
         colour = PALETTE[index % len(PALETTE)]
-        axes.scatter(xs, ys, s=sizes, color=colour, alpha=0.72, linewidths=0.5, edgecolors=ink.strong, label=kind)
-    for layer, x, y in _apart(points):
+        axes.scatter(xs, ys, s=sizes, color=colour, alpha=0.72, linewidths=0.5, edgecolors=ink.strong)
+    for layer, x, y in _apart(points, log(right / left), log(highest / lowest)):
         axes.annotate(str(layer.number), (x, y), ha="center", va="center", fontsize=6.5, color=ink.strong)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(left, right)
-    axes.set_ylim(lowest, config.macs_per_cycle * 1.6)
+    axes.set_ylim(lowest, highest)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(thousands))
         axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
     axes.set_xlabel("MAC per byte over the bus")
     axes.set_ylabel(f"MAC per cycle ({_rate_source(data)})")
-    legend = axes.legend(frameon=False, labelcolor=ink.strong, loc="upper left", fontsize=8)
-    for handle in legend.legend_handles:
-        if handle is not None:
-            handle.set_sizes([45])
+    # Handles of their own: those of the points would be as large as the first point of each kind.
+    dots = [Line2D([], [], marker="o", ls="", color=PALETTE[index % len(PALETTE)]) for index in range(len(kinds))]
+    axes.legend(dots, kinds, frameon=False, labelcolor=ink.strong, loc="upper left", fontsize=8)
     return figure
 
 
@@ -137,22 +142,20 @@ def memory_figure(data: ReportData, ink: Ink) -> Figure:
         colour = PALETTE[index % len(PALETTE)]
         place = (region.first - 0.5, region.base)
         axes.add_patch(Rectangle(place, wide, region.words, fc=colour, ec=ink.strong, alpha=0.75, lw=0.5))
-        characters = int(wide / (numbers[-1] - numbers[0] + 1) * 118)
-        if region.words > 0.05 * top and characters >= 4:
-            name = region.name if len(region.name) <= characters else region.name[: characters - 1] + "…"
-            lines = [name]
-            if region.words > 0.11 * top and characters >= len(region.shape):
-                lines.append(region.shape)
+        room = int(wide / (numbers[-1] - numbers[0] + 1) * 138)
+        lines = [text for text in (region.label, region.shape) if len(text) <= room]
+        if lines and region.words > 0.05 * top:
+            shown = lines if region.words > 0.11 * top else lines[:1]
             centre = region.first - 0.5 + wide / 2, region.base + region.words / 2
-            axes.text(*centre, "\n".join(lines), ha="center", va="center", fontsize=7, color=ink.strong)
+            axes.text(*centre, "\n".join(shown), ha="center", va="center", fontsize=6.5, color=ink.strong)
     if top == capacity:
         axes.axhline(capacity, color=ink.strong, lw=1.2)
     axes.set_ylabel(f"words of each bank, of {capacity:,}")
     axes.yaxis.set_major_formatter(FuncFormatter(thousands))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=24))
     axes.set_xlabel("layer")
-    bytes_per_word = BANKS * data.config.rows / 1024
-    right = axes.secondary_yaxis("right", functions=(lambda w: w * bytes_per_word, lambda k: k / bytes_per_word))
+    right = axes.twinx()
+    right.set_ylim(0, top * 1.04 * BANKS * data.config.rows / 1024)
     right.set_ylabel("KiB", color=ink.strong)
     right.tick_params(colors=ink.strong, length=3, width=0.6, labelsize=8)
     for line in right.spines.values():
@@ -166,7 +169,7 @@ def timeline_figure(data: ReportData, ink: Ink) -> Figure:
     assert measurement is not None
     present = {event.unit for run in measurement.steps for event in run.events}
     units = [*(unit for unit in UNITS if unit in present), *sorted(present.difference(UNITS))]
-    total = max(sum(_length(run.cycles, run.events) for run in measurement.steps), 1)
+    total = max(1, sum(_length(run) for run in measurement.steps))
     figure = Figure(figsize=(WIDTH, 0.8 + 0.42 * len(units)))
     axes = plain_axes(figure, ink)
     axes.grid(False, axis="y")
@@ -184,7 +187,7 @@ def timeline_figure(data: ReportData, ink: Ink) -> Figure:
                 if unit in ("EXECUTE", "DRAIN") and layer >= 0 and end - start > 0.016 * total:
                     centre = begin + (start + end) / 2
                     axes.text(centre, row, str(layer + 1), ha="center", va="center", fontsize=7, color=ink.strong)
-        begin += _length(run.cycles, run.events)
+        begin += _length(run)
     axes.set_yticks(range(len(units)), units)
     axes.set_ylim(len(units) - 0.5, -0.5)
     axes.set_xlim(0, total)
@@ -193,9 +196,8 @@ def timeline_figure(data: ReportData, ink: Ink) -> Figure:
     return figure
 
 
-def _length(cycles: int | None, events: Iterable[object]) -> int:
-    ends = [getattr(event, "end", 0) for event in events]
-    return max([cycles or 0, *ends])
+def _length(run: StepStatistics) -> int:
+    return max([run.cycles or 0, *(event.end for event in run.events)])
 
 
 def _merged(pieces: Iterable[tuple[int, int, int]], gap: int) -> list[tuple[int, int, int]]:
@@ -230,11 +232,14 @@ def _weight(layer: Layer) -> int:
     return layer.cycles or layer.array or 1
 
 
-def _apart(points: list[tuple[Layer, float, float]]) -> list[tuple[Layer, float, float]]:
-    """Those points whose numbers can be read: of two that lie close, the one that takes longer."""
-    chosen: list[tuple[Layer, float, float]] = []
+def _apart(points: list[_Point], width: float, height: float) -> list[_Point]:
+    """Those points whose numbers can be read: of two that lie close, the one that takes longer.
+
+    width, height: of the axes, as logarithms of the largest value over the smallest.
+    """
+    chosen: list[_Point] = []
     for point in sorted(points, key=lambda item: (-_weight(item[0]), item[0].number)):
         _, x, y = point
-        if all(not (0.94 < x / a < 1.06 and 0.9 < y / b < 1.1) for _, a, b in chosen):
+        if all(abs(log(x / a)) > 0.022 * width or abs(log(y / b)) > 0.035 * height for _, a, b in chosen):
             chosen.append(point)
     return chosen

@@ -26,7 +26,8 @@ COLUMNS_BEHIND_WHERE = 8
 def page(data: ReportData, drawings: Mapping[str, Draw] | None = None) -> str:
     """The report as HTML; the same text for the same data. drawings: the figures, all that there are by default."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(number=number, percent=percent, share=share)
+    formats: dict[str, Any] = {"number": number, "percent": percent, "share": share}
+    environment.filters.update(formats)
     source = files("loomwork.cli").joinpath("report_page.html").read_text(encoding="utf-8")
     drawn = {name: Markup(svg(draw, name)) for name, draw in (drawings or figures(data)).items()}
     own = [layer for layer in data.layers if not layer.on_host]
@@ -68,7 +69,9 @@ def number(value: object) -> str:
 
 def percent(value: float | None) -> str:
     """A fraction in percent."""
-    return UNKNOWN if value is None or isinstance(value, Undefined) else f"{value:.1%}"
+    if value is None or isinstance(value, Undefined):
+        return UNKNOWN
+    return "< 0.1%" if 0 < value < 0.0005 else f"{value:.1%}"
 
 
 def share(value: int | None, total: int) -> str:
