@@ -38,7 +38,7 @@ def report(
     from loomwork.cli.figures import png
     from loomwork.cli.measurement import measure, read_measurement
     from loomwork.cli.report_data import gather
-    from loomwork.cli.report_figures import figures as all_figures
+    from loomwork.cli.report_figures import FIGURES, draw_figures
     from loomwork.cli.report_page import page
 
     if run and (json_file is not None or trace_file is not None):
@@ -46,18 +46,15 @@ def report(
     inputs = [path for path in (program_file, json_file, trace_file) if path is not None]
     check_destination(output, inputs=inputs)
     program = read_program(program_file)
-    gather(program, None, name=str(program_file))  # refuses a program without a report before the long work
-    if run:
-        measurement = measure(program, latency=latency, report=status.print)
-    else:
-        measurement = read_measurement(program, json_file, trace_file)
-    data = gather(program, measurement, name=str(program_file))
-    drawings = all_figures(data)
-    pictures: dict[Path, bytes] = {}
+    # What can be refused is, before the long work.
+    data = gather(program, read_measurement(program, json_file, trace_file), name=str(program_file))
     if figures is not None:
         make_folder(figures)
-        check_destination(output, *(figures / f"{name}.png" for name in drawings), inputs=inputs)
-        pictures = {figures / f"{name}.png": png(draw) for name, draw in drawings.items()}
+        check_destination(output, *(figures / f"{name}.png" for name in FIGURES), inputs=inputs)
+    if run:
+        data = gather(program, measure(program, latency=latency, report=status.print), name=str(program_file))
+    drawings = draw_figures(data)
+    pictures = {} if figures is None else {figures / f"{name}.png": png(draw) for name, draw in drawings.items()}
     write_file(output, page(data, drawings))
     for path, picture in pictures.items():
         write_file(path, picture)

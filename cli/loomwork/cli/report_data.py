@@ -149,7 +149,7 @@ def gather(program: Program, measurement: Measurement | None, *, name: str) -> R
     counted = measurement is not None and all(step.counters for step in measurement.steps)
     return ReportData(
         program=program,
-        model=str(report.get("model", name)),
+        model=printable(str(report.get("model", name))),
         layers=[_layer(program, index, entry, measured.get(index)) for index, entry in enumerate(report["layers"])],
         regions=_regions(report),
         totals=report.get("totals", {}),

@@ -18,6 +18,8 @@ from loomwork.sim.backend import StepStatistics
 from loomwork.sim.timeline import accelerator_steps, layers_by_command
 from loomwork.sim.trace import UNITS
 
+FIGURES = ("layers", "roofline", "timeline", "memory")
+"""Names of all figures, in the order of the page."""
 WIDTH = 9.0
 """Inches of every figure."""
 NAMED_LAYERS = 36
@@ -29,8 +31,8 @@ _Point = tuple[Layer, float, float]
 """A layer in the roofline: MAC per byte, MAC per cycle."""
 
 
-def figures(data: ReportData) -> dict[str, Draw]:
-    """The figures that the data suffices for, by name, in the order of the page."""
+def draw_figures(data: ReportData) -> dict[str, Draw]:
+    """Those of FIGURES that the data suffices for."""
     found: dict[str, Draw] = {}
     if any(layer.cycles or layer.array for layer in data.layers):
         found["layers"] = partial(layer_figure, data)

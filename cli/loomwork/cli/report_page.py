@@ -14,7 +14,7 @@ from loomwork.arch.program_file import program_fingerprint
 from loomwork.cli.counters import KINDS
 from loomwork.cli.figures import Draw, svg
 from loomwork.cli.report_data import ReportData, engine_bytes, printable
-from loomwork.cli.report_figures import figures
+from loomwork.cli.report_figures import FIGURES, draw_figures
 
 CLOCK_MHZ = 100
 """The clock for which the page gives a latency; other clocks are in proportion."""
@@ -29,7 +29,7 @@ def page(data: ReportData, drawings: Mapping[str, Draw] | None = None) -> str:
     formats: dict[str, Any] = {"number": number, "percent": percent, "share": share}
     environment.filters.update(formats)
     source = files("loomwork.cli").joinpath("report_page.html").read_text(encoding="utf-8")
-    drawn = {name: Markup(svg(draw, name)) for name, draw in (drawings or figures(data)).items()}
+    drawn = {name: Markup(svg(draw, name)) for name, draw in (drawings or draw_figures(data)).items()}
     own = [layer for layer in data.layers if not layer.on_host]
     columns = {
         "dead": any(layer.facts.get("dead_macs") for layer in own),
@@ -51,7 +51,7 @@ def page(data: ReportData, drawings: Mapping[str, Draw] | None = None) -> str:
         config=data.config,
         fingerprint=program_fingerprint(data.program),
         cards=_cards(data, sums),
-        drawn={name: drawn.get(name) for name in ("layers", "roofline", "timeline", "memory")},
+        drawn={name: drawn.get(name) for name in FIGURES},
         columns={**columns, "wide": COLUMNS_BEHIND_WHERE + sum(columns.values())},
         most=max([layer.cycles or 0 for layer in own], default=0),
         sums=sums,
