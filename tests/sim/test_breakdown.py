@@ -17,12 +17,24 @@ from loomwork.sim.verilator import VerilatorBackend
 from tests.programs import copy_program, network, two_input_program
 
 # The copy program moves 3 rows of 2 words of 4 bytes, in beats of 4 bytes: 6 beats in, 6 out; 3 commands are 24 beats.
-COUNTS = {
-    **{name: 0 for name, _ in COUNTERS},
-    **{"cycles": 200, "load_busy": 50, "load_wait_ticket": 3, "store_busy": 40, "store_wait_ticket": 60},
-    **{"execute_busy": 100, "array_active": 30, "execute_wait_weights": 20, "execute_wait_accumulator": 10},
-    **{"execute_wait_ticket": 25, "drain_busy": 70, "drain_wait_accumulator": 60, "drain_wait_bank": 15},
-    **{"drain_wait_ticket": 5, "fetch_wait_queue": 11, "read_beats": 30, "write_beats": 6},
+COUNTS = dict.fromkeys((name for name, _ in COUNTERS), 0) | {
+    "cycles": 200,
+    "load_busy": 50,
+    "load_wait_ticket": 3,
+    "store_busy": 40,
+    "store_wait_ticket": 60,
+    "execute_busy": 100,
+    "array_active": 30,
+    "execute_wait_weights": 20,
+    "execute_wait_accumulator": 10,
+    "execute_wait_ticket": 25,
+    "drain_busy": 70,
+    "drain_wait_accumulator": 60,
+    "drain_wait_bank": 15,
+    "drain_wait_ticket": 5,
+    "fetch_wait_queue": 11,
+    "read_beats": 30,
+    "write_beats": 6,
 }
 
 

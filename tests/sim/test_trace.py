@@ -2,7 +2,6 @@
 """The timeline as Chrome trace JSON."""
 
 import json
-from collections import defaultdict
 from dataclasses import replace
 
 import pytest
@@ -15,6 +14,7 @@ from loomwork.sim.backend import Event, StepStatistics
 from loomwork.sim.trace import chrome_trace
 from tests.programs import program as make_program
 from tests.programs import quantize_copy_program, two_input_program
+from tests.tracks import overlapping
 
 RUN = StepStatistics(
     counters={"cycles": 90},
@@ -43,20 +43,6 @@ def counter(trace, name, key):
         (event["ts"], event["args"][key])
         for event in trace["traceEvents"]
         if event["ph"] == "C" and event["name"] == name
-    ]
-
-
-def overlapping(trace):
-    """Slices of one track that overlap: those who read the format draw them wrong, or drop them."""
-    tracks = defaultdict(list)
-    for event in trace["traceEvents"]:
-        if event["ph"] == "X":
-            tracks[event["tid"]].append((event["ts"], event["ts"] + event["dur"]))
-    return [
-        (tid, before, after)
-        for tid, spans in tracks.items()
-        for before, after in zip(sorted(spans), sorted(spans)[1:], strict=False)
-        if after[0] < before[1]
     ]
 
 

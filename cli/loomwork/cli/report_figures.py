@@ -183,7 +183,7 @@ def timeline_figure(data: ReportData, ink: Ink) -> Figure:
         for row, unit in enumerate(units):
             own = sorted((event.start, event.end, event.offset) for event in run.events if event.unit == unit)
             pieces = ((start, end, layers.get(offset // COMMAND_BYTES, -1)) for start, end, offset in own)
-            for start, end, layer in _merged(pieces, ceil(total * TIMELINE_DETAIL)):
+            for start, end, layer in joined_commands(pieces, ceil(total * TIMELINE_DETAIL)):
                 colour = ink.faint if layer < 0 else PALETTE[layer % len(PALETTE)]
                 axes.broken_barh([(begin + start, end - start)], (row - 0.38, 0.76), facecolors=colour)
                 if unit in ("EXECUTE", "DRAIN") and layer >= 0 and end - start > 0.016 * total:
@@ -202,7 +202,7 @@ def _length(run: StepStatistics) -> int:
     return max([run.cycles or 0, *(event.end for event in run.events)])
 
 
-def _merged(pieces: Iterable[tuple[int, int, int]], gap: int) -> list[tuple[int, int, int]]:
+def joined_commands(pieces: Iterable[tuple[int, int, int]], gap: int) -> list[tuple[int, int, int]]:
     """Join commands of one layer `(start, end, layer)` that follow each other closely.
 
     Where commands overlap, the older one is at work: the younger begins at its end.
