@@ -89,12 +89,12 @@ BAD_PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("command", ["run", "info", "disasm"])
+@pytest.mark.parametrize("command", ["run", "info", "disasm", "report"])
 @pytest.mark.parametrize("name", BAD_PROGRAMS)
 def test_a_bad_program_is_refused(command: str, name: str, workspace: Path, refused):
     content, sentence = BAD_PROGRAMS[name]
     (workspace / "bad.lwb").write_bytes(content)
-    options = ("-i", "x.npy", "-o", "y.npy") if command == "run" else ()
+    options = {"run": ("-i", "x.npy", "-o", "y.npy"), "report": ("-o", "r.html")}.get(command, ())
     refused(f"bad.lwb: ({sentence})", command, "bad.lwb", *options)
 
 
@@ -282,6 +282,7 @@ def test_a_damaged_model_ends_in_a_sentence_or_a_program(workspace: Path, loomwo
         ("cannot write folder: it is a folder", (*RTL, "--json", "folder")),
         ("y.txt must be a .npy or .npz file", (*RUN[:4], "-o", "y.txt")),
         ("--trace needs --backend verilator: only the RTL", (*RUN, "--trace", "t.json")),
+        ("--counters needs --backend verilator: only the RTL", (*RUN, "--counters")),
         ("cannot write none/n.lwb: there is no folder none", ("compile", "net.tflite", "-o", "none/n.lwb")),
         ("cannot write folder: it is a folder", ("compile", "net.tflite", "-o", "folder")),
         ("cannot write none/r: there is no", ("compile", "net.tflite", "-o", "n.lwb", "--report", "none/r")),

@@ -9,8 +9,18 @@ import pytest
 
 from loomwork.cli.main import app
 
-COMMANDS = ("compile", "run", "info", "disasm", "verilog", "configs", "bench", "regress", "demo")
-HEAVY = ("amaranth", "tflite_micro", "ai_edge_litert", "cocotb", "cocotb_tools", "loomwork.compiler", "loomwork.rtl")
+COMMANDS = ("compile", "run", "info", "report", "disasm", "verilog", "configs", "bench", "regress", "demo")
+HEAVY = (
+    "amaranth",
+    "tflite_micro",
+    "ai_edge_litert",
+    "cocotb",
+    "cocotb_tools",
+    "matplotlib",
+    "jinja2",
+    "loomwork.compiler",
+    "loomwork.rtl",
+)
 
 
 def test_these_are_all_commands():

@@ -17,6 +17,7 @@ from loomwork.sim.backend import RunError
 from loomwork.sim.testbench import runner
 from loomwork.sim.testbench.runner import Summary, TestResult
 from tests.networks import random_network
+from tests.tracks import overlapping
 
 IMAGES = np.random.default_rng(5).integers(-128, 128, (5, 6, 6, 3), dtype=np.int8)
 
@@ -58,13 +59,15 @@ def test_the_rtl_computes_what_the_golden_model_does(compiled: Path, loomwork):
     assert all(image[0]["cycles"] == total for image, total in zip(statistics["steps"], cycles, strict=True))
     assert f"{int(np.median(cycles)):,} cycles per image (median of {len(IMAGES)})" in finished.out
 
-    slices = [event for event in json.loads(Path("trace.json").read_text())["traceEvents"] if event["ph"] == "X"]
+    events = json.loads(Path("trace.json").read_text())["traceEvents"]
+    slices = [event for event in events if event["ph"] == "X" and event["cat"] == "command"]
     program = read_program(Path("net.lwb"))
     commands = [step.commands for step in program.steps if isinstance(step, AcceleratorStep)]
     assert len(slices) == sum(len(encoded) // 32 - 1 for encoded in commands)  # all but END
     assert {event["name"].split()[0] for event in slices} >= {"LOAD", "STREAM", "CONVOLVE", "DRAIN", "STORE"}
     names = [layer["name"] for layer in program.report["layers"] if layer["where"] == "accelerator"]
     assert all(any(name in event["name"] for event in slices) for name in names)
+    assert overlapping({"traceEvents": events}) == []
 
 
 def test_latency_is_that_of_the_memory(compiled: Path, loomwork):

@@ -20,12 +20,14 @@ Layout (little-endian):
 A step names its data by offset (from the start of the data) and length. The same program always gives the same bytes.
 """
 
+import hashlib
 import json
 import math
 import reprlib
 import struct
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -123,6 +125,14 @@ def write_program(program: Program) -> bytes:
     )
     checksum = zlib.crc32(header[:40])
     return header[:40] + struct.pack("<II", checksum, 0) + body
+
+
+def program_fingerprint(program: Program) -> str:
+    """16 hexadecimal digits that tell programs apart: of everything that is executed, and so not of the report.
+
+    What was measured on a program carries it.
+    """
+    return hashlib.sha256(write_program(replace(program, report={}))).hexdigest()[:16]
 
 
 def read_program(data: bytes | Path) -> Program:

@@ -29,8 +29,10 @@ def demo(
 
     Example: `loomwork demo --config small --images 16 -o build/demo`
     """
-    from loomwork.arch.program_file import write_program
+    from loomwork.arch.program_file import program_fingerprint, write_program
     from loomwork.cli.benchmark import reference_outputs
+    from loomwork.cli.report_data import Measurement, gather
+    from loomwork.cli.report_page import page
     from loomwork.compiler import driver, report
     from loomwork.compiler.disasm import disassemble
     from loomwork.rtl.generate import write_core
@@ -68,7 +70,11 @@ def demo(
     first = {name: value[:1] for name, value in inputs.items()}
     traced = run_program(program, first, VerilatorBackend(trace=True))
     write_json(directory / "timeline.json", chrome_trace(program, traced.statistics[0]))
-    write_json(directory / "statistics.json", on_rtl.to_dict(shape))
+    origin = f"measured on the RTL in Verilator, {len(pictures)} test images"
+    measurement = Measurement(cycles=on_rtl.cycles_per_image, steps=traced.statistics[0], origin=origin)
+    write_file(directory / "report.html", page(gather(program, measurement, name="digits.lwb")))
+    made_by = {"backend": "verilator", "program": program_fingerprint(program)}
+    write_json(directory / "statistics.json", {**made_by, **on_rtl.to_dict(shape)})
     console.print("5. comparing with tflite-micro and the golden model")
     name = program.outputs[0]
     expected = reference_outputs(model, program, inputs)[name].reshape(len(pictures), -1)
@@ -83,8 +89,8 @@ def demo(
     console.print(f"                {len(pictures) - differing[1]} of {len(pictures)} images equal the golden model's")
     console.print(f"cycles          {cycles:,} per image")
     console.print(f"utilization     {macs / (cycles * shape.macs_per_cycle):.1%} of {shape.macs_per_cycle} MAC/cycle")
-    made = [*core, *(directory / n for n in ("digits.lwb", "digits.disasm", "report.json", "timeline.json"))]
-    console.print("made            " + ", ".join(str(path) for path in (*made, directory / "statistics.json")))
+    files = ("digits.lwb", "digits.disasm", "report.json", "report.html", "timeline.json", "statistics.json")
+    console.print("made            " + ", ".join(str(path) for path in (*core, *(directory / name for name in files))))
     if any(differing):
         status.print("the RTL does not compute what tflite-micro computes", style="bold red")
         raise typer.Exit(1)

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from loomwork.cli import bench, compile_model, configs, demo, disasm, info, regress, run, verilog
+from loomwork.cli import bench, compile_model, configs, demo, disasm, info, regress, report, run, verilog
 from loomwork.cli.output import UsageError, status
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("compile")(compile_model.compile_model)
 app.command("run")(run.run)
 app.command("info")(info.info)
+app.command("report")(report.report)
 app.command("disasm")(disasm.disasm)
 app.command("verilog")(verilog.verilog)
 app.command("configs")(configs.configs)

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from loomwork.arch.program_file import read_program
+from loomwork.arch.program_file import program_fingerprint, read_program
 from loomwork.cli.arrays import check_suffix, load_arrays, save_arrays
 from loomwork.cli.options import LatencyOption, ProgramArgument
-from loomwork.cli.output import UsageError, check_destination, console, status, write_json
+from loomwork.cli.output import UsageError, check_destination, console, print_table, status, write_json
 from loomwork.sim.memory import READ_LATENCY, MemoryTiming
 
 
@@ -45,6 +45,9 @@ def run(
     trace_file: Annotated[
         Path | None, typer.Option("--trace", metavar="TRACE.json", help="Write the first image's timeline (Perfetto).")
     ] = None,
+    counters: Annotated[
+        bool, typer.Option("--counters", help="Print where the first image's cycles went, unit by unit.")
+    ] = False,
     latency: LatencyOption = READ_LATENCY,
 ) -> None:
     """Run a program on one input or a batch.
@@ -55,12 +58,16 @@ def run(
     """
     import numpy as np
 
+    from loomwork.cli.counters import breakdown_table
     from loomwork.sim.backend import RunError, check_inputs, run_program
+    from loomwork.sim.breakdown import breakdown
     from loomwork.sim.trace import chrome_trace
 
     tracing = trace_file is not None
     if tracing and backend is not BackendName.VERILATOR:
         raise UsageError("--trace needs --backend verilator: only the RTL has a clock")
+    if counters and backend is not BackendName.VERILATOR:
+        raise UsageError("--counters needs --backend verilator: only the RTL has a clock")
     check_suffix(output_file)
     check_destination(output_file, json_file, trace_file, inputs=[program_file, input_file])
     program = read_program(program_file)
@@ -92,9 +99,12 @@ def run(
             raise UsageError(f"{program_file}: {step}{error}") from error
     save_arrays(output_file, result.outputs)
     if json_file is not None:
-        write_json(json_file, {"backend": backend.value, **result.to_dict(program.config)})
+        made_by = {"backend": backend.value, "program": program_fingerprint(program)}
+        write_json(json_file, {**made_by, **result.to_dict(program.config)})
     if trace_file is not None:
         write_json(trace_file, chrome_trace(program, result.statistics[0]))
     console.print(f"wrote {output_file}: " + ", ".join(f"{n} {list(v.shape)}" for n, v in result.outputs.items()))
+    if counters:
+        print_table(breakdown_table(breakdown(program, result.statistics[0])))
     if cycles := result.cycles_per_image:
         console.print(f"{int(np.median(cycles)):,} cycles per image (median of {len(cycles)})")

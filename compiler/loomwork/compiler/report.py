@@ -205,7 +205,7 @@ def summary(program: Program) -> RenderableType:
             cost = f"{layer['bytes_in']:,} bytes in, {layer['bytes_out']:,} out"
             on_host.append(Text(f"on the host: {layer['name']}: {layer['reason']} ({cost})"))
         else:
-            table.add_row(Text(_short(layer["name"])), Text(layer["operator"]), *_numbers(layer, columns))
+            table.add_row(Text(short_name(layer["name"])), Text(layer["operator"]), *_numbers(layer, columns))
     table.add_section()
     table.add_row("total", "", *_numbers(report["totals"], columns))
     return Group(table, Text(_EXPLANATION), *_dead(report["totals"]), *on_host)
@@ -241,7 +241,7 @@ def _numbers(entry: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
     return [f"{entry[key]:,}" for key in keys]
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """The telling part of a tensor's name: converters join the names of all they fused, and lead with the path."""
     first = name.split(";", maxsplit=1)[0].split("/")
     short = "/".join(first[-2:])
