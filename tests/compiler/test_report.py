@@ -44,6 +44,7 @@ def test_layers_are_described() -> None:
         "tiles": 2,
         "macs": 16 * 16 * 8 * 72,
         "weight_bytes": 576,
+        "parameter_bytes": 8 * 9,
         # Two tiles, each 9 passes of 8 words and 9 words of parameters.
         "streamed_bytes": 2 * (72 + 9) * 8,
         "scratchpad_bytes": 2 * 16 * 16 * 8,
@@ -55,6 +56,7 @@ def test_layers_are_described() -> None:
         "operator": "CONVOLUTION + MAXPOOL",
         "macs": 16 * 16 * 12 * 8,
         "weight_bytes": 96,
+        "parameter_bytes": 12 * 4,
         # Two tiles of two blocks, each one pass and the four words of the biases.
         "streamed_bytes": 2 * 2 * (8 + 4) * 8,
         # The input, and the pooled output in rows of 12 words.
@@ -78,7 +80,7 @@ def test_totals_are_sums() -> None:
     report = program().report
     first, second, _ = report["layers"]
     totals = report["totals"]
-    for key in ("macs", "weight_bytes", "streamed_bytes", "tiles", "array_cycles", "bound_cycles"):
+    for key in ("macs", "weight_bytes", "parameter_bytes", "streamed_bytes", "tiles", "array_cycles", "bound_cycles"):
         assert totals[key] == first[key] + second[key]
     assert totals["scratchpad_bytes"] == 4096
     assert (totals["accelerator_layers"], totals["host_operators"]) == (2, 1)

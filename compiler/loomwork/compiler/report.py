@@ -7,7 +7,8 @@
   of host operators that this one is part of, and back. On the accelerator,
   `commands`: their numbers within the step; `tiles`: DRAIN commands;
   `macs`: multiply-accumulates of the network (the array also multiplies by padding);
-  `weight_bytes`, `streamed_bytes`: in the model, and as read from external memory for all tiles, with parameters;
+  `weight_bytes`: in the model; `parameter_bytes`: biases, multipliers and shifts, once for each channel;
+  `streamed_bytes`: as read from external memory for all tiles, weights and parameters;
   `scratchpad_bytes`: in use while the layer runs;
   `array_cycles`: in which pixels or weights occupy the array, if nothing ever stalls;
   `bound_cycles`: that no design with as many MAC units and as wide a bus can beat (the larger of both quotients).
@@ -28,12 +29,14 @@ from rich.table import Table
 from rich.text import Text
 
 from loomwork.arch.config import Config
+from loomwork.arch.isa import params_words
 from loomwork.arch.program import Program, Tensor
 from loomwork.arch.reduction import pass_count
 from loomwork.compiler.allocate import Allocation, lifetimes, scratchpad_bytes
 from loomwork.compiler.fused import FusedConvolution
 from loomwork.compiler.graph import Convolution, Graph, HostPart, Layer
 from loomwork.compiler.task import Task
+from loomwork.compiler.weights import params_mode
 
 Entry = dict[str, Any]
 
@@ -77,7 +80,15 @@ def build_report(
     accelerated = [layer for layer in layers if layer["where"] == "accelerator"]
     totals = {
         key: sum(layer[key] for layer in accelerated)
-        for key in ("macs", "weight_bytes", "streamed_bytes", "tiles", "array_cycles", "bound_cycles")
+        for key in (
+            "macs",
+            "weight_bytes",
+            "parameter_bytes",
+            "streamed_bytes",
+            "tiles",
+            "array_cycles",
+            "bound_cycles",
+        )
     }
     totals["commands"] = sum(len(part.tasks) for part in parts if isinstance(part, CompiledGraph))
     totals["scratchpad_bytes"] = max((layer["scratchpad_bytes"] for layer in accelerated), default=0)
@@ -104,6 +115,7 @@ def _layers(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
                 "tiles": sum(task.command.mnemonic == "DRAIN" for _, task in own),
                 "macs": macs,
                 "weight_bytes": kernel,
+                "parameter_bytes": _parameter_bytes(convolution, part.graph),
                 "streamed_bytes": sum(
                     task.command["words"] * config.cols for _, task in own if task.command.mnemonic == "STREAM"
                 ),
@@ -147,6 +159,12 @@ def _macs(convolution: Convolution | None, graph: Graph) -> int:
         return 0
     result = graph.maps[convolution.output]
     return result.height * result.width * convolution.kernel.size
+
+
+def _parameter_bytes(convolution: Convolution | None, graph: Graph) -> int:
+    if convolution is None:
+        return 0
+    return graph.maps[convolution.output].channels * params_words(params_mode(convolution.requantize))
 
 
 def _array_cycles(task: Task, config: Config) -> int:
