@@ -106,7 +106,7 @@ def test_every_network_of_a_folder_is_measured(workspace: Path, loomwork):
     assert json.loads(Path("cycles.json").read_text()) == {"latency": 40, "cycles": {"tiny": cycles}}
     page = Path("bench.md").read_text()
     assert re.search(rf"^\| one \| SOFTMAX softmax_3 \| yes \| {MACS:,} \|.* {one['cycles']:,} \|", page, re.MULTILINE)
-    assert f"\n- broken: {rows['broken']['refused']}\n" in page
+    assert f"\n## Refused\n\n- broken on tiny: {rows['broken']['refused']}\n" in page
     assert "simulated" not in page
 
 
@@ -236,6 +236,13 @@ def test_the_page_tells_whether_targets_are_reached():
     verdicts = {line[0]: line[-1] for line in cells if line[1] == "base"}
     assert verdicts == {"10": "aim", "11": "required", "20": "required", "21": "NO"}
     assert "\n- free, small: 80 cycles: 80 weather\n" in page
+
+
+def test_a_reason_is_given_once_for_all_configurations():
+    refused = [{"name": "a", "config": config, "exact": None, "refused": "no"} for config in ("base", "small")]
+    failed = {"name": "b", "config": "base", "exact": False, "failed": "stopped"}
+    page = benchmark_page.markdown([*refused, failed], 40)
+    assert page.endswith("\n## Refused\n\n- a on base, small: no\n\n## Failed\n\n- b on base: stopped\n")
 
 
 def test_many_host_operators_are_counted():

@@ -3,12 +3,12 @@
 
 from collections.abc import Mapping
 
-PARTIAL = "array passes that do not use all rows and columns"
-WEIGHTS = "the array waits for weights"
-ACCUMULATORS = "the array waits for the drain to free an accumulator half"
-TICKETS = "the array waits for a load or for the layer before"
-NO_WORK = "nothing to convolve: start, end, layers without weights"
-REFILL = "the array refills between passes and commands"
+PARTIAL = "unused rows and columns of the array"
+WEIGHTS = "waiting for weights"
+ACCUMULATORS = "waiting for the drain to free accumulators"
+TICKETS = "waiting for a load or the layer before"
+NO_WORK = "start, end and layers without weights"
+REFILL = "refilling the array between passes and commands"
 
 
 def lost_cycles(counters: Mapping[str, int], *, array_bound: int, bound: int) -> dict[str, int]:

@@ -88,8 +88,9 @@ def markdown(rows: Sequence[Row], latency: int) -> str:
         page += f"\n## Targets\n\n{_targets(measured)}"
     if measured:
         page += f"\n## Where the cycles above the bound go\n\n{_CAUSES}\n{_causes(measured)}"
-    if refused := {row["name"]: row["refused"] for row in rows if "refused" in row}:
-        page += "\n## Refused\n\n" + "".join(f"- {name}: {reason}\n" for name, reason in refused.items())
+    for what in ("refused", "failed"):
+        if any(what in row for row in rows):
+            page += f"\n## {what.capitalize()}\n\n{_reasons(rows, what)}"
     return page
 
 
@@ -143,6 +144,15 @@ def _causes(rows: Sequence[Row]) -> str:
         causes = "; ".join(f"{entry['cycles']:,} {entry['cause']}" for entry in row["causes"])
         text += f"- {row['name']}, {row['config']}: {above:,} cycles: {causes}\n"
     return text
+
+
+def _reasons(rows: Sequence[Row], what: str) -> str:
+    """Why networks have no figures, with the configurations to which the same reason applies."""
+    configs: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if what in row:
+            configs.setdefault((row["name"], row[what]), []).append(row["config"])
+    return "".join(f"- {name} on {', '.join(where)}: {reason}\n" for (name, reason), where in configs.items())
 
 
 def record(path: Path, rows: Sequence[Row], latency: int) -> dict[str, Any]:
