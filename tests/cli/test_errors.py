@@ -290,7 +290,8 @@ def test_a_damaged_model_ends_in_a_sentence_or_a_program(workspace: Path, loomwo
         ("cannot write into x.npy/v: x.npy is not a folder", ("verilog", "-o", "x.npy/v", "-c", "formal")),
         ("there is no folder none; name one with --models", ("bench", "--models", "none")),
         ("no .tflite network found in folder", ("bench", "--models", "folder")),
-        ("no .tflite network found in . with 'zzz' in its name", ("bench", "--models", ".", "-k", "zzz")),
+        ("no network in . has 'zzz' or 'y' in its name", ("bench", "--models", ".", "-k", "zzz", "-k", "y")),
+        ("cannot write none/c.json: there is no folder", ("bench", "--models", ".", "--record", "none/c.json")),
         ("cannot write none/b.md: there is no folder", ("bench", "--models", ".", "--markdown", "none/b.md")),
         ("cannot write none/b.json: there is no folder", ("bench", "--models", ".", "--json", "none/b.json")),
         ("examples/digits/digits_int8.tflite is not here: run `loomwork demo` in a checkout", ("demo",)),
@@ -319,6 +320,7 @@ LOST = "it is the same file as an input, which would be lost"
         ("cannot write y.npy and y.npy: two", "run copy.lwb -i x.npy -o y.npy --backend verilator --trace y.npy"),
         ("cannot write b and b: two results need two files", "bench --models . --json b --markdown b"),
         (f"cannot write net.tflite: {LOST}", "bench --models . --json net.tflite"),
+        (f"cannot write net.tflite: {LOST}", "bench --models . --record net.tflite"),
         (f"cannot write mine.json: {LOST}", "bench --models . -c mine.json --markdown mine.json"),
     ],
 )

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands that generate or simulate the core: `verilog`, `run --backend verilator`, `bench`, `demo`, `regress`."""
+"""The commands that generate or simulate the core: `verilog`, `run --backend verilator`, `demo`, `regress`."""
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from loomwork.cli import benchmark, demo
 from loomwork.sim.backend import RunError
 from loomwork.sim.testbench import runner
 from loomwork.sim.testbench.runner import Summary, TestResult
-from tests.networks import random_network
 from tests.tracks import overlapping
 
 IMAGES = np.random.default_rng(5).integers(-128, 128, (5, 6, 6, 3), dtype=np.int8)
@@ -78,97 +76,6 @@ def test_latency_is_that_of_the_memory(compiled: Path, loomwork):
         cycles.append(json.loads(Path("stats.json").read_text())["cycles_per_image"][0])
     assert cycles[0] < cycles[1]
     assert loomwork("run", "net.lwb", "-i", "images.npy", "-o", "y.npy", "--latency", 0).code == 2
-
-
-# bench
-
-
-def test_bench_measures_every_network_of_a_folder(compiled: Path, loomwork):
-    (compiled / "models" / "more").mkdir(parents=True)
-    shutil.copy("net.tflite", "models/one.tflite")
-    shutil.copy("net.tflite", "models/more/two.tflite")
-    Path("models/broken.tflite").write_bytes(Path("net.tflite").read_bytes()[:300])
-    files = ("--json", "bench.json", "--markdown", "bench.md")
-    finished = loomwork("bench", "--models", "models", "-c", "tiny", "--images", 1, *files)
-    assert finished.code == 0, finished
-    written = json.loads(Path("bench.json").read_text())
-    rows = {row["network"]: row for row in written["results"]}
-    assert sorted(rows) == ["broken", "one", "two"]
-    assert rows["broken"]["exact"] is None
-    assert rows["broken"]["refused"].startswith("the file is truncated or damaged")
-    (row,) = [line for line in finished.out.splitlines() if "broken" in line and "│" in line]
-    assert [cell.strip() for cell in row.strip("│").split("│")] == ["broken", "tiny", *[""] * 6, "refused"]
-    assert finished.out.endswith(f"\nrefused: broken on tiny: {rows['broken']['refused']}\n")
-    one = rows["one"]
-    assert one["exact"] is True
-    assert one["macs"] == 6 * 6 * 6 * 27 + 54 * 5
-    assert one["bound"] <= one["cycles"]
-    assert one["utilization"] == pytest.approx(one["macs"] / one["cycles"] / 16)
-    # The same but for how fast this machine was.
-    speed = {"cycles_per_second": one["cycles_per_second"]}
-    assert one["cycles_per_second"] > 0
-    assert {**rows["two"], "network": "one", **speed} == one
-    page = Path("bench.md").read_text()
-    assert page.startswith("# Benchmarks\n")
-    table = [line for line in page.splitlines() if line.startswith("|")]
-    cells = {line[1]: line[1:-1] for line in ([cell.strip() for cell in row.split("|")] for row in table)}
-    assert {len(line) for line in cells.values()} == {10}
-    assert cells["one"][2:5] == [f"{one[key]:,}" for key in ("macs", "bound", "cycles")]
-    assert [cells[name][-1] for name in ("one", "two")] == ["yes", "yes"]
-    assert "broken" not in cells
-    assert f"\nRefused:\n\n- broken: {rows['broken']['refused']}\n" in page
-    for text in ("one", "two", f"{one['cycles']:,}", f"{one['bound']:,}", "yes", "refused"):
-        assert text in finished.out
-
-
-def test_bench_can_be_narrowed_and_finds_models_by_the_environment(
-    compiled: Path, loomwork, monkeypatch: pytest.MonkeyPatch
-):
-    measured: list[tuple[str, str]] = []
-
-    def measure(path: Path, config, **_):
-        measured.append((path.stem, config.name))
-        return {"network": path.stem, "config": config.name, "exact": None, "refused": "not measured"}
-
-    monkeypatch.setattr(benchmark, "measure", measure)
-    monkeypatch.setenv("LOOMWORK_MODELS", str(compiled))
-    shutil.copy("net.tflite", "other.tflite")
-    assert loomwork("bench", "-c", "tiny", "-c", "small").code == 0
-    assert measured == [("net", "tiny"), ("other", "tiny"), ("net", "small"), ("other", "small")]
-    measured.clear()
-    assert loomwork("bench", "-k", "the").code == 0
-    assert measured == [("other", "base")]
-
-
-def test_bench_tells_what_is_dead(compiled: Path, loomwork):
-    """On the RTL: the same results by less work, of which both the network's share and the executed one are given."""
-    Path("half").mkdir()
-    Path("half/half.tflite").write_bytes(random_network(1, "keywords", dead_filters=0.5).model_bytes)
-    rows = {}
-    for option in ((), ("--keep-dead-channels",)):
-        files = ("--models", "half", "-c", "tiny", "--images", 1, "--json", "bench.json")
-        assert loomwork("bench", *files, *option).code == 0
-        (rows[bool(option)],) = json.loads(Path("bench.json").read_text())["results"]
-    dropped, kept = rows[False], rows[True]
-    assert (dropped["exact"], kept["exact"]) == (True, True)
-    assert dropped["macs"] == kept["macs"] == kept["executed_macs"]
-    assert dropped["dead_macs"] == dropped["macs"] - dropped["executed_macs"] > kept["dead_macs"] == 0
-    assert dropped["cycles"] < kept["cycles"]
-    assert dropped["bound"] < kept["bound"]
-    assert dropped["utilization"] == pytest.approx(dropped["macs"] / dropped["cycles"] / 16)
-
-
-def test_bench_fails_when_a_bit_differs(compiled: Path, loomwork, monkeypatch: pytest.MonkeyPatch):
-    right = benchmark.reference_outputs
-
-    def wrong(*arguments):
-        return {name: np.zeros_like(value) for name, value in right(*arguments).items()}
-
-    monkeypatch.setattr(benchmark, "reference_outputs", wrong)
-    finished = loomwork("bench", "--models", ".", "-c", "tiny", "--images", 1, "--json", "bench.json")
-    assert finished.code == 1
-    assert "NO" in finished.out
-    assert json.loads(Path("bench.json").read_text())["results"][0]["exact"] is False
 
 
 # demo

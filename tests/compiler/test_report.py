@@ -50,6 +50,7 @@ def test_layers_are_described() -> None:
         "dead_macs": 0,
         "dead_channels": 0,
         "weight_bytes": 576,
+        "parameter_bytes": 8 * 9,
         # Each tile: 9 passes of 8 words and 9 words of parameters.
         "streamed_bytes": tiles[0] * (72 + 9) * 8,
         "scratchpad_bytes": 2 * 16 * 16 * 8,
@@ -61,6 +62,7 @@ def test_layers_are_described() -> None:
         "operator": "CONVOLUTION + MAXPOOL",
         "macs": 16 * 16 * 12 * 8,
         "weight_bytes": 96,
+        "parameter_bytes": 12 * 4,
         # Each tile: two blocks, each one pass and the four words of the biases.
         "streamed_bytes": tiles[1] * 2 * (8 + 4) * 8,
         # The input, and the pooled output in rows of 12 words.
@@ -105,6 +107,7 @@ def test_totals_are_sums() -> None:
         "dead_macs",
         "dead_channels",
         "weight_bytes",
+        "parameter_bytes",
         "streamed_bytes",
         "tiles",
         "array_cycles",

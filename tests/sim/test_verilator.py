@@ -265,3 +265,15 @@ def test_windows_that_the_bus_cannot_address_are_refused(engine: Engine, monkeyp
         RunError, match=r"windows do not fit below address 2\*\*24, which is all that 'tiny' can address"
     ):
         engine.map_windows({Window.INPUTS: np.zeros(1 << 24, np.uint8)})
+
+
+def test_progress_is_told_in_cycles(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(verilator, "PROGRESS_CYCLES", 40)
+    told: list[int] = []
+    image = np.arange(15, dtype=np.int8).reshape(3, 5, 1)
+    result = run_program(copy_program(CONFIG), {"x": image}, VerilatorBackend(progress=told.append))
+    (cycles,) = result.cycles_per_image
+    assert len(told) >= 2
+    assert told == [40 * count for count in range(1, len(told) + 1)]
+    assert cycles - 80 < told[-1] <= cycles
+    assert np.array_equal(result.outputs["y"], image[np.newaxis])

@@ -1,31 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `loomwork bench` measures for one network on one configuration."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import ceil
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
-from loomwork.arch.config import Config
-from loomwork.arch.program import HostStep, Program
+from loomwork.arch.config import PRESETS, Config
+from loomwork.arch.program import AcceleratorStep, HostStep, Program
+from loomwork.cli.benchmark_causes import largest, lost_cycles
+from loomwork.cli.benchmark_networks import Network, find_target
+from loomwork.cli.output import status
 from loomwork.compiler import driver
 from loomwork.compiler.graph import CompileError
-from loomwork.sim.backend import Array, run_program
-from loomwork.sim.host import HostRunner
+from loomwork.sim.backend import Array, Result, RunError, run_program
+from loomwork.sim.host import HostError, HostRunner
 from loomwork.sim.library import build_library
-from loomwork.sim.memory import MemoryTiming
+from loomwork.sim.memory import READ_LATENCY, MemoryTiming
 from loomwork.sim.verilator import VerilatorBackend
 
 SEED = 2024
+LONG_MACS = 100_000_000
+"""A network with more is measured with one image: its cycles do not depend on the image, and it takes minutes."""
 
-
-def find_models(folder: Path) -> list[Path]:
-    """All `.tflite` files below a folder, by name."""
-    return sorted(folder.rglob("*.tflite"))
+Row = dict[str, Any]
 
 
 def random_inputs(program: Program, images: int) -> dict[str, Array]:
@@ -50,100 +51,120 @@ def reference_outputs(model: bytes, program: Program, inputs: dict[str, Array]) 
     return dict(HostRunner(whole).run(inputs))
 
 
+def measure_all(networks: Sequence[Network], configs: Sequence[Config], *, images: int, latency: int) -> list[Row]:
+    """Measure every network on every configuration, and say how it goes on standard error.
+
+    A network with channels that no output depends on is measured once more with these kept.
+    """
+    rows: list[Row] = []
+    for config in configs:
+        todo = list(networks)
+        while todo:
+            network = todo.pop(0)
+            row = _watched(network, config, images=images, latency=latency)
+            rows.append(row)
+            if not network.keep_dead and row.get("macs") != row.get("executed_macs"):
+                todo.insert(0, replace(network, keep_dead=True))
+    return rows
+
+
+def _watched(network: Network, config: Config, *, images: int, latency: int) -> Row:
+    title = f"{network.title} on {config.name}"
+    with status.status(title) as line:
+
+        def progress(text: str) -> None:
+            line.update(f"{title}: {text}")
+
+        row = measure(network, config, images=images, latency=latency, report=status.print, progress=progress)
+    if "cycles" in row:
+        status.print(f"{title}: {row['cycles']:,} cycles, {row['cycles_per_second']:,} simulated per second")
+    return row
+
+
 def measure(
-    path: Path,
+    network: Network,
     config: Config,
     *,
     images: int,
     latency: int,
-    eliminate_dead: bool = True,
     report: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
-    """Compile and run one network; a row of the benchmark. A network that is refused gives a row with the reason.
+    progress: Callable[[str], None] | None = None,
+) -> Row:
+    """Compile and run one network; a row of the benchmark (docs/benchmarks.md says what its figures mean).
 
-    macs, utilization: of the network as given; bound: of what is executed, without the dead channels that were removed.
+    A network that is refused gives a row with `refused`, the reason, and one that could not be run to its end, or not
+    by tflite-micro, a row with `failed`. report: told before long work. progress: told how far it is.
     """
-    row: dict[str, Any] = {"network": path.stem, "config": config.name}
-    model = path.read_bytes()
+    row: Row = {"name": network.title, "config": config.name}
+    model = network.load()
     try:
-        program = driver.compile_model(model, config, name=path.stem, eliminate_dead=eliminate_dead)
+        program = driver.compile_model(model, config, name=network.name, eliminate_dead=not network.keep_dead)
     except CompileError as error:
-        return {**row, "exact": None, "refused": str(error).removeprefix(f"{path.stem}: ")}
-    inputs = random_inputs(program, images)
+        return {**row, "exact": None, "refused": str(error).removeprefix(f"{network.name}: ")}
+    figures = _bounds(program)
+    inputs = random_inputs(program, 1 if figures["macs"] > LONG_MACS else images)
     build_library(config, report=report)
     began = perf_counter()
-    result = run_program(program, inputs, VerilatorBackend(timing=MemoryTiming(latency=latency)))
-    seconds = perf_counter() - began
-    expected = reference_outputs(model, program, inputs)
+
+    def tell(cycles: int) -> None:
+        if progress is not None:
+            progress(f"{cycles:,} cycles, of {figures['bound']:,} at least")
+
+    backend = VerilatorBackend(timing=MemoryTiming(latency=latency), progress=tell)
+    try:
+        result = run_program(program, inputs, backend)
+        seconds = perf_counter() - began
+        expected = reference_outputs(model, program, inputs)
+    except (RunError, HostError) as error:
+        return {**row, "exact": False, "failed": str(error)}
     exact = all(np.array_equal(result.outputs[n].reshape(expected[n].shape), expected[n]) for n in program.outputs)
-    totals = program.report["totals"]
-    cycles = int(np.median(result.cycles_per_image))
+    figures |= _measured(figures, config, result)
+    all_executed = figures["macs"] == figures["executed_macs"]
+    comparable = config == PRESETS["base"] and latency == READ_LATENCY
+    target = find_target(network.name, all_executed=all_executed) if comparable else None
     return {
         **row,
         "exact": exact,
-        "images": images,
-        "macs": totals["macs"],
-        "executed_macs": totals["executed_macs"],
-        "dead_macs": totals["dead_macs"],
-        "bound": max(
-            ceil(totals["executed_macs"] / config.macs_per_cycle), ceil(totals["weight_bytes"] / config.bus_bytes)
-        ),
-        "cycles": cycles,
-        "utilization": totals["macs"] / (cycles * config.macs_per_cycle),
-        "read_bytes": sum(s.counters["read_beats"] for s in result.statistics[0]) * config.bus_bytes,
-        "write_bytes": sum(s.counters["write_beats"] for s in result.statistics[0]) * config.bus_bytes,
+        "images": len(result.statistics),
+        **figures,
+        "required": target.required if target else None,
+        "aim": target.aim if target else None,
         "cycles_per_second": round(sum(result.cycles_per_image) / seconds),
         "host_operators": [name for step in program.steps if isinstance(step, HostStep) for name, _ in step.operators],
     }
 
 
-def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """The benchmark for the terminal."""
-    result = Table("network", "config")
-    for heading in ("MACs", "bound", "cycles", "utilization", "bytes in"):
-        result.add_column(heading, justify="right")
-    result.add_column("on the host")
-    result.add_column("exact")
-    for row in rows:
-        if "refused" in row:
-            result.add_row(row["network"], row["config"], *[""] * 6, "refused")
-            continue
-        result.add_row(
-            row["network"],
-            row["config"],
-            f"{row['macs']:,}",
-            f"{row['bound']:,}",
-            f"{row['cycles']:,}",
-            f"{row['utilization']:.1%}",
-            f"{row['read_bytes']:,}",
-            ", ".join(row["host_operators"]),
-            "yes" if row["exact"] else "NO",
-        )
-    return result
+def _bounds(program: Program) -> Row:
+    """What the network needs of any accelerator of this size."""
+    config, totals = program.config, program.report["totals"]
+    executed = totals.get("executed_macs", totals["macs"])
+    array_bound = ceil(executed / config.macs_per_cycle)
+    steps = [step for step in program.steps if isinstance(step, AcceleratorStep)]
+    tensors = sum(place.rows * place.row_bytes for step in steps for place in (*step.inputs, *step.outputs))
+    return {
+        "macs": totals["macs"],
+        "executed_macs": executed,
+        "array_bound": array_bound,
+        "bound": max(array_bound, ceil(totals["weight_bytes"] / config.bus_bytes)),
+        "compulsory_bytes": totals["weight_bytes"] + totals["parameter_bytes"] + tensors,
+    }
 
 
-def markdown(rows: Sequence[dict[str, Any]], latency: int) -> str:
-    """The benchmark as a page of the documentation: exact figures only, nothing that depends on the machine."""
-    introduction = (
-        "Cycles from `start` to `done` on the RTL in Verilator, with weights, input and program in external memory "
-        f"({latency} cycles of read latency), by `loomwork bench --markdown docs/benchmarks.md`. The bound is "
-        "max(executed MACs / MACs per cycle, weight bytes / bus bytes). MACs are the network's, and utilization is of "
-        "them: dead channels, which no output depends on, count there without being executed. Exact: every output "
-        "equal to tflite-micro's."
-    )
-    headings = (
-        *("network", "configuration", "MACs", "bound", "cycles", "utilization", "bytes read", "bytes written"),
-        *("on the host", "exact"),
-    )
-    lines = ["# Benchmarks", "", introduction, "", f"| {' | '.join(headings)} |", f"|{'---|' * len(headings)}"]
-    lines += [
-        f"| {row['network']} | {row['config']} | {row['macs']:,} | {row['bound']:,} | {row['cycles']:,} "
-        f"| {row['utilization']:.1%} | {row['read_bytes']:,} | {row['write_bytes']:,} "
-        f"| {', '.join(row['host_operators'])} | {'yes' if row['exact'] else 'NO'} |"
-        for row in rows
-        if "refused" not in row
-    ]
-    refused = {row["network"]: row["refused"] for row in rows if "refused" in row}
-    if refused:
-        lines += ["", "Refused:", "", *(f"- {network}: {reason}" for network, reason in refused.items())]
-    return "\n".join(lines) + "\n"
+def _measured(figures: Row, config: Config, result: Result) -> Row:
+    """Cycles and bytes of the first image, which every image takes."""
+    counters = _sum([step.counters for step in result.statistics[0]])
+    cycles = counters["cycles"]
+    lost = lost_cycles(counters, array_bound=figures["array_bound"], bound=figures["bound"])
+    return {
+        "cycles": cycles,
+        "utilization": figures["executed_macs"] / (cycles * config.macs_per_cycle),
+        "read_bytes": counters["read_beats"] * config.bus_bytes,
+        "write_bytes": counters["write_beats"] * config.bus_bytes,
+        "causes": largest(lost),
+        "counters": counters,
+    }
+
+
+def _sum(steps: list[Mapping[str, int]]) -> dict[str, int]:
+    """Counters of several steps together."""
+    return {name: sum(step[name] for step in steps) for name in steps[0]}

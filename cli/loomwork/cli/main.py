@@ -24,7 +24,7 @@ app.command("report")(report.report)
 app.command("disasm")(disasm.disasm)
 app.command("verilog")(verilog.verilog)
 app.command("configs")(configs.configs)
-app.command("bench")(bench.bench)
+app.command("bench", cls=bench.BenchCommand)(bench.bench)
 app.command("regress")(regress.regress)
 app.command("demo")(demo.demo)
 

@@ -9,8 +9,8 @@
   `macs`: multiply-accumulates of the network as given (the array also multiplies by padding);
   `dead_channels`, `dead_macs`: that the compiler removed, because no output depends on them (for a fused layer,
   channels of the convolution's result); `executed_macs`: those that are left;
-  `weight_bytes`, `streamed_bytes`: of the channels that are left, and as read from external memory for all tiles, with
-  parameters;
+  `weight_bytes`: of the channels that are left; `parameter_bytes`: their biases, multipliers and shifts, once;
+  `streamed_bytes`: as read from external memory for all tiles, weights and parameters;
   `scratchpad_bytes`: in use while the layer runs;
   `array_cycles`: in which pixels or weights occupy the array, if nothing ever stalls;
   `bound_cycles`: that no design with as many MAC units and as wide a bus can beat (the larger of both quotients, of
@@ -32,6 +32,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loomwork.arch.config import BANKS, Config
+from loomwork.arch.isa import params_words
 from loomwork.arch.program import Program, Tensor
 from loomwork.arch.reduction import depthwise_columns, depthwise_passes, pass_count
 from loomwork.compiler.fused import FusedConvolution
@@ -39,12 +40,13 @@ from loomwork.compiler.graph import Convolution, Graph, HostPart, Layer
 from loomwork.compiler.storage import Storage
 from loomwork.compiler.task import Task
 from loomwork.compiler.views import row_words
+from loomwork.compiler.weights import params_mode
 
 Entry = dict[str, Any]
 
 _SUMMED = (
     *("macs", "executed_macs", "dead_macs", "dead_channels"),
-    *("weight_bytes", "streamed_bytes", "tiles", "array_cycles", "bound_cycles"),
+    *("weight_bytes", "parameter_bytes", "streamed_bytes", "tiles", "array_cycles", "bound_cycles"),
 )
 
 SHORT_NAME = 22
@@ -122,6 +124,7 @@ def _layers(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
                 "dead_macs": macs - executed,
                 "dead_channels": part.given.maps[result].channels - part.graph.maps[result].channels,
                 "weight_bytes": kernel,
+                "parameter_bytes": _parameter_bytes(convolution, part.graph),
                 "streamed_bytes": sum(
                     task.command["words"] * config.cols for _, task in own if task.command.mnemonic == "STREAM"
                 ),
@@ -166,6 +169,12 @@ def _macs(convolution: Convolution | None, graph: Graph) -> int:
         return 0
     result = graph.maps[convolution.output]
     return result.height * result.width * convolution.kernel.size
+
+
+def _parameter_bytes(convolution: Convolution | None, graph: Graph) -> int:
+    if convolution is None:
+        return 0
+    return graph.maps[convolution.output].channels * params_words(params_mode(convolution.requantize))
 
 
 def _array_cycles(task: Task, config: Config) -> int:

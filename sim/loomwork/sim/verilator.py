@@ -18,6 +18,8 @@ from loomwork.sim.memory import Bytes, MemoryTiming
 
 WINDOW_ALIGNMENT = 4096
 WATCHDOG_CYCLES = 100_000
+PROGRESS_CYCLES = 50_000
+"""Cycles between two reports of progress: under a second of simulation."""
 
 
 class EngineError(RunError):
@@ -46,7 +48,7 @@ class VerilatorBackend:
 
     One model per configuration is built on first use and kept; images follow each other on it without a reset.
     timing: of the external memory. trace: collect the timeline of every run. report: told before long work.
-    max_cycles: a run longer than this is given up with RunError.
+    max_cycles: a run longer than this is given up with RunError. progress: told the cycles done since `start`.
     """
 
     def __init__(
@@ -56,11 +58,13 @@ class VerilatorBackend:
         trace: bool = False,
         report: Callable[[str], None] | None = None,
         max_cycles: int = 200_000_000,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         self._timing = timing or MemoryTiming()
         self._trace = trace
         self._report = report
         self._max_cycles = max_cycles
+        self._progress = progress
         self._engines: dict[Config, Engine] = {}
 
     def run_step(
@@ -72,7 +76,7 @@ class VerilatorBackend:
         engine = self._engines[config]
         outputs = np.zeros((len(inputs), output_bytes), dtype=np.uint8)
         statistics = [
-            engine.run(step, image, output, trace=self._trace, max_cycles=self._max_cycles)
+            engine.run(step, image, output, trace=self._trace, max_cycles=self._max_cycles, progress=self._progress)
             for image, output in zip(inputs, outputs, strict=True)
         ]
         return outputs, statistics
@@ -157,7 +161,14 @@ class Engine:
         return {name: self.read(f"COUNT_{name.upper()}") for name, _ in COUNTERS}
 
     def run(
-        self, step: AcceleratorStep, inputs: Bytes, outputs: Bytes, *, trace: bool, max_cycles: int
+        self,
+        step: AcceleratorStep,
+        inputs: Bytes,
+        outputs: Bytes,
+        *,
+        trace: bool,
+        max_cycles: int,
+        progress: Callable[[int], None] | None = None,
     ) -> StepStatistics:
         """Run one step on one image; `outputs` is filled. Raises EngineError, or RunError when it takes too long."""
         bus = self._config.bus_bytes
@@ -175,9 +186,14 @@ class Engine:
         self._library.harness_trace(self._handle, trace)
         self.start()
         origin = int(self._library.harness_now(self._handle))
-        if not self.wait(max_cycles):
-            self.reset()
-            raise RunError(f"the program did not end within {max_cycles} cycles")
+        done = 0
+        while not self.wait(min(PROGRESS_CYCLES, max_cycles - done)):
+            done += PROGRESS_CYCLES
+            if done >= max_cycles:
+                self.reset()
+                raise RunError(f"the program did not end within {max_cycles} cycles")
+            if progress is not None:
+                progress(done)
         self._raise_error(step)
         outputs[:] = padded_output[: outputs.size]
         return StepStatistics(counters=self.counters(), events=self._events(origin) if trace else ())
