@@ -74,9 +74,10 @@ class Window(Component):
             ring_words.eq(self.i.ring_words),
             ring_end.eq(self.i.ring_end),
         ]
-        for early, late in zip(segments[0], segments[1], strict=True):
-            with m.If(early.slot >= ring_end):
-                m.d.sync += late.slot.eq(early.slot - ring_words)
+        for number in range(BANKS):
+            slot = segments[0][number].slot
+            with m.If(slot >= ring_end):
+                m.d.sync += segments[1][number].slot.eq(slot - ring_words)
         views: list[data.View] = []
         for name, start in (("head", self.i.start), ("tail", 0)):
             x = Signal(signed(BYTE_BITS + 1), name=f"{name}_x")
