@@ -90,4 +90,6 @@ def test_kernel_rows_of_a_depthwise_pass_lie_in_different_banks(
 @given(st.integers(1, 20), st.integers(1, 5), st.integers(1, 5))
 def test_depthwise_columns_reach_from_the_first_tap_to_the_last(tile_width: int, x_stride: int, taps: int):
     columns = {pixel * x_stride + tap for pixel in range(tile_width) for tap in range(taps)}
-    assert depthwise_columns(tile_width, x_stride, taps) == max(columns) + 1
+    for shared in range(taps):
+        rows = [row * (max(columns) + 1 - shared) for row in range(5)]
+        assert depthwise_columns(5, tile_width, x_stride, taps, shared) == rows[-1] + max(columns) + 1

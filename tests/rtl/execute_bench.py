@@ -205,6 +205,28 @@ def random_depthwise(rng: random.Random, config: Config) -> dict[str, int]:
         "block_step": config.cols,
         "taps": rng.randint(1, config.depthwise_taps),
         "x_stride": rng.choice([1, 1, 2, 5]),
+        "shared": 0,
+    }
+
+
+def random_padded(rng: random.Random, config: Config) -> dict[str, int]:
+    """A DEPTHWISE of whole rows of an image of `cols` channels, with padding that rows have in common."""
+    columns, taps, stride = rng.randint(1, 5), rng.randint(2, config.depthwise_taps), rng.choice([1, 1, 2])
+    pad = rng.randint(1, taps - 1)
+    width = max(1, min(-(-(columns + pad) // stride), 6))
+    behind = (width - 1) * stride + taps - 1 - pad - (columns - 1)
+    return {
+        **random_depthwise(rng, config),
+        "row_bytes": columns * config.cols,
+        "x_start": -pad * config.cols,
+        "x_step": config.cols,
+        "tap_count": 1,
+        "blocks": 1,
+        "taps": taps,
+        "x_stride": stride,
+        "shared": max(0, min(pad, behind, taps - 1)),
+        "tile_width": width,
+        "tile_height": rng.randint(1, min(4, 16 // width)),
     }
 
 

@@ -14,7 +14,7 @@ from loomwork.arch.config import FORMAL, NANO, SMALL, TINY, Config
 from loomwork.arch.isa import Params, params_words
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.window import Window
-from tests.rtl.execute_bench import OBLONG, SEED, Bench, make_jobs, random_depthwise, random_operands
+from tests.rtl.execute_bench import OBLONG, SEED, Bench, make_jobs, random_depthwise, random_operands, random_padded
 
 TALL = replace(OBLONG, name="tall", rows=16, cols=8, bus_bytes=8)
 """Four kernel rows in a pass."""
@@ -43,7 +43,7 @@ def test_random_commands(config: Config, stall: float, seed: int):
 def test_random_commands_of_both_kinds(config: Config, stall: float, seed: int):
     """Passes begin whenever weights and accumulators let them; what they read before must still be in step."""
     rng = random.Random(f"{seed} {stall} {config.name}")
-    makers = [random_depthwise, random_operands, random_depthwise, rng.choice([random_depthwise, random_operands])]
+    makers = [random_depthwise, random_operands, random_padded, rng.choice([random_padded, random_depthwise])]
     run(config, [make(rng, config) for make in makers], seed, stall)
 
 
@@ -52,7 +52,7 @@ def test_random_commands_of_both_kinds(config: Config, stall: float, seed: int):
 def test_columns_of_a_depthwise_pass_follow_each_other_after_any_wait(config: Config, x_stride: int):
     """Weights that come so rarely that the feed fills up before every pass, whose rows are longer than the feed."""
     image = {"height": 9, "row_bytes": 200, "x_step": config.cols}
-    kernel = {"kernel_rows": 5, "taps": 3, "x_stride": x_stride}
+    kernel = {"kernel_rows": 5, "taps": 3, "x_stride": x_stride, "shared": 0}
     tile = {"tile_width": 5, "tile_height": 3, "blocks": 2}
     bench = run(config, [image | kernel | tile] * 2, SEED, 1 - config.rows / 200)
     passes = 2 * 2 * -(-5 // config.depthwise_groups)
@@ -63,10 +63,17 @@ def test_columns_of_a_depthwise_pass_follow_each_other_after_any_wait(config: Co
     assert bench.waits["wait_weights"] > 20 * passes
 
 
+def test_rows_with_padding_in_common_take_no_cycle_for_it_twice():
+    image = {"row_bytes": 5 * SMALL.cols, "x_step": SMALL.cols, "x_start": -SMALL.cols, "height": 4, "kernel_rows": 2}
+    tile = {"tile_width": 5, "tile_height": 3, "taps": 3, "x_stride": 1}
+    cycles = [len(run(SMALL, [{**image, **tile, "shared": shared}]).active) for shared in (0, 1)]
+    assert cycles == [3 * 7, 3 * 6 + 1]
+
+
 @pytest.mark.parametrize("x_stride", [1, 2])
 def test_a_depthwise_pass_takes_a_cycle_for_each_column(x_stride: int):
     """Also from one pass, block and command to the next, and between both kinds."""
-    depthwise = {"taps": 3, "x_stride": x_stride, "kernel_rows": 3, "row_bytes": 64, "x_step": SMALL.cols}
+    depthwise = {"taps": 3, "x_stride": x_stride, "shared": 0, "kernel_rows": 3, "row_bytes": 64, "x_step": SMALL.cols}
     tile = {"tile_width": 7, "tile_height": 4, "blocks": 2}
     dense = {"row_bytes": 64, "length": 64, "kernel_rows": 1, **tile}
     bench = run(SMALL, [dense | {"blocks": 1}, {**depthwise, **tile}])
@@ -79,9 +86,10 @@ def test_a_depthwise_pass_takes_a_cycle_for_each_column(x_stride: int):
 
 def test_depthwise_without_its_hardware_is_refused():
     lean = replace(TINY, name="lean", depthwise=False)
-    refuses(lean, {"taps": 1, "x_stride": 1})
-    refuses(SMALL, {"taps": SMALL.depthwise_taps + 1, "x_stride": 1})
-    refuses(TINY, {"taps": 16, "x_stride": 1, "tile_width": TINY.accumulator_depth // 4 + 1})
+    refuses(lean, {"taps": 1, "x_stride": 1, "shared": 0})
+    refuses(SMALL, {"taps": SMALL.depthwise_taps + 1, "x_stride": 1, "shared": 0})
+    refuses(SMALL, {"taps": 3, "x_stride": 1, "shared": 3})
+    refuses(TINY, {"taps": 16, "x_stride": 1, "shared": 0, "tile_width": TINY.accumulator_depth // 4 + 1})
 
 
 def refuses(config: Config, operands: dict[str, int]) -> None:

@@ -350,11 +350,11 @@ def test_a_configuration_without_add_refuses_it() -> None:
 
 def test_depthwise_without_its_hardware_is_refused() -> None:
     operands = {name: value for name, value in CONVOLVE.items() if name != "length"}
-    legal = command("DEPTHWISE", operands, taps=4, x_stride=1)
+    legal = command("DEPTHWISE", operands, taps=4, x_stride=1, shared=0)
     with pytest.raises(GoldenError, match="configuration tiny is built without DEPTHWISE") as caught:
         run(STREAM, legal, END, config=replace(TINY, depthwise=False))
     assert caught.value.code is ErrorCode.ILLEGAL_OPERAND
-    too_wide = command("DEPTHWISE", operands, taps=5, x_stride=1, tile_height=TINY.accumulator_depth)
+    too_wide = command("DEPTHWISE", operands, taps=5, x_stride=1, shared=0, tile_height=TINY.accumulator_depth)
     with pytest.raises(GoldenError, match="5 taps in one pass, there are rows for 4") as caught:
         run(STREAM, too_wide, END)
     assert caught.value.code is ErrorCode.ILLEGAL_OPERAND

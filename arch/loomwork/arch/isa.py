@@ -304,12 +304,15 @@ INSNS: tuple[Insn, ...] = (
         "stream and run all pixels of the tile, row by row. For kernel row `ky` and kernel column `k` of tap group "
         "`t`, output pixel (oy, ox) of column `c` of block `b` reads image row `y_start + oy * y_step + ky * row_step` "
         "at byte `x_start + b * block_step + t * tap_step + (ox * x_stride + k) * x_step + c`. Blocks go to the "
-        "accumulators as for CONVOLVE. Illegal: more `taps` than the array has rows for, and any DEPTHWISE when the "
-        "configuration leaves it out.",
+        "accumulators as for CONVOLVE. Neighbouring rows of pixels can have their padding in common: where the last "
+        "`shared` input columns of a row and the first ones of the next all lie outside of the image, they are taken "
+        "once. Illegal: more `taps` than the array has rows for, not fewer `shared` columns than `taps`, and any "
+        "DEPTHWISE when the configuration leaves it out.",
         (
             *_TILE,
             Field("taps", 5, "kernel columns of one pass; at most `depthwise_taps` of the configuration", minimum=1),
             Field("x_stride", 4, "input columns from one output pixel to the next", minimum=1),
+            Field("shared", 4, "input columns outside of the image that end one row of pixels and begin the next"),
         ),
     ),
 )

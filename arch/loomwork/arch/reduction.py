@@ -72,6 +72,6 @@ def depthwise_passes(groups: int, kernel_rows: int, row_step: int) -> Iterator[r
         yield range(first, min(first + most, kernel_rows))
 
 
-def depthwise_columns(tile_width: int, x_stride: int, taps: int) -> int:
-    """Input columns, and cycles, that a pass of DEPTHWISE takes for one row of output pixels."""
-    return (tile_width - 1) * x_stride + taps
+def depthwise_columns(tile_height: int, tile_width: int, x_stride: int, taps: int, shared: int) -> int:
+    """Input columns, and cycles, that a pass of DEPTHWISE takes for all output pixels; see its operands."""
+    return tile_height * ((tile_width - 1) * x_stride + taps - shared) + shared

@@ -102,7 +102,8 @@ class ConvolutionWork(Work):
             values = _values(tile, pooling)
             steps = tile.height * tile.width * pooling.window[0] * pooling.window[1] * config.channel_groups
             for group in self._groups:
-                block = self._mapping.cycles(values.height, values.width, config)
+                shared = _shared(self._convolution, self._mapping, values, self._source)
+                block = self._mapping.cycles(values.height, values.width, config, shared=shared)
                 if self._mapping.passes == 1:
                     # A third block waits until the first has left its accumulators.
                     block = max(block, (block + ACCUMULATOR_CYCLES) // 2)
@@ -176,6 +177,11 @@ def _pooling(pool: MaxPool) -> Pooling:
     return Pooling(mode=Pool.MAX, window=pool.window, step=pool.stride)
 
 
+def _shared(layer: Convolution, mapping: Mapping, tile: Tile, source: FeatureMap) -> int:
+    """Columns of padding that neighbouring rows of a tile have in common."""
+    return mapping.shared(tile.x * layer.stride[1] - layer.pad[1], tile.width, source)
+
+
 def _stream(group: _Group, index: int) -> Task:
     operands = {"window": Window.CONSTANTS, "offset": group.offset, "words": group.words}
     return Task(command=Command("STREAM", operands), layer=index)
@@ -220,6 +226,7 @@ def _convolve(
     }
     if mapping.depthwise:
         operands |= {"taps": mapping.taps, "x_stride": mapping.x_stride}
+        operands["shared"] = _shared(layer, mapping, tile, source)
     else:
         operands["length"] = mapping.length
     region = _read_region(layer.input, operands, columns, mapping.length, views)

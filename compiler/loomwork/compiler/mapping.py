@@ -40,10 +40,23 @@ class Mapping:
         """The command."""
         return "DEPTHWISE" if self.depthwise else "CONVOLVE"
 
-    def cycles(self, height: int, width: int, config: Config) -> int:
+    def cycles(self, height: int, width: int, config: Config, *, shared: int = 0) -> int:
         """Cycles of the array for one block of a tile of so many output pixels, if nothing stalls."""
-        columns = depthwise_columns(width, self.x_stride, self.taps) if self.depthwise else width
-        return self.passes * max(config.rows, height * columns)
+        if self.depthwise:
+            columns = depthwise_columns(height, width, self.x_stride, self.taps, shared)
+        else:
+            columns = height * width
+        return self.passes * max(config.rows, columns)
+
+    def shared(self, first: int, width: int, source: FeatureMap) -> int:
+        """Input columns that end one row of pixels and begin the next, all outside of the image.
+
+        first: input column of the first tap of the first of `width` output pixels.
+        """
+        if not self.depthwise or self.tap_count > 1:
+            return 0
+        last = first + (width - 1) * self.x_stride + self.taps - 1
+        return max(0, min(-first, last - source.width + 1, self.taps - 1))
 
 
 def map_convolution(layer: Convolution, source: FeatureMap, config: Config) -> Mapping:

@@ -182,14 +182,15 @@ def _array_cycles(task: Task, config: Config) -> int:
     match command.mnemonic:
         case "CONVOLVE":
             passes = pass_count(config.rows, command["kernel_rows"], command["length"], command["row_step"])
-            columns = command["tile_width"]
+            columns = command["tile_height"] * command["tile_width"]
         case "DEPTHWISE":
             cut = depthwise_passes(config.depthwise_groups, command["kernel_rows"], command["row_step"])
             passes = sum(1 for _ in cut)
-            columns = depthwise_columns(command["tile_width"], command["x_stride"], command["taps"])
+            shape = (command[name] for name in ("tile_height", "tile_width", "x_stride", "taps", "shared"))
+            columns = depthwise_columns(*shape)
         case _:
             return 0
-    return command["blocks"] * command["tap_count"] * passes * max(command["tile_height"] * columns, config.rows)
+    return command["blocks"] * command["tap_count"] * passes * max(columns, config.rows)
 
 
 def summary(program: Program) -> RenderableType:

@@ -43,13 +43,14 @@ def tile_layout(config: Config) -> data.StructLayout:
 
     ring_words, ring_end: a slot from `ring_end` on lies `ring_words` before.
 
-    depthwise, taps, x_stride: whether it is a DEPTHWISE, and its operands; both 1 for a CONVOLVE. Only there when the
-    configuration has DEPTHWISE.
+    depthwise, taps, x_stride: whether it is a DEPTHWISE, and its operands; both 1 for a CONVOLVE. row_taps: `taps`
+    without the columns that the next row has in common. Only there when the configuration has DEPTHWISE.
     """
     operands = {item.name: item for item in BY_MNEMONIC["DEPTHWISE"].operands}
     shapes = {name: (signed if operands[name].signed else unsigned)(operands[name].bits) for name in TILE_OPERANDS}
     if config.depthwise:
-        shapes |= {"depthwise": unsigned(1), "taps": Shape.cast(range(config.depthwise_taps + 1))}
+        shapes |= {"depthwise": unsigned(1)}
+        shapes |= dict.fromkeys(("taps", "row_taps"), Shape.cast(range(config.depthwise_taps + 1)))
         shapes["x_stride"] = unsigned(operands["x_stride"].bits)
     return data.StructLayout({**shapes, "y_words": SLOT_BITS, "ring_words": SLOT_BITS, "ring_end": SLOT_BITS})
 
@@ -215,6 +216,7 @@ class PassCutter(Component):
             m.d.comb += [
                 offered.tile.depthwise.eq(self._depthwise),
                 *(offered.tile[name].eq(Mux(self._depthwise, operands[name], 1)) for name in ("taps", "x_stride")),
+                offered.tile.row_taps.eq(Mux(self._depthwise, operands.taps - operands.shared, 1)),
             ]
 
         with m.If(self.taken):

@@ -18,8 +18,9 @@ class PassSequencer(Component):
 
     command: raw CONVOLVE and DEPTHWISE commands. passes, tiles: see `PassCutter`.
     error: not NONE when the command taken last cannot be executed: SCRATCHPAD for a tile of more than
-    `accumulator_depth` pixels, ILLEGAL_OPERAND for a DEPTHWISE of more taps than there are rows for, or that the
-    configuration leaves out. It has no passes and none follow: the sequencer has stopped until reset.
+    `accumulator_depth` pixels, ILLEGAL_OPERAND for a DEPTHWISE of more taps than there are rows for, of as many shared
+    columns as taps, or that the configuration leaves out. It has no passes and none follow: the sequencer has stopped
+    until reset.
     halt: take no commands.
     """
 
@@ -105,7 +106,8 @@ class PassSequencer(Component):
         depthwise = command.opcode == BY_MNEMONIC["DEPTHWISE"].opcode
         if not self._config.depthwise:
             return depthwise
-        return depthwise & (view_as("DEPTHWISE", command).taps > self._config.depthwise_taps)
+        operands = view_as("DEPTHWISE", command)
+        return depthwise & ((operands.taps > self._config.depthwise_taps) | (operands.shared >= operands.taps))
 
     @staticmethod
     def _multiply(m: Module, command: data.View, step: Signal) -> Signal:

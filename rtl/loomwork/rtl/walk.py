@@ -108,10 +108,12 @@ class Walk(Component):
             position.final.eq(current.final & pass_ends),
         ]
         if self._depthwise:
-            # From one output pixel to the next it is `x_stride` columns; the last one of a row has all of its own.
+            # From one output pixel to the next it is `x_stride` columns; the last one of a row has all of its own, but
+            # for those outside of the image that the next row begins with.
+            ends_row = pixels == 1
             column = Signal(max(len(tile.taps), len(tile.x_stride)), init=1)
             m.d.comb += [
-                pixel_ends.eq(column == Mux(pixels == 1, tile.taps, tile.x_stride)),
+                pixel_ends.eq(column == Mux(ends_row, Mux(rows == 1, tile.taps, tile.row_taps), tile.x_stride)),
                 position.marks.depthwise.eq(tile.depthwise),
                 position.marks.output.eq(column == 1),
                 position.marks.last.eq((column == 1) & (pixels == 1) & (rows == 1)),

@@ -64,7 +64,10 @@ def convolve_depthwise(
         raise StopError(
             ErrorCode.ILLEGAL_OPERAND, f"{command['taps']} taps in one pass, there are rows for {config.depthwise_taps}"
         )
+    if command["shared"] >= command["taps"]:
+        raise StopError(ErrorCode.ILLEGAL_OPERAND, f"{command['shared']} shared columns of {command['taps']} taps")
     _check_pixels(command, config)
+    _check_shared(command, config)
     cut = list(depthwise_passes(config.depthwise_groups, command["kernel_rows"], command["row_step"]))
     weights, params = _take(command, config, stream, command["tap_count"] * len(cut) * config.rows)
     shape = (-1, command["tap_count"], len(cut), config.rows, config.cols)
@@ -84,6 +87,19 @@ def convolve_depthwise(
                     weight = weights[block, tap_group, index, group * config.depthwise_taps + tap]
                     sums[-1] = sums[-1] + _gather(command, scratchpad, row, byte, np.True_) * weight
     return sums, params
+
+
+def _check_shared(command: Command, config: Config) -> None:
+    """Refuse `shared` columns of which a channel lies in the image: the hardware would take them from either row."""
+    columns = np.arange(command["shared"])
+    last = (command["tile_width"] - 1) * command["x_stride"] + command["taps"] - 1
+    for block, group in np.ndindex(command["blocks"], command["tap_count"]):
+        start = command["x_start"] + block * command["block_step"] + group * command["tap_step"]
+        # What lies behind the channels of a pixel goes to columns of the array that nobody looks at.
+        channels = np.arange(min(config.cols, max(command["x_step"] - block * command["block_step"], 1)))
+        places = start + np.concatenate((columns, last - columns))[:, np.newaxis] * command["x_step"] + channels
+        if np.any((places >= 0) & (places < command["row_bytes"])):
+            raise StopError(ErrorCode.ILLEGAL_OPERAND, f"{command['shared']} shared columns, not all outside the image")
 
 
 def _check_pixels(command: Command, config: Config) -> None:

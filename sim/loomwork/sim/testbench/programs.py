@@ -93,7 +93,7 @@ def layer_program(config: Config, generator: random.Random, *, depthwise: bool =
     blocks = -(-out_channels // config.cols)
     unused: list[int] = []
     if depthwise:
-        kernel = {"x_step": channels, "taps": g.randint(1, config.depthwise_taps), "x_stride": stride}
+        kernel = {"x_step": channels, "taps": g.randint(1, config.depthwise_taps), "x_stride": stride, "shared": 0}
         cut = list(depthwise_passes(config.depthwise_groups, kernel_h, row_step))
         passes = len(cut)
         unused = [
