@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DRAIN: when each block is taken from the accumulators, and the last byte written (rtl/drain/)."""
+
+from math import ceil
+
+from loomwork.arch.config import Config
+from loomwork.arch.isa import Combine, Params, Source
+from loomwork.rtl.drain.lane import Lane as DrainLane
+from loomwork.rtl.drain.shifter import Extractor, Inserter
+from loomwork.rtl.ports import SCRATCHPAD_LATENCY
+from loomwork.sim.cycles.commands import Step
+from loomwork.sim.cycles.execute import Execute
+from loomwork.sim.cycles.lanes import Lane
+from loomwork.sim.cycles.reads import QUEUE_CYCLES
+from loomwork.sim.cycles.timeline import Process
+from loomwork.sim.cycles.weights import WeightLoader
+
+BEGIN_CYCLES = 4
+"""From the beginning of a DRAIN to its first step in front of the launch: walker and address pipeline."""
+
+
+class Drain:
+    """Carries out REQUANT, COMBINE and DRAIN in order. waited: cycles of waiting for a finished block."""
+
+    def __init__(self, config: Config, lane: Lane, execute: Execute, loader: WeightLoader) -> None:
+        self._config = config
+        self._lane = lane
+        self._execute = execute
+        self._loader = loader
+        self._read_cycles = SCRATCHPAD_LATENCY + Extractor(8, config.requant_lanes, config.rows).latency
+        insert_cycles = Inserter(9, config.requant_lanes, config.rows).latency
+        self._write_cycles = {
+            mode: self._read_cycles + cycles + QUEUE_CYCLES + insert_cycles
+            for mode, cycles in DrainLane.latency.items()
+        }
+        self._block = self._parameters = 0
+        self.waited = 0
+
+    def run(self) -> Process:
+        """The process."""
+        lane = self._lane
+        ready = idle = 0
+        mode = Combine.NONE
+        for number, command in enumerate(lane.commands):
+            start = yield from lane.take(number, ready)
+            begin = start + 1
+            if command.mnemonic != "DRAIN":
+                begin = max(begin, idle)
+                lane.finish(start, begin)
+                ready = begin + 1
+                continue
+            combine = Combine(command.operands["combine"])
+            from_scratchpad = command.operands["source"] == Source.SCRATCHPAD
+            if from_scratchpad or combine is Combine.ADD or combine is not mode:
+                begin = max(begin, idle)
+            mode = combine
+            yield from self._launch(command, begin + BEGIN_CYCLES)
+            last = self._last
+            lane.finish(start, last + self._write_cycles[mode])
+            idle = last + self._write_cycles[mode] + 1
+            ready = last + 1
+
+    def _launch(self, command: Step, cycle: int) -> Process:
+        """Launch the steps, the first one not before `cycle`; leaves the last one's cycle in `_last`."""
+        config, operands = self._config, command.operands
+        from_scratchpad = operands["source"] == Source.SCRATCHPAD
+        pixels = operands["width"] * operands["height"] * operands["pool_width"] * operands["pool_height"]
+        reads = 2 if from_scratchpad and operands["combine"] == Combine.ADD else 1
+        channels, released = operands["channels"], 0
+        blocks, parameters, freed = self._execute.blocks, self._loader.parameters, self._loader.freed
+        while channels > 0:
+            steps = pixels * ceil(min(channels, config.cols) / config.requant_lanes)
+            channels -= config.cols
+            if not from_scratchpad:
+                while len(blocks.times) <= self._block:
+                    yield blocks
+                self._block += 1
+                finished = blocks.times[self._block - 1]
+                # In the cycle of a release the accumulators do not yet show the state of the next half.
+                self.waited += max(0, max(finished, released) - cycle)
+                cycle = max(cycle, finished, released)
+            if operands["params"] != Params.UNIFORM:
+                while len(parameters.times) <= self._parameters:
+                    yield parameters
+                cycle = max(cycle, parameters.times[self._parameters])
+                self._parameters += 1
+            self._last = cycle + reads * steps - 1
+            if not from_scratchpad:
+                self._execute.released.add(self._last)
+            if operands["params"] != Params.UNIFORM:
+                freed.add(self._last + self._read_cycles + 1)
+            cycle, released = self._last + 1, self._last + 2

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fetch, decoder and dispatch: when each unit can take its commands (rtl/fetch.py, decoder.py, dispatch.py)."""
+
+from collections.abc import Generator, Sequence
+
+from loomwork.arch.config import Config
+from loomwork.arch.isa import COMMAND_BYTES, TICKET_UNITS, Unit
+from loomwork.sim.cycles.commands import Step
+from loomwork.sim.cycles.reads import Reader
+from loomwork.sim.cycles.timeline import Clock, Process, Timeline
+
+Waiting = Generator[Timeline | int, None, int]
+"""Part of a process that finds out a cycle."""
+
+
+class Lane:
+    """The queue of one unit (rtl/dispatch.py `Lane`): commands in order, each when its tickets are there.
+
+    entered: a command is put into the queue. shifted: it moves to the register at the queue's end, from where it is
+    offered in the next cycle. started, done: the unit takes it, and reports it finished.
+    busy, busy_until: cycles in which the unit is busy, and the last one so far.
+    waited: cycles in which nothing but a ticket kept the unit from the command at the queue's end.
+    """
+
+    def __init__(self, clock: Clock, unit: Unit, commands: Sequence[Step], depth: int) -> None:
+        self.unit = unit
+        self.commands = commands
+        self.depth = depth
+        self.entered = Timeline(clock)
+        self.shifted = Timeline(clock)
+        self.started = Timeline(clock)
+        self.done = Timeline(clock)
+        self.waited = 0
+        self.busy_until = 0
+        self.busy = 0
+        self._tickets: dict[Unit, Timeline] = {}
+
+    def connect(self, lanes: dict[Unit, "Lane"]) -> None:
+        """Make the other units' tickets known."""
+        self._tickets = {unit: lanes[unit].done for unit in TICKET_UNITS}
+
+    def take(self, number: int, ready: int) -> Waiting:
+        """The cycle in which the unit, ready for it from cycle `ready` on, takes its command `number`."""
+        entered = self.entered.times
+        while len(entered) <= number:
+            yield self.entered
+        shifted = entered[number] + 1
+        if number:
+            shifted = max(shifted, self.started.times[number - 1])
+        self.shifted.add(shifted)
+        start = max(ready, shifted + 1)
+        tickets = 0
+        for unit, count in self.commands[number].waits:
+            done = self._tickets[unit]
+            while len(done.times) < count:
+                yield done
+            tickets = max(tickets, done.times[count - 1] + 1)
+        self.waited += max(0, tickets - max(shifted, self.busy_until) - 1)
+        start = max(start, tickets)
+        self.started.add(start)
+        return start
+
+    def finish(self, start: int, done: int, busy_until: int | None = None) -> None:
+        """The next command, taken in cycle `start`, is reported finished; the unit is busy with it at least so long."""
+        until = max(done, busy_until or 0)
+        self.busy += max(0, until - max(start, self.busy_until))
+        self.busy_until = max(self.busy_until, until)
+        self.done.add(done)
+
+
+class Dispatcher:
+    """Takes commands from the beats that fetch has read ahead and puts them into the lanes, one after the other.
+
+    end: cycle in which END is reached; 0 as long as it is not known.
+    """
+
+    def __init__(self, config: Config, commands: Sequence[Step], lanes: dict[Unit, Lane], fetch: Reader) -> None:
+        self._commands = commands
+        self._lanes = lanes
+        self._fetch = fetch
+        self._beats = max(1, COMMAND_BYTES // config.bus_bytes)
+        self._per_beat = max(1, config.bus_bytes // COMMAND_BYTES)
+        self.end = 0
+
+    def run(self) -> Process:
+        """The process."""
+        counts = dict.fromkeys(Unit, 0)
+        taken = taken_before = (
+            handed
+        ) = -1  # when the latest beat, the command in front was taken; when its lane took it
+        lane, blocker = None, -1  # where that one goes, and what must have made room for it there
+        for number, command in enumerate(self._commands):
+            early, last = self._beats_of(number)
+            for beat in early:
+                arrival = yield from self._fetch.arrival(beat)
+                taken = max(taken + 1, arrival)
+                self._fetch.popped.add(taken)
+            if lane is not None:
+                handed = taken_before + 1
+                if blocker >= 0:
+                    while len(lane.shifted.times) <= blocker:
+                        yield lane.shifted
+                    handed = max(handed, lane.shifted.times[blocker] + 1)
+                lane.entered.add(handed)
+            arrival = yield from self._fetch.arrival(last)
+            taken = taken_before = max(taken + 1, arrival, handed)
+            if (number + 1) % self._per_beat == 0:
+                self._fetch.popped.add(taken)
+            if command.unit is Unit.CONTROL:
+                self.end = taken + 1
+                return
+            lane = self._lanes[command.unit]
+            blocker = counts[command.unit] - (lane.depth - 1)
+            counts[command.unit] += 1
+
+    def _beats_of(self, number: int) -> tuple[range, int]:
+        """The beats of a command: those that are gathered before it is complete, and the last one."""
+        if self._per_beat > 1:
+            return range(0), number // self._per_beat
+        return range(number * self._beats, (number + 1) * self._beats - 1), (number + 1) * self._beats - 1

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Puts the units together and asks them when they do what."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as replaced
+
+from loomwork.arch.config import Config
+from loomwork.arch.isa import COMMAND_BYTES, Unit
+from loomwork.arch.program import AcceleratorStep, Program
+from loomwork.rtl.dispatch import ENGINES
+from loomwork.rtl.fetch import PREFETCH_BEATS
+from loomwork.sim.backend import Event
+from loomwork.sim.cycles.commands import by_unit, read_commands
+from loomwork.sim.cycles.convolution import shape_of
+from loomwork.sim.cycles.drain import Drain
+from loomwork.sim.cycles.execute import Execute
+from loomwork.sim.cycles.lanes import Dispatcher, Lane
+from loomwork.sim.cycles.reads import CHECK_CYCLES, ReadBus, Reader
+from loomwork.sim.cycles.timeline import Clock
+from loomwork.sim.cycles.transfers import Load, Store, Stream
+from loomwork.sim.cycles.weights import WeightLoader
+from loomwork.sim.memory import MemoryTiming
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What an accelerator step will cost.
+
+    counters: the performance counters of the core, by name (arch/registers.py), as far as they are predicted.
+    events: begin and end of every command, as the trace of a backend shows them.
+    """
+
+    counters: Mapping[str, int]
+    events: Sequence[Event]
+
+    @property
+    def cycles(self) -> int:
+        """Cycles from `start` to `done`."""
+        return self.counters["cycles"]
+
+
+def predict(step: AcceleratorStep, config: Config, timing: MemoryTiming | None = None) -> Prediction:
+    """Predict one run. timing: of the external memory, of which only the latency counts."""
+    timing = timing or MemoryTiming()
+    clock = Clock()
+    commands = read_commands(step.commands)
+    lists = by_unit(commands)
+    lanes = {unit: Lane(clock, unit, lists[unit], config.queue_depth) for unit in ENGINES}
+    for lane in lanes.values():
+        lane.connect(lanes)
+    bus = ReadBus(clock, timing.latency)
+    fetched = Reader(clock, replaced(config, stream_beats=PREFETCH_BEATS), bus, PREFETCH_BEATS)
+    loaded = Reader(clock, config, bus, config.stream_beats)
+    streamed = Reader(clock, config, bus, config.stream_beats)
+    dispatcher = Dispatcher(config, commands, lanes, fetched)
+    shapes = [shape_of(command, config) for command in lists[Unit.EXECUTE]]
+    load = Load(clock, config, lanes[Unit.LOAD], loaded)
+    stream = Stream(config, lanes[Unit.STREAM], streamed)
+    loader = WeightLoader(clock, config, shapes, streamed)
+    execute = Execute(clock, config, lanes[Unit.EXECUTE], shapes, loader)
+    drain = Drain(config, lanes[Unit.DRAIN], execute, loader)
+    store = Store(config, lanes[Unit.STORE], timing.latency)
+    fetched.offer(CHECK_CYCLES, 0, len(step.commands))
+    for process in (
+        *(dispatcher.run(), load.run(), load.finish(), stream.run(), stream.finish()),
+        *(loader.run(), execute.run(), drain.run(), store.run()),
+    ):
+        clock.start(process)
+    clock.run()
+    for lane in lanes.values():
+        assert len(lane.done.times) == len(lane.commands), f"{lane.unit.name} is stuck"
+    finished = max((lane.done.times[-1] + 1 for lane in lanes.values() if lane.commands), default=0)
+    cycles = max(dispatcher.end, finished, bus.idle, store.idle) + 1
+    return Prediction(
+        counters={
+            "cycles": cycles,
+            **{f"{unit.name.lower()}_busy": lane.busy for unit, lane in lanes.items()},
+            **{f"{unit.name.lower()}_wait_ticket": lane.waited for unit, lane in lanes.items()},
+            "array_active": execute.active,
+            "execute_wait_weights": execute.waited_weights,
+            "execute_wait_accumulator": execute.waited_accumulator,
+            "drain_wait_accumulator": drain.waited,
+            "read_beats": bus.beats,
+            "write_beats": store.beats,
+        },
+        events=_events(lanes.values()),
+    )
+
+
+def predict_program(program: Program, timing: MemoryTiming | None = None) -> list[Prediction]:
+    """Predict every accelerator step of a program, in order."""
+    return [predict(step, program.config, timing) for step in program.steps if isinstance(step, AcceleratorStep)]
+
+
+def _events(lanes: Iterable[Lane]) -> list[Event]:
+    return sorted(
+        (
+            Event(unit=lane.unit.name, offset=command.index * COMMAND_BYTES, start=start, end=done)
+            for lane in lanes
+            for command, start, done in zip(lane.commands, lane.started.times, lane.done.times, strict=True)
+        ),
+        key=lambda event: (event.start, event.offset),
+    )

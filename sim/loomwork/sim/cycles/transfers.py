@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LOAD, STREAM and STORE: the units that move data between external memory and the core."""
+
+from collections import deque
+
+from loomwork.arch.config import Config
+from loomwork.rtl.burst import burst_limit
+from loomwork.rtl.ports import SCRATCHPAD_LATENCY
+from loomwork.rtl.scratchpad_reader import MIN_QUEUE_WORDS, QUEUE_BEATS
+from loomwork.rtl.stream_reader import COMMANDS_AHEAD as STREAMS_AHEAD
+from loomwork.sim.cycles.commands import Step
+from loomwork.sim.cycles.lanes import Lane
+from loomwork.sim.cycles.reads import CHECK_CYCLES, QUEUE_CYCLES, Reader
+from loomwork.sim.cycles.timeline import Clock, Process, Timeline
+
+ADDRESS_CYCLES = 3
+"""From the placement of a transfer to the first word address (rtl/transfer.py `ScratchpadWords`)."""
+
+
+class Stream:
+    """The STREAM unit (rtl/stream_reader.py). words: of each command, how many and behind how many beats."""
+
+    def __init__(self, config: Config, lane: Lane, reader: Reader) -> None:
+        self._config = config
+        self._lane = lane
+        self._reader = reader
+        self._ends: list[int] = []
+
+    def run(self) -> Process:
+        """The process that takes commands."""
+        lane, reader, config = self._lane, self._reader, self._config
+        total = 0
+        for number, command in enumerate(lane.commands):
+            ready = 0
+            if number:
+                # The checked span in front must have gone to the splitter.
+                while len(reader.split.times) < number:
+                    yield reader.split
+                ready = reader.split.times[number - 1]
+            if number >= STREAMS_AHEAD:
+                while len(lane.done.times) <= number - STREAMS_AHEAD:
+                    yield lane.done
+                ready = max(ready, lane.done.times[number - STREAMS_AHEAD])
+            start = yield from lane.take(number, ready)
+            length = -(-command.operands["words"] * config.cols // config.bus_bytes) * config.bus_bytes
+            total += length // config.bus_bytes
+            self._ends.append(total)
+            reader.offer(start + CHECK_CYCLES, command.operands["offset"], length)
+
+    def finish(self) -> Process:
+        """The process that says when the last beat of each command is in the queue."""
+        lane, reader = self._lane, self._reader
+        for number in range(len(lane.commands)):
+            while len(self._ends) <= number:
+                yield reader.offered
+            last = yield from reader.arrival(self._ends[number] - 1)
+            lane.finish(lane.started.times[number], last - QUEUE_CYCLES + 1)
+
+
+class Load:
+    """The LOAD unit (rtl/load.py)."""
+
+    def __init__(self, clock: Clock, config: Config, lane: Lane, reader: Reader) -> None:
+        self._config = config
+        self._lane = lane
+        self._reader = reader
+        self._placed = Timeline(clock)
+        self._addressed = Timeline(clock)
+
+    def run(self) -> Process:
+        """The process that takes commands and has their rows checked, one after the other."""
+        lane, reader, split = self._lane, self._reader, self._reader.split
+        span = -1  # number of the latest span
+        accepted = checked = 0  # when it came to the check, and to its end
+        for number, command in enumerate(lane.commands):
+            ready = checked
+            if number:
+                # The queue of placements has one place beside its output.
+                if number > 1:
+                    while len(self._addressed.times) < number - 1:
+                        yield self._addressed
+                moved = self._placed.times[number - 1] + 1
+                if number > 1:
+                    moved = max(moved, self._addressed.times[number - 2])
+                ready = max(ready, moved + 1)
+            start = yield from lane.take(number, ready)
+            self._placed.add(start)
+            operands = command.operands
+            accepted = start
+            for row in range(operands["rows"]):
+                accepted += 1
+                span += 1
+                # Spans stand behind each other: one at the splitter, one in front of it.
+                blocker = span - 1 if row == 0 else span - 2
+                if blocker >= 0:
+                    while len(split.times) <= blocker:
+                        yield split
+                    accepted = max(accepted, split.times[blocker])
+                checked = accepted + CHECK_CYCLES
+                if span:
+                    while len(split.times) < span:
+                        yield split
+                    checked = max(checked, split.times[span - 1] + 1)
+                offset = operands["offset"] + row * operands["row_stride"]
+                reader.offer(checked, offset, operands["words"] * self._config.rows)
+
+    def finish(self) -> Process:
+        """The process that writes the words as their beats come."""
+        lane, reader, ratio = self._lane, self._reader, self._config.rows // self._config.bus_bytes
+        burst = beat = end = 0  # the next beat, and the beat behind its burst
+        first = arrival = 0
+        written = -1
+        for number, command in enumerate(lane.commands):
+            while len(self._placed.times) <= number:
+                yield self._placed
+            addressed = max(self._placed.times[number] + QUEUE_CYCLES, written + 1)
+            self._addressed.add(addressed)
+            written = max(written, addressed + ADDRESS_CYCLES - 1)
+            last = beat + command.operands["rows"] * command.operands["words"] * ratio
+            while beat < last:
+                if beat == end:
+                    while len(reader.bursts.times) <= burst:
+                        yield reader.bursts
+                    first, end, arrival = reader.burst(burst)
+                    burst += 1
+                count = min(end, last) - beat
+                begin = max(written + 1, arrival + beat - first)
+                reader.popped.extend(range(begin, begin + count))
+                written = begin + count - 1
+                beat += count
+            lane.finish(lane.started.times[number], written + 1)
+
+
+class Store:
+    """The STORE unit, one command at a time (rtl/store.py, scratchpad_reader.py, write_master.py).
+
+    beats: that were written. idle: cycle from which on nothing is under way on the bus.
+    """
+
+    def __init__(self, config: Config, lane: Lane, latency: int) -> None:
+        self._config = config
+        self._lane = lane
+        self._latency = max(latency, 1)
+        self.beats = 0
+        self.idle = 0
+
+    def run(self) -> Process:
+        """The process."""
+        ready = 0
+        for number, command in enumerate(self._lane.commands):
+            start = yield from self._lane.take(number, ready)
+            sent = self._send(command, start)
+            # The response, its register, the count of unanswered bursts, the register of `done`.
+            self.idle = sent + self._latency + 2
+            ready = sent + self._latency + 3
+            self._lane.finish(start, ready)
+            ready += 1
+
+    def _send(self, command: Step, start: int) -> int:
+        """When the last beat is on the bus. A word per cycle is read as long as the queue has room."""
+        config, operands = self._config, command.operands
+        ratio = config.rows // config.bus_bytes
+        longest = burst_limit(config, QUEUE_BEATS)
+        depth = max(QUEUE_BEATS // ratio, MIN_QUEUE_WORDS)
+        taken: deque[int] = deque()  # when the words in the queue leave it
+        read = start + ADDRESS_CYCLES - 1
+        requested = start + CHECK_CYCLES + 1  # a burst is at the bus from the next cycle on
+        sent = words = beats = available = 0
+        for row in range(operands["rows"]):
+            address = (operands["offset"] + row * operands["row_stride"]) // config.bus_bytes
+            left = operands["words"] * ratio
+            while left:
+                burst = min(left, longest - address % longest)
+                while available < beats + burst:
+                    read = max(read + 1, taken.popleft() + 1) if words >= depth else read + 1
+                    words += 1
+                    available += ratio
+                requested = max(requested + 1, read + SCRATCHPAD_LATENCY + 1)
+                for _ in range(burst):
+                    sent = max(sent + 1, requested + QUEUE_CYCLES)
+                    beats += 1
+                    if beats % ratio == 0:
+                        taken.append(sent)
+                address += burst
+                left -= burst
+        self.beats += beats
+        return sent
