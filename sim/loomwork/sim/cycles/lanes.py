@@ -39,15 +39,24 @@ class Lane:
         """Make the other units' tickets known."""
         self._tickets = {unit: lanes[unit].done for unit in TICKET_UNITS}
 
+    def shift(self) -> Process:
+        """The process that moves commands on in the queue."""
+        entered, started = self.entered, self.started
+        for number in range(len(self.commands)):
+            while len(entered.times) <= number:
+                yield entered
+            cycle = entered.times[number] + 1
+            if number:
+                while len(started.times) < number:
+                    yield started
+                cycle = max(cycle, started.times[number - 1])
+            self.shifted.add(cycle)
+
     def take(self, number: int, ready: int) -> Waiting:
         """The cycle in which the unit, ready for it from cycle `ready` on, takes its command `number`."""
-        entered = self.entered.times
-        while len(entered) <= number:
-            yield self.entered
-        shifted = entered[number] + 1
-        if number:
-            shifted = max(shifted, self.started.times[number - 1])
-        self.shifted.add(shifted)
+        while len(self.shifted.times) <= number:
+            yield self.shifted
+        shifted = self.shifted.times[number]
         start = max(ready, shifted + 1)
         tickets = 0
         for unit, count in self.commands[number].waits:

@@ -19,6 +19,7 @@ from loomwork.sim.cycles.lanes import Dispatcher, Lane
 from loomwork.sim.cycles.reads import CHECK_CYCLES, ReadBus, Reader
 from loomwork.sim.cycles.timeline import Clock
 from loomwork.sim.cycles.transfers import Load, Store, Stream
+from loomwork.sim.cycles.words import words_of
 from loomwork.sim.cycles.weights import WeightLoader
 from loomwork.sim.memory import MemoryTiming
 
@@ -57,7 +58,8 @@ def predict(step: AcceleratorStep, config: Config, timing: MemoryTiming | None =
     shapes = [shape_of(command, config) for command in lists[Unit.EXECUTE]]
     load = Load(clock, config, lanes[Unit.LOAD], loaded)
     stream = Stream(config, lanes[Unit.STREAM], streamed)
-    loader = WeightLoader(clock, config, shapes, streamed)
+    words = words_of(config, streamed, [command.operands["words"] for command in lists[Unit.STREAM]])
+    loader = WeightLoader(clock, config, shapes, words)
     execute = Execute(clock, config, lanes[Unit.EXECUTE], shapes, loader)
     drain = Drain(config, lanes[Unit.DRAIN], execute, loader)
     store = Store(config, lanes[Unit.STORE], timing.latency)
@@ -65,6 +67,7 @@ def predict(step: AcceleratorStep, config: Config, timing: MemoryTiming | None =
     for process in (
         *(dispatcher.run(), load.run(), load.finish(), stream.run(), stream.finish()),
         *(loader.run(), execute.run(), drain.run(), store.run()),
+        *(lane.shift() for lane in lanes.values()),
     ):
         clock.start(process)
     clock.run()

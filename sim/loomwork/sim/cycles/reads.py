@@ -5,6 +5,7 @@ From rtl/window_reader.py, memory_window.py, burst.py, read_master.py. Memory an
 addresses, a beat per cycle, the first one `latency` cycles after its address.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Generator
 
@@ -94,7 +95,6 @@ class Reader:
         self.bursts = Timeline(clock)
         self._first_beats: list[int] = []
         self._beats = 0
-        self._cursor = 0
         clock.start(self._run())
 
     def offer(self, checked: int, offset: int, length: int) -> None:
@@ -103,12 +103,11 @@ class Reader:
         self.offered.add(checked)
 
     def arrival(self, beat: int) -> Generator[Timeline | int, None, int]:
-        """The cycle in which `beat` is at the queue's end, if all before have left it. Beats in ascending order."""
+        """The cycle in which `beat` is at the queue's end, if all before have left it."""
         while beat >= self._beats:
             yield self.bursts
-        while self._cursor + 1 < len(self._first_beats) and beat >= self._first_beats[self._cursor + 1]:
-            self._cursor += 1
-        return self.bursts.times[self._cursor] + beat - self._first_beats[self._cursor]
+        burst = bisect_right(self._first_beats, beat) - 1
+        return self.bursts.times[burst] + beat - self._first_beats[burst]
 
     def burst(self, number: int) -> tuple[int, int, int]:
         """First beat, the beat behind the last one, and the cycle in which the first is at the queue's end."""
