@@ -25,6 +25,14 @@ def test_derived_sizes_of_the_benchmark_shape():
     assert (BASE.macs_per_cycle, BASE.weight_tile_bytes, BASE.bank_words) == (256, 256, 4096)
 
 
+@pytest.mark.parametrize(
+    ("rows", "taps", "groups"), [(2, 2, 1), (4, 4, 1), (8, 4, 2), (16, 4, 4), (32, 8, 4), (64, 16, 4)]
+)
+def test_rows_are_shared_by_kernel_rows_in_depthwise_mode(rows: int, taps: int, groups: int):
+    config = replace(TINY, rows=rows)
+    assert (config.depthwise_taps, config.depthwise_groups) == (taps, groups)
+
+
 @pytest.mark.parametrize("rows", [2, 4, 8, 16, 32, 64])
 def test_partial_sums_fit(rows: int):
     config = replace(TINY, rows=rows, cols=2, bus_bytes=2, requant_lanes=1)
@@ -41,6 +49,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rows": True}, "rows must be a whole number, not true"),
     ({"rows": "4"}, 'rows must be a whole number, not "4"'),
     ({"residual_add": 1}, "residual_add must be true or false, not 1"),
+    ({"depthwise": 0}, "depthwise must be true or false, not 0"),
     ({"name": 5}, "name must be text, not 5"),
     ({"name": "two words"}, "name must be an identifier (letters, digits, _), not 'two words'"),
     ({"name": "../x"}, "name must be an identifier (letters, digits, _), not '../x'"),
@@ -80,7 +89,13 @@ def test_hash_is_of_everything_but_the_name():
     assert replace(TINY, name="other").hash == TINY.hash
     hashes = {config.hash for config in PRESETS.values()}
     assert len(hashes) == len(PRESETS)
-    for changes in ({"queue_depth": 8}, {"residual_add": False}, {"address_bits": 33}, {"stream_beats": 32}):
+    for changes in (
+        {"queue_depth": 8},
+        {"residual_add": False},
+        {"depthwise": False},
+        {"address_bits": 33},
+        {"stream_beats": 32},
+    ):
         assert replace(TINY, **changes).hash != TINY.hash
     assert all(0 <= value < 1 << 64 for value in hashes)
 

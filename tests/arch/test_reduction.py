@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loomwork.arch.config import BANKS
-from loomwork.arch.reduction import pass_count, passes, rows_in_parallel
+from loomwork.arch.reduction import depthwise_columns, depthwise_passes, pass_count, passes, rows_in_parallel
 
 shapes = st.tuples(st.sampled_from([2, 4, 8, 16, 32, 64]), st.integers(1, 12), st.integers(1, 200), st.integers(1, 63))
 
@@ -72,3 +72,22 @@ def test_rows_in_parallel(row_step: int, parallel: int):
 )
 def test_known_layers(rows: int, kernel_rows: int, length: int, count: int):
     assert pass_count(rows, kernel_rows, length, 1) == count
+
+
+@given(st.sampled_from([1, 2, 4]), st.integers(1, 12), st.integers(1, 63), st.integers(-9, 9))
+def test_kernel_rows_of_a_depthwise_pass_lie_in_different_banks(
+    groups: int, kernel_rows: int, row_step: int, first_row: int
+):
+    cut = [list(kernel_rows_of_pass) for kernel_rows_of_pass in depthwise_passes(groups, kernel_rows, row_step)]
+    assert [kernel_row for part in cut for kernel_row in part] == list(range(kernel_rows))
+    for part in cut:
+        banks = {(first_row + kernel_row * row_step) % BANKS for kernel_row in part}
+        assert 0 < len(part) == len(banks) <= groups
+    # No pass ends early without a reason.
+    assert all(len(part) == min(groups, rows_in_parallel(row_step)) for part in cut[:-1])
+
+
+@given(st.integers(1, 20), st.integers(1, 5), st.integers(1, 5))
+def test_depthwise_columns_reach_from_the_first_tap_to_the_last(tile_width: int, x_stride: int, taps: int):
+    columns = {pixel * x_stride + tap for pixel in range(tile_width) for tap in range(taps)}
+    assert depthwise_columns(tile_width, x_stride, taps) == max(columns) + 1

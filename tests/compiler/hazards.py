@@ -41,7 +41,10 @@ def touches(commands: Sequence[Command], config: Config) -> list[Touch]:
             case "STORE":
                 touch.reads = _transfer(command)
             case "CONVOLVE":
-                touch.reads = _convolve(command, config)
+                touch.reads = _convolve(command, range(command["tile_width"]), command["length"], config)
+            case "DEPTHWISE":
+                columns = range((command["tile_width"] - 1) * command["x_stride"] + command["taps"])
+                touch.reads = _convolve(command, columns, config.cols, config)
             case "COMBINE":
                 combine = command
             case "DRAIN":
@@ -61,7 +64,8 @@ def _transfer(c: Command) -> Words:
     return _words(c["base"], c["pitch"], range(c["row"], c["row"] + c["rows"]), range(c["words"]))
 
 
-def _convolve(c: Command, config: Config) -> Words:
+def _convolve(c: Command, columns: range, length: int, config: Config) -> Words:
+    """`length` bytes at each of `columns` steps, for every block, tap and kernel row."""
     rows = {
         c["y_start"] + oy * c["y_step"] + ky * c["row_step"]
         for oy in range(c["tile_height"])
@@ -71,9 +75,9 @@ def _convolve(c: Command, config: Config) -> Words:
         c["x_start"] + block * c["block_step"] + tap * c["tap_step"] + ox * c["x_step"]
         for block in range(c["blocks"])
         for tap in range(c["tap_count"])
-        for ox in range(c["tile_width"])
+        for ox in columns
     }
-    window = np.arange(c["length"])
+    window = np.arange(length)
     words = set()
     for start in starts:
         seen = start + window

@@ -2,11 +2,12 @@
 """The byte aligner against its model, and the model against a plain description."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from amaranth.sim import Simulator, SimulatorContext
 
-from loomwork.arch.config import BANKS, FORMAL, SMALL, TINY, Config
+from loomwork.arch.config import BANKS, BASE, FORMAL, SMALL, TINY, Config
 from loomwork.rtl.align import Align
 
 SEED = 20250306
@@ -39,6 +40,44 @@ def test_agrees_with_the_model(config: Config):
             expected.append(dut.model(words, alignment))
             ctx.set(dut.words, words)
             ctx.set(dut.alignment, alignment)
+            await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+
+
+@pytest.mark.parametrize("config", [TINY, SMALL, replace(BASE, cols=8, requant_lanes=8)], ids=lambda c: c.name)
+def test_every_span_of_a_column_has_an_output_of_its_own(config: Config):
+    """Pixels and columns of a depthwise pass in turn; of a column each span is what it would be alone."""
+    rng = random.Random(SEED)
+    dut = Align(config)
+    outputs = [dut.buses[number] for number in range(config.depthwise_groups - 1)]
+    buses = [[0] * config.cols] * (config.depthwise_groups - 1)
+    expected: list[tuple[list[int], list[list[int]]]] = []
+
+    async def bench(ctx: SimulatorContext):
+        nonlocal buses
+        for cycle in range(200):
+            if cycle >= dut.latency:
+                found = [[ctx.get(bus[column]) for column in range(config.cols)] for bus in outputs]
+                assert ([ctx.get(byte) for byte in dut.o], found) == expected[cycle - dut.latency]
+            words = [list(rng.randbytes(2 * config.rows)) for _ in range(BANKS)]
+            alignment = random_alignment(rng, config.rows)
+            depthwise = rng.random() < 0.6
+            if depthwise:
+                for span in alignment["spans"]:
+                    span["low"], span["high"] = rng.randint(0, 3), rng.choice([0, 3, config.cols, config.cols])
+                alone = [dut.model(words, {**alignment, "spans": [span]}) for span in alignment["spans"]]
+                buses = [bus[: config.cols] for bus in alone[1 : config.depthwise_groups]]
+                o = alone[0]
+            else:
+                o = dut.model(words, alignment)
+            expected.append((o, buses))
+            ctx.set(dut.words, words)
+            ctx.set(dut.alignment, alignment)
+            ctx.set(dut.depthwise, depthwise)
             await ctx.tick()
 
     simulator = Simulator(dut)

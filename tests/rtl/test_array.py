@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The array against a matrix product, with weights loaded at the first and at the last possible moment."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from amaranth.sim import Simulator, SimulatorContext
@@ -19,6 +21,8 @@ OBLONG = Config(
     requant_lanes=2,
     stream_beats=32,
 )
+
+TALL = replace(OBLONG, name="tall", rows=16, cols=8, bus_bytes=8)
 
 
 def schedule(
@@ -81,3 +85,53 @@ def test_sums_of_every_pass(config: Config, late: bool):
         np.testing.assert_array_equal(sums, pixel @ tiles[tile], err_msg=f"pixel of cycle {cycle}, tile {tile}")
         assert sums == dut.model(pixel.tolist(), tiles[tile].tolist())
         assert tags[cycle + dut.latency] == cycle % 256
+
+
+@pytest.mark.parametrize("config", [FORMAL, TINY, SMALL, OBLONG, TALL], ids=lambda c: c.name)
+@pytest.mark.parametrize("late", [False, True])
+def test_sums_when_the_mode_changes_from_pass_to_pass(config: Config, late: bool):
+    """Dense and depthwise passes without a bubble; a sum that enters with column `j` takes columns `j`, `j + 1`, ..."""
+    rng = np.random.default_rng(SEED)
+    rows, cols, groups = config.rows, config.cols, config.depthwise_groups
+    taps = rows // groups
+    lengths = [rows, 2 * rows, rows + 3, taps, 1, 3 * rows, taps + 1, rows, 1, taps]
+    modes = [0, 1, 1, 1, 0, 1, 1, 0, 0, 1]
+    tiles = rng.integers(-128, 128, (len(lengths), rows, cols))
+    tiles[5] = -128
+    starts, loads = schedule(rng, rows, lengths, late=late)
+    pixels = rng.integers(-128, 128, (starts[-1] + taps + 1, rows))
+    buses = rng.integers(-128, 128, (starts[-1] + taps + 1, groups, cols))
+    buses[:, 0] = pixels[:, :cols]
+    buses[starts[5] : starts[5] + lengths[5]] = pixels[starts[5] : starts[5] + lengths[5]] = -128
+    mode_of = {start + i: modes[n] for n, start in enumerate(starts) for i in range(lengths[n])}
+    dut = SystolicArray(config, 1)
+    found: dict[tuple[int, int], int] = {}
+
+    async def bench(ctx: SimulatorContext):
+        for cycle in range(len(pixels) + dut.latency + cols + 1):
+            now = min(cycle, len(pixels) - 1)
+            for row in range(rows):
+                ctx.set(dut.pixel[row], int(pixels[now, row]))
+            for group, col in np.ndindex(groups - 1, cols):
+                ctx.set(dut.buses[group][col], int(buses[now, group + 1, col]))
+            ctx.set(dut.depthwise, mode_of.get(cycle, int(rng.integers(2))))
+            ctx.set(dut.swap, int(cycle in starts))
+            load = loads.get(cycle)
+            ctx.set(dut.load, 0 if load is None else 1 << load % rows)
+            words = rng.integers(-128, 128, cols) if load is None else tiles[load // rows, load % rows]
+            for col in range(cols):
+                ctx.set(dut.weights[col], int(words[col]))
+                found[cycle, col] = ctx.get(dut.psums[col])
+            await ctx.tick()
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    for number, (start, length, depthwise) in enumerate(zip(starts, lengths, modes, strict=True)):
+        weights = tiles[number].reshape(groups, taps, cols)
+        for cycle in range(start, start + length - (taps - 1 if depthwise else 0)):
+            sums = [found[cycle + dut.latency + col, col] for col in range(cols)]
+            columns = buses[cycle : cycle + taps].swapaxes(0, 1)
+            expected = (weights * columns).sum(axis=(0, 1)) if depthwise else pixels[cycle] @ tiles[number]
+            np.testing.assert_array_equal(sums, expected, err_msg=f"cycle {cycle}, pass {number}")

@@ -41,6 +41,9 @@ class ScalarEngine:
                 case "CONVOLVE":
                     for block in range(command["blocks"]):
                         self._convolve(command, block)
+                case "DEPTHWISE":
+                    for block in range(command["blocks"]):
+                        self._depthwise(command, block)
                 case "DRAIN":
                     self._drain(command)
                 case _:
@@ -74,6 +77,31 @@ class ScalarEngine:
                     for column in range(self.config.cols):
                         for activation, word in zip(activations, weights, strict=True):
                             sums[pixel, column] += activation * _signed(word[column])
+        self._end_block(c, sums)
+
+    def _depthwise(self, c: Command, block: int) -> None:
+        """Array row `taps_per_row * g + k` of a pass holds column `k` of its kernel row `g`."""
+        rows, cols = self.config.rows, self.config.cols
+        taps_per_row = {2: 2, 4: 4, 8: 4, 16: 4, 32: 8, 64: 16}[rows]
+        kernel_rows_per_pass = min(rows // taps_per_row, {0: 1, 2: 2}.get(c["row_step"] % 4, 4))
+        pixels = list(product(range(c["tile_height"]), range(c["tile_width"])))
+        sums = {(pixel, column): 0 for pixel in range(len(pixels)) for column in range(cols)}
+        for group in range(c["tap_count"]):
+            weights: list[bytes] = []
+            for ky in range(c["kernel_rows"]):
+                place = ky % kernel_rows_per_pass
+                if place == 0:
+                    weights = [self.stream.pop(0) for _ in range(rows)]
+                for (pixel, (oy, ox)), k, column in product(enumerate(pixels), range(c["taps"]), range(cols)):
+                    row = c["y_start"] + oy * c["y_step"] + ky * c["row_step"]
+                    byte = c["x_start"] + block * c["block_step"] + group * c["tap_step"]
+                    byte += (ox * c["x_stride"] + k) * c["x_step"] + column
+                    inside = 0 <= row < c["height"] and 0 <= byte < c["row_bytes"]
+                    value = self._value(c["base"], c["pitch"], row, byte) if inside else c["pad"]
+                    sums[pixel, column] += value * _signed(weights[taps_per_row * place + k][column])
+        self._end_block(c, sums)
+
+    def _end_block(self, c: Command, sums: dict[tuple[int, int], int]) -> None:
         words = {Params.UNIFORM: 0, Params.BIAS: 4, Params.PER_CHANNEL: 9}[Params(c["params"])]
         self.blocks.append((sums, [self.stream.pop(0) for _ in range(words)]))
 

@@ -65,6 +65,7 @@ class Config:
     queue_depth: commands that wait in front of each unit.
     stream_beats: bus beats of weights that are fetched ahead; covers the latency of external memory.
     residual_add: whether the drain holds the multipliers for ADD.
+    depthwise: whether the array has the column buses for DEPTHWISE.
 
     Raises ConfigError when a value is out of range.
     """
@@ -80,6 +81,7 @@ class Config:
     queue_depth: int = 4
     stream_beats: int = 128
     residual_add: bool = True
+    depthwise: bool = True
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -129,6 +131,16 @@ class Config:
     def weight_tile_bytes(self) -> int:
         """Bytes of the weights of one pass: `rows` x `cols` int8."""
         return self.rows * self.cols
+
+    @property
+    def depthwise_taps(self) -> int:
+        """Array rows that share one column bus in depthwise mode: neighbouring taps of one kernel row."""
+        return min(self.rows, max(4, self.rows // BANKS))
+
+    @property
+    def depthwise_groups(self) -> int:
+        """Column buses in depthwise mode: kernel rows in one pass, each from another scratchpad bank."""
+        return min(BANKS, self.rows // self.depthwise_taps)
 
     @property
     def channel_groups(self) -> int:

@@ -134,7 +134,7 @@ def isa_page() -> str:
     units = ", ".join(unit.name for unit in Unit if unit is not Unit.CONTROL)
     count = 1 << TICKET_BITS
     _, program, scratchpad = _docstring(isa)
-    _, passes = _docstring(reduction)
+    _, *passes = _docstring(reduction)
     _, parameters = _docstring(Params)
     lines = [
         *_paragraph(program),
@@ -164,8 +164,7 @@ def isa_page() -> str:
         "",
         "## Weights and parameters",
         "",
-        *_paragraph(passes),
-        "",
+        *(line for paragraph in passes for line in (*_paragraph(paragraph), "")),
         *_paragraph(
             "The weight tile of a pass is `rows` words of `cols` bytes, array row 0 first; unused rows are zero. "
             f"{parameters} All numbers are little-endian, channel 0 of the block first, without gaps."
@@ -240,6 +239,7 @@ def configurations_page() -> str:
             config.queue_depth,
             config.stream_beats,
             "yes" if config.residual_add else "no",
+            "yes" if config.depthwise else "no",
             f"`{config.hash:016x}`",
         )
         for name, config in PRESETS.items()
@@ -255,6 +255,7 @@ def configurations_page() -> str:
         "queue",
         "stream beats",
         "residual add",
+        "depthwise",
         "fingerprint",
     )
     intro = [
@@ -299,7 +300,7 @@ def _default(value: object) -> str:
 def _legal(name: str) -> str:
     """The legal values of a field of `Config`, in words."""
     if name not in LIMITS:
-        return {"name": "an identifier", "residual_add": "true, false"}[name]
+        return "an identifier" if name == "name" else "true, false"
     limit = LIMITS[name]
     kind = "power of two, " if limit.power_of_two else ""
     most = f", not more than `{limit.at_most}`" if limit.at_most else ""

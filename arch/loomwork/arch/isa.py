@@ -180,6 +180,28 @@ _TRANSFER = (
     Field("words", 12, "words of `rows` bytes per image row", minimum=1),
 )
 
+_TILE = (
+    Field("base", 16, "first word of the input tensor in each bank"),
+    Field("pitch", 12, "words from image row y to y + 4"),
+    Field("height", 12, "image rows; others read as `pad`", minimum=1),
+    Field("row_bytes", 16, "bytes of an image row; others read as `pad`", minimum=1),
+    Field("x_start", 18, "byte in the image row where the first pixel's first tap begins", signed=True),
+    Field("x_step", 13, "bytes from one output pixel to the next; DEPTHWISE: from one input column to the next"),
+    Field("y_start", 13, "image row of the first kernel row for the first row of pixels", signed=True),
+    Field("y_step", 4, "image rows from one row of pixels to the next"),
+    Field("tap_count", 6, "horizontal taps, or groups of them, that have passes of their own", minimum=1),
+    Field("tap_step", 16, "bytes from one such tap or group to the next"),
+    Field("row_step", 6, "image rows from one kernel row to the next (dilation)", minimum=1),
+    Field("kernel_rows", 8, "kernel rows", minimum=1),
+    Field("tile_width", 10, "output pixels per row", minimum=1),
+    Field("tile_height", 10, "rows of output pixels; at most `accumulator_depth` pixels in all", minimum=1),
+    Field("blocks", 10, "blocks of `cols` output channels", minimum=1),
+    Field("block_step", 7, "bytes that x_start advances per block (0, or the channels of a depthwise block)"),
+    Field("pad", 8, "value read outside the image: the zero point", signed=True),
+    Field("params", 2, "parameters behind each block's weights", choices=Params),
+)
+"""What CONVOLVE and DEPTHWISE have in common, at the same bits."""
+
 _REQUANTIZE = (
     Field("multiplier", 32, "Q31 multiplier, not negative", signed=True, minimum=0),
     Field("shift", 6, "binary exponent, left when positive", signed=True, minimum=-31, maximum=7),
@@ -210,27 +232,7 @@ INSNS: tuple[Insn, ...] = (
         "Convolve one tile: for each block of `cols` output channels, for each horizontal tap, for each pass of the "
         "reduction (arch/reduction.py), load a weight tile of the stream and run all pixels of the tile, row by row. "
         "Each block goes to one accumulator half, which the next DRAIN from the accumulator takes.",
-        (
-            Field("base", 16, "first word of the input tensor in each bank"),
-            Field("pitch", 12, "words from image row y to y + 4"),
-            Field("height", 12, "image rows; others read as `pad`", minimum=1),
-            Field("row_bytes", 16, "bytes of an image row; others read as `pad`", minimum=1),
-            Field("x_start", 18, "byte in the image row where the first pixel's first tap begins", signed=True),
-            Field("x_step", 13, "bytes from one output pixel to the next"),
-            Field("y_start", 13, "image row of the first kernel row for the first row of pixels", signed=True),
-            Field("y_step", 4, "image rows from one row of pixels to the next"),
-            Field("tap_count", 6, "horizontal taps that are not contiguous (dilation, depthwise)", minimum=1),
-            Field("tap_step", 16, "bytes from one such tap to the next"),
-            Field("row_step", 6, "image rows from one kernel row to the next (dilation)", minimum=1),
-            Field("length", 16, "contiguous bytes taken from each kernel row", minimum=1),
-            Field("kernel_rows", 8, "kernel rows", minimum=1),
-            Field("tile_width", 10, "output pixels per row", minimum=1),
-            Field("tile_height", 10, "rows of output pixels; at most `accumulator_depth` pixels in all", minimum=1),
-            Field("blocks", 10, "blocks of `cols` output channels", minimum=1),
-            Field("block_step", 7, "bytes that x_start advances per block (0, or the channels of a depthwise block)"),
-            Field("pad", 8, "value read outside the image: the zero point", signed=True),
-            Field("params", 2, "parameters behind each block's weights", choices=Params),
-        ),
+        (*_TILE, Field("length", 16, "contiguous bytes taken from each kernel row", minimum=1)),
     ),
     Insn(
         "REQUANT",
@@ -291,6 +293,23 @@ INSNS: tuple[Insn, ...] = (
         ),
     ),
     Insn("STORE", 8, Unit.STORE, "Copy image rows from the scratchpad to external memory.", _TRANSFER),
+    Insn(
+        "DEPTHWISE",
+        9,
+        Unit.EXECUTE,
+        "Convolve each of `cols` neighbouring channels with a kernel of its own: for each block of channels, for each "
+        "group of `taps` kernel columns, for each pass of kernel rows (arch/reduction.py), load a weight tile of the "
+        "stream and run all pixels of the tile, row by row. For kernel row `ky` and kernel column `k` of tap group "
+        "`t`, output pixel (oy, ox) of column `c` of block `b` reads image row `y_start + oy * y_step + ky * row_step` "
+        "at byte `x_start + b * block_step + t * tap_step + (ox * x_stride + k) * x_step + c`. Blocks go to the "
+        "accumulators as for CONVOLVE. Illegal: more `taps` than the array has rows for, and any DEPTHWISE when the "
+        "configuration leaves it out.",
+        (
+            *_TILE,
+            Field("taps", 5, "kernel columns of one pass; at most `depthwise_taps` of the configuration", minimum=1),
+            Field("x_stride", 4, "input columns from one output pixel to the next", minimum=1),
+        ),
+    ),
 )
 
 BY_MNEMONIC = {insn.mnemonic: insn for insn in INSNS}

@@ -5,6 +5,10 @@ The reduction of one output pixel runs over `kernel_rows` image rows, in each of
 bytes (`kernel width x channels` in NHWC). Laid end to end they are cut into passes of at most `rows` bytes. One pass
 may span up to four image rows, because they lie in different scratchpad banks: a 3-channel or 1-channel first layer
 thereby fills the array.
+
+A pass of DEPTHWISE takes up to `taps` neighbouring columns from each of up to four kernel rows: in `depthwise_groups`
+groups of `depthwise_taps` array rows, the weights of kernel column `k` of a pass's kernel row `g` are in array row
+`g * depthwise_taps + k`.
 """
 
 from collections.abc import Iterator
@@ -56,3 +60,18 @@ def passes(rows: int, kernel_rows: int, length: int, row_step: int) -> Iterator[
 def pass_count(rows: int, kernel_rows: int, length: int, row_step: int) -> int:
     """Number of passes of `passes` with the same arguments."""
     return sum(1 for _ in passes(rows, kernel_rows, length, row_step))
+
+
+def depthwise_passes(groups: int, kernel_rows: int, row_step: int) -> Iterator[range]:
+    """Cut the kernel rows of a DEPTHWISE into passes, in the order the hardware takes them.
+
+    groups: kernel rows that one pass can take at most (`Config.depthwise_groups`). row_step: image rows between them.
+    """
+    most = min(groups, rows_in_parallel(row_step))
+    for first in range(0, kernel_rows, most):
+        yield range(first, min(first + most, kernel_rows))
+
+
+def depthwise_columns(tile_width: int, x_stride: int, taps: int) -> int:
+    """Input columns, and cycles, that a pass of DEPTHWISE takes for one row of output pixels."""
+    return (tile_width - 1) * x_stride + taps

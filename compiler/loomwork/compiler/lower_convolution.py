@@ -133,19 +133,20 @@ def _convolve(
     stride_y, stride_x = layer.stride
     x_start = (tile.x * stride_x - layer.pad[1]) * source.channels
     x_start += group.first // allocation.config.cols * mapping.block_step
+    columns = mapping.x_stride * (tile.width - 1) + mapping.taps
+    step = source.channels if mapping.depthwise else stride_x * source.channels
     operands = {
         "base": allocation.base[layer.input],
         "pitch": allocation.pitch(layer.input),
         "height": source.height,
         "row_bytes": source.row_bytes,
         "x_start": x_start,
-        "x_step": stride_x * source.channels if tile.width > 1 else 0,
+        "x_step": step if columns > 1 else 0,
         "y_start": tile.y * stride_y - layer.pad[0],
         "y_step": stride_y if tile.height > 1 else 0,
         "tap_count": mapping.tap_count,
         "tap_step": mapping.tap_step,
         "row_step": mapping.row_step,
-        "length": mapping.length,
         "kernel_rows": mapping.kernel_rows,
         "tile_width": tile.width,
         "tile_height": tile.height,
@@ -154,19 +155,28 @@ def _convolve(
         "pad": source.zero_point,
         "params": params,
     }
-    region = _read_region(layer.input, operands, allocation)
-    return Task(command=Command("CONVOLVE", operands), layer=index, reads=(region,) if region else ())
+    if mapping.depthwise:
+        operands |= {"taps": mapping.taps, "x_stride": mapping.x_stride}
+    else:
+        operands["length"] = mapping.length
+    region = _read_region(layer.input, operands, columns, mapping.length, allocation)
+    return Task(command=Command(mapping.mnemonic, operands), layer=index, reads=(region,) if region else ())
 
 
-def _read_region(name: str, operands: dict[str, int], allocation: Allocation) -> Region | None:
-    """The part of the image that a CONVOLVE reads; None when it reads only padding."""
+def _read_region(
+    name: str, operands: dict[str, int], columns: int, length: int, allocation: Allocation
+) -> Region | None:
+    """The part of the image that a CONVOLVE or a DEPTHWISE reads; None when it reads only padding.
+
+    columns, length: it takes `length` bytes at so many places of an image row, `x_step` apart.
+    """
     first_row = operands["y_start"]
     end_row = first_row + (operands["tile_height"] - 1) * operands["y_step"]
     end_row += covered(operands["kernel_rows"], 1, operands["row_step"])
     first_byte = operands["x_start"]
-    end_byte = first_byte + (operands["tile_width"] - 1) * operands["x_step"]
+    end_byte = first_byte + (columns - 1) * operands["x_step"]
     end_byte += (operands["blocks"] - 1) * operands["block_step"]
-    end_byte += (operands["tap_count"] - 1) * operands["tap_step"] + operands["length"]
+    end_byte += (operands["tap_count"] - 1) * operands["tap_step"] + length
     first_row, end_row = max(0, first_row), min(operands["height"], end_row)
     first_byte, end_byte = max(0, first_byte), min(operands["row_bytes"], end_byte)
     if first_row >= end_row or first_byte >= end_byte:

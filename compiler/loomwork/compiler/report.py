@@ -29,7 +29,7 @@ from rich.text import Text
 
 from loomwork.arch.config import Config
 from loomwork.arch.program import Program, Tensor
-from loomwork.arch.reduction import pass_count
+from loomwork.arch.reduction import depthwise_columns, depthwise_passes, pass_count
 from loomwork.compiler.allocate import Allocation, lifetimes, scratchpad_bytes
 from loomwork.compiler.fused import FusedConvolution
 from loomwork.compiler.graph import Convolution, Graph, HostPart, Layer
@@ -150,12 +150,18 @@ def _macs(convolution: Convolution | None, graph: Graph) -> int:
 
 
 def _array_cycles(task: Task, config: Config) -> int:
-    if task.command.mnemonic != "CONVOLVE":
-        return 0
     command = task.command
-    passes = pass_count(config.rows, command["kernel_rows"], command["length"], command["row_step"])
-    pixels = max(command["tile_width"] * command["tile_height"], config.rows)
-    return command["blocks"] * command["tap_count"] * passes * pixels
+    match command.mnemonic:
+        case "CONVOLVE":
+            passes = pass_count(config.rows, command["kernel_rows"], command["length"], command["row_step"])
+            columns = command["tile_width"]
+        case "DEPTHWISE":
+            cut = depthwise_passes(config.depthwise_groups, command["kernel_rows"], command["row_step"])
+            passes = sum(1 for _ in cut)
+            columns = depthwise_columns(command["tile_width"], command["x_stride"], command["taps"])
+        case _:
+            return 0
+    return command["blocks"] * command["tap_count"] * passes * max(command["tile_height"] * columns, config.rows)
 
 
 def summary(program: Program) -> RenderableType:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights and requantization parameters in the order in which the array takes them from the stream."""
 
+from functools import cache
 from math import ceil
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Params
 from loomwork.arch.numerics import wrap_int32
-from loomwork.arch.reduction import passes
+from loomwork.arch.reduction import depthwise_passes, passes
 from loomwork.compiler.graph import Convolution, Requantize
 from loomwork.compiler.mapping import Mapping
 
@@ -43,25 +44,51 @@ def params_mode(requantize: Requantize) -> Params:
 def pack_weights(layer: Convolution, mapping: Mapping, config: Config, first: int, channels: int) -> bytes:
     """The stream of output channels `first .. first + channels - 1` of one tile; `first` is a multiple of `cols`.
 
-    For each block of `cols` output channels: for each tap, for each pass, `rows` words of `cols` int8 weights (zero
-    where the reduction has no byte or the layer no channel); then the block's parameters.
+    For each block of `cols` output channels: for each tap (or group of taps), for each pass, `rows` words of `cols`
+    int8 weights (zero where the reduction has no byte or the layer no channel); then the block's parameters.
     """
-    sizes = [
-        sum(segment.length for segment in segments)
-        for segments in passes(config.rows, mapping.kernel_rows, mapping.length, mapping.row_step)
-    ]
-    # The kernel rows lie end to end, and passes cut them where they come: each takes the next bytes of the reduction.
-    behind = np.cumsum(sizes)
-    gaps = np.arange(len(sizes)) * config.rows - (behind - sizes)
-    places = np.arange(behind[-1]) + np.repeat(gaps, sizes)
     params = params_mode(layer.requantize)
+    pack = _depthwise_tiles if mapping.depthwise else _dense_tiles
     pieces: list[bytes] = []
     for block in range(first // config.cols, first // config.cols + ceil(channels / config.cols)):
-        kernel = _block_kernel(layer, mapping, config, block)
-        tiles = np.zeros((mapping.tap_count, len(sizes) * config.rows, config.cols), dtype=np.int8)
-        tiles[:, places] = kernel.swapaxes(0, 1).reshape(mapping.tap_count, -1, config.cols)
-        pieces += [tiles.tobytes(), _block_params(layer, config, block, params)]
+        pieces += [pack(layer, mapping, config, block).tobytes(), _block_params(layer, config, block, params)]
     return b"".join(pieces)
+
+
+def _depthwise_tiles(layer: Convolution, mapping: Mapping, config: Config, block: int) -> NDArray[np.int8]:
+    """The weight tiles of one block of a DEPTHWISE: `[tap groups, passes, row groups, depthwise_taps, cols]`."""
+    height, width, _, outputs = layer.kernel.shape
+    first = block * config.cols
+    count = min(config.cols, outputs - first)
+    kernel = np.zeros((height, mapping.tap_count * mapping.taps, config.cols), dtype=np.int8)
+    kernel[:, :width, :count] = layer.kernel[:, :, 0, first : first + count]
+    taps = kernel.reshape(height, mapping.tap_count, mapping.taps, config.cols).swapaxes(0, 1)
+    cut = list(depthwise_passes(config.depthwise_groups, height, mapping.row_step))
+    tiles = np.zeros(
+        (mapping.tap_count, len(cut), config.depthwise_groups, config.depthwise_taps, config.cols), dtype=np.int8
+    )
+    for number, kernel_rows in enumerate(cut):
+        tiles[:, number, : len(kernel_rows), : mapping.taps] = taps[:, kernel_rows.start : kernel_rows.stop]
+    return tiles
+
+
+def _dense_tiles(layer: Convolution, mapping: Mapping, config: Config, block: int) -> NDArray[np.int8]:
+    """The weight tiles of one block of a CONVOLVE: `[taps, passes * rows, cols]`."""
+    places, passes = _places(config.rows, mapping.kernel_rows, mapping.length, mapping.row_step)
+    tiles = np.zeros((mapping.tap_count, passes * config.rows, config.cols), dtype=np.int8)
+    kernel = _block_kernel(layer, mapping, config, block)
+    tiles[:, places] = kernel.swapaxes(0, 1).reshape(mapping.tap_count, -1, config.cols)
+    return tiles
+
+
+@cache
+def _places(rows: int, kernel_rows: int, length: int, row_step: int) -> tuple[NDArray[np.int64], int]:
+    """For each byte of the reduction, its array row, counted over all passes; and the number of passes."""
+    sizes = [sum(segment.length for segment in segments) for segments in passes(rows, kernel_rows, length, row_step)]
+    # The kernel rows lie end to end, and passes cut them where they come: each takes the next bytes of the reduction.
+    behind = np.cumsum(sizes)
+    gaps = np.arange(len(sizes)) * rows - (behind - sizes)
+    return np.arange(behind[-1]) + np.repeat(gaps, sizes), len(sizes)
 
 
 def _block_kernel(layer: Convolution, mapping: Mapping, config: Config, block: int) -> NDArray[np.int8]:

@@ -22,6 +22,11 @@ def span_layout(config: Config) -> data.StructLayout:
     return data.StructLayout({"bank": range(BANKS), "low": range(config.rows + 1), "high": range(config.rows + 1)})
 
 
+def buses_layout(config: Config) -> data.ArrayLayout:
+    """Bytes of one input column of a DEPTHWISE, `[kernel rows but the first, cols]`: see `Align`."""
+    return data.ArrayLayout(data.ArrayLayout(8, config.cols), config.depthwise_groups - 1 if config.depthwise else 0)
+
+
 def alignment_layout(config: Config) -> data.StructLayout:
     """How the words of one pixel become bytes of array rows.
 
@@ -42,24 +47,32 @@ def alignment_layout(config: Config) -> data.StructLayout:
 class Align(Component):
     """Rotates each bank's window to the array rows it is meant for, then selects one bank per row.
 
+    Of an input column of a DEPTHWISE each span has an output of its own, as if it were alone: span 0 `o`, the others
+    `buses`.
     A pipeline without stalls; results come `latency` cycles after their input.
-    words: `[BANKS][2 * rows] bytes`. alignment: see `alignment_layout`; comes with the words. o: `[rows] bytes`.
+    words: `[BANKS][2 * rows] bytes`. alignment: see `alignment_layout`. depthwise: it is such a column. Both come with
+    the words. o: `[rows] bytes`. buses: `[kernel rows but the first][cols] bytes`; hold still without `depthwise`.
     """
 
     latency = 3
 
     words: data.View
     alignment: data.View
+    depthwise: Signal
     o: data.View
+    buses: data.View
 
     def __init__(self, config: Config) -> None:
-        self._rows = config.rows
+        self._rows, self._cols = config.rows, config.cols
+        self._buses = buses_layout(config).length
         self._alignment = alignment_layout(config)
         super().__init__(
             {
                 "words": In(data.ArrayLayout(data.ArrayLayout(8, 2 * config.rows), BANKS)),
                 "alignment": In(self._alignment),
+                "depthwise": In(1),
                 "o": Out(data.ArrayLayout(8, config.rows)),
+                "buses": Out(buses_layout(config)),
             }
         )
 
@@ -92,8 +105,12 @@ class Align(Component):
             rotated.append(Signal(8 * rows, name=f"rotated_{number}"))
             m.d.sync += rotated[-1].eq(turned)
 
+        depthwise = [Signal(name=f"depthwise_{stage}") for stage in (1, 2)]
+        m.d.sync += [depthwise[0].eq(self.depthwise), depthwise[1].eq(depthwise[0])]
         for row in range(rows):
-            covers = [(span.low <= row) & (row < span.high) for span in alignments[0].spans]
+            covers: list[Value] = [(span.low <= row) & (row < span.high) for span in alignments[0].spans]
+            if self._buses:
+                covers[1:] = [cover & ~depthwise[0] for cover in covers[1:]]
             covered, bank = Signal(name=f"covered_{row}"), Signal(range(BANKS), name=f"bank_{row}")
             m.d.sync += covered.eq(Cat(covers).any())
             for span, cover in zip(alignments[0].spans, covers, strict=True):
@@ -101,4 +118,25 @@ class Align(Component):
                     m.d.sync += bank.eq(span.bank)
             byte = Array(value[8 * row : 8 * row + 8] for value in rotated)[bank]
             m.d.sync += self.o[row].eq(Mux(covered, byte, alignments[1].pad))
+        if self._buses:
+            self._fill_buses(m, rotated, alignments, depthwise)
         return m
+
+    def _fill_buses(
+        self, m: Module, rotated: list[Value], alignments: list[data.View], depthwise: list[Signal]
+    ) -> None:
+        """The last two stages once more, for each span but the first, and without choosing between them."""
+        for number in range(1, 1 + self._buses):
+            bus = self.buses[number - 1]
+            span = alignments[0].spans[number]
+            covered, bank = (
+                Signal(self._cols, name=f"bus_covered_{number}"),
+                Signal(range(BANKS), name=f"bus_bank_{number}"),
+            )
+            with m.If(depthwise[0]):
+                m.d.sync += bank.eq(span.bank)
+                m.d.sync += covered.eq(Cat((span.low <= column) & (column < span.high) for column in range(self._cols)))
+            with m.If(depthwise[1]):
+                for column in range(self._cols):
+                    chosen = Array(value[8 * column : 8 * column + 8] for value in rotated)[bank]
+                    m.d.sync += bus[column].eq(Mux(covered[column], chosen, alignments[1].pad))

@@ -4,11 +4,12 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from amaranth.hdl import Module, ShapeLike, Signal, Value, signed
+from amaranth.hdl import Module, Mux, ShapeLike, Signal, Value, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.arch.config import Config
+from loomwork.rtl.align import buses_layout
 from loomwork.rtl.pe import PE
 
 
@@ -22,11 +23,29 @@ def delay(m: Module, value: Value, cycles: int, name: str) -> list[Value]:
     return stages
 
 
+def skew(m: Module, value: Value, name: str) -> list[Value]:
+    """The bytes of `value`: byte `n` of `n` cycles ago. Not cleared by reset."""
+    late = value
+    columns = [late[:8]]
+    for cycle in range(1, len(value) // 8):
+        stage = Signal(len(late) - 8, name=f"{name}_{cycle}", reset_less=True)
+        m.d.sync += stage.eq(late[8:])
+        late = stage
+        columns.append(late[:8])
+    return columns
+
+
 class SystolicArray(Component):
     """`rows` x `cols` PEs. Activations move right, partial sums move down, both one PE per cycle.
 
-    pixel: `[rows] int8` of one pixel, all in one cycle; skewed inside. swap: with the first pixel of a pass: this and
-    the pixels behind it meet the weights in the shadow registers.
+    In depthwise mode a column takes its activations from above instead: from one bus for each `depthwise_taps` rows
+    (docs/microarchitecture.md, "Depthwise mode"). An input column that enters in cycle `t` brings byte `c` of bus `g`
+    to column `c`. Row `g * depthwise_taps + k` multiplies, for the sum whose tag entered in cycle `t`, that of cycle
+    `t + k`. Bus 0 are the first `cols` bytes of `pixel`.
+
+    pixel: `[rows] int8` of one pixel, all in one cycle; skewed inside. buses: `[depthwise_groups - 1][cols] int8` of an
+    input column, likewise. depthwise: it is one.
+    swap: with the first pixel of a pass: this and the pixels behind it meet the weights in the shadow registers.
     weights, load: `[cols] int8` go to the shadow registers of each array row whose bit is set in `load`. Row `r` may be
     loaded from the cycle after `swap` + `r` on (`r` cycles after the pixel, the mark enters row `r`), and must be
     loaded by the cycle of `swap` + `r` - 1.
@@ -35,6 +54,8 @@ class SystolicArray(Component):
     """
 
     pixel: data.View
+    buses: data.View
+    depthwise: Signal
     swap: Signal
     weights: data.View
     load: Signal
@@ -48,6 +69,8 @@ class SystolicArray(Component):
         super().__init__(
             {
                 "pixel": In(data.ArrayLayout(signed(8), config.rows)),
+                "buses": In(buses_layout(config)),
+                "depthwise": In(1),
                 "swap": In(1),
                 "weights": In(data.ArrayLayout(signed(8), config.cols)),
                 "load": In(config.rows),
@@ -76,13 +99,19 @@ class SystolicArray(Component):
         swaps = delay(m, self.swap, rows + cols - 2, "swap")
         lefts: list[Value] = [delay(m, self.pixel[row], row, f"pixel_{row}")[-1] for row in range(rows)]
         loads = delay(m, self.load, cols - 1, "load")
+        modes = delay(m, self.depthwise, rows + cols - 2, "depthwise") if self._config.depthwise else []
+        buses = self._skew_buses(m, lefts) if self._config.depthwise else []
         for col in range(cols):
             weight = delay(m, self.weights[col], col, f"weight_{col}")[-1]
             psum: Value | None = None
             for row in range(rows):
+                activation = lefts[row]
+                if self._config.depthwise:
+                    bus = buses[row // self._config.depthwise_taps]
+                    activation = Mux(modes[row + col], bus[col], activation)
                 lefts[row], psum = PE(row, col).add_to(
                     m,
-                    activation=lefts[row],
+                    activation=activation,
                     swap=swaps[row + col],
                     weight=weight,
                     load=loads[col][row],
@@ -95,3 +124,12 @@ class SystolicArray(Component):
         m.d.sync += [late.eq(early) for early, late in pairwise(stages)]
         m.d.comb += self.o_tag.eq(stages[-1])
         return m
+
+    def _skew_buses(self, m: Module, lefts: list[Value]) -> list[list[Value]]:
+        """Bytes of each bus and column: as late as a sum that enters with them is in the bus's first row, there."""
+        taps, cols = self._config.depthwise_taps, self._config.cols
+        buses = [lefts[:cols]]  # skewed by one cycle per byte like any pixel
+        for number in range(1, self._config.depthwise_groups):
+            late = delay(m, self.buses[number - 1].as_value(), number * taps, f"bus_{number}")[-1]
+            buses.append([byte.as_signed() for byte in skew(m, late, f"column_{number}")])
+        return buses

@@ -26,11 +26,11 @@ short that they fit into the feed's pipeline."""
 
 
 class Execute(Component):
-    """Carries out CONVOLVE commands (docs/microarchitecture.md, "Feed and array").
+    """Carries out CONVOLVE and DEPTHWISE commands (docs/microarchitecture.md, "Feed and array", "Depthwise mode").
 
-    unit: raw CONVOLVE commands. `done` comes when the data of a command's last scratchpad read is there, in order; the
-    next command may be taken before. `error`: SCRATCHPAD when a tile has more pixels than the accumulators, once all
-    commands before are done; nothing is executed after it.
+    unit: raw commands. `done` comes when the data of a command's last scratchpad read is there, in order; the
+    next command may be taken before. `error`: see `PassSequencer`, once all commands before are done; nothing is
+    executed after it.
     read: scratchpad. weights: `[cols] bytes` per word, in the order of use. params: parameters found among them.
     accumulator: the drain's requests.
     halt: make no reads, take no weights, start no pixel from now on; only a reset makes sense after it.
@@ -99,14 +99,14 @@ class Execute(Component):
         unfinished = Signal(range(COMMANDS_AHEAD + 1))
         reported = Signal()
         command = self.unit.command
-        fails = sequencer.oversize & (unfinished == 1) & ~reported & ~self.halt
+        fails = (sequencer.error != ErrorCode.NONE) & (unfinished == 1) & ~reported & ~self.halt
         m.d.comb += [
             sequencer.command.payload.eq(command.payload),
             sequencer.command.valid.eq(command.valid),
             command.ready.eq(sequencer.command.ready),
             self.unit.done.eq(feed.done),
             self.unit.busy.eq((unfinished != 0) | feed.running),
-            self.unit.error.eq(Mux(fails, ErrorCode.SCRATCHPAD, ErrorCode.NONE)),
+            self.unit.error.eq(Mux(fails, sequencer.error, ErrorCode.NONE)),
         ]
         m.d.sync += unfinished.eq(unfinished + (command.valid & command.ready) - self.unit.done)
         with m.If(fails):
@@ -129,14 +129,22 @@ class Execute(Component):
             accumulator.reserve.eq(first & marks.opens),
             array.pixel.eq(pixel.bytes),
             array.swap.eq(first),
-            array.tag.valid.eq(admitted),
             array.tag.start.eq(marks.start),
             array.tag.overwrite.eq(marks.opens),
-            array.tag.last.eq(marks.end & marks.closes),
             self.array_active.eq(admitted),
             self.wait_weights.eq(feed.pixels.valid & marks.start & ~loader.present),
             self.wait_accumulator.eq(feed.pixels.valid & marks.start & loader.present & ~half_there),
         ]
+        if self._config.depthwise:
+            # An output pixel is a sum that begins with its first column; with other columns nothing enters at the top.
+            m.d.comb += [
+                array.buses.eq(pixel.buses),
+                array.depthwise.eq(marks.depthwise),
+                array.tag.valid.eq(admitted & marks.output),
+                array.tag.last.eq(marks.last & marks.closes),
+            ]
+        else:
+            m.d.comb += [array.tag.valid.eq(admitted), array.tag.last.eq(marks.end & marks.closes)]
         with m.If(pause != 0):
             m.d.sync += pause.eq(pause - 1)
         with m.If(admitted):

@@ -10,10 +10,10 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.arch.config import Config
-from loomwork.rtl.align import Align
+from loomwork.rtl.align import Align, buses_layout
 from loomwork.rtl.passes import pass_layout
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY, FeedRead
-from loomwork.rtl.walk import MARKS, Walk
+from loomwork.rtl.walk import Walk, marks_layout
 from loomwork.rtl.window import Window
 
 PIXELS_AHEAD = 17
@@ -22,13 +22,23 @@ its place) and some more. One is the output register of the queue, the others a 
 
 
 def pixel_layout(config: Config) -> data.StructLayout:
-    """One pixel on its way to the array. bytes: `[rows]`, one for each array row. marks: see `MARKS`."""
-    return data.StructLayout({"bytes": data.ArrayLayout(8, config.rows), "marks": MARKS})
+    """One pixel, or input column of a DEPTHWISE, on its way to the array.
+
+    bytes: `[rows]`, one for each array row; of a column `[cols]` bytes of the first kernel row of the pass.
+    buses: `[kernel rows but the first, cols]` of a column. marks: see `marks_layout`.
+    """
+    layouts = {"bytes": data.ArrayLayout(8, config.rows), "buses": buses_layout(config)}
+    return data.StructLayout({**layouts, "marks": marks_layout(config)})
 
 
 class Feed(Component):
     """Reads the scratchpad for each pixel of each pass. Reads cannot be held back, so that a pixel is only begun when
     there is room for it behind the pipeline.
+
+    Once the first pixel of a pass is taken, the others follow in consecutive cycles if they are taken as soon as they
+    are there: a DEPTHWISE depends on it. While nothing is taken, the walk begins PIXELS_AHEAD pixels, without a gap
+    within a pass. From then on each pixel taken lets one more begin, which is there before those in front of it are
+    gone, because PIXELS_AHEAD exceeds the cycles from a place's return to the arrival of the pixel that gets it.
 
     passes: from the sequencer. read: scratchpad. pixels: to the array, one per cycle without a gap between passes.
     done: one cycle, when the data of a command's last read is there. running: there are pixels between walk and array.
@@ -74,7 +84,7 @@ class Feed(Component):
         m.d.sync += places.eq(places - begins + leaves)
 
         # What travels beside the reads: one signal per cycle from the walk to the queue.
-        tag = data.StructLayout({"valid": 1, "final": 1, "marks": MARKS})
+        tag = data.StructLayout({"valid": 1, "final": 1, "marks": marks_layout(self._config)})
         data_time = window.latency + SCRATCHPAD_LATENCY
         tags = [Signal(tag, name=f"tag_{cycle}") for cycle in range(data_time + align.latency + 1)]
         m.d.comb += [
@@ -96,10 +106,13 @@ class Feed(Component):
         stages = [window.alignment, *alignments]
         m.d.sync += [late.eq(early) for early, late in pairwise(stages)]
         m.d.comb += [align.words.eq(self.read.data), align.alignment.eq(alignments[-1])]
+        if self._config.depthwise:
+            m.d.comb += align.depthwise.eq(tags[data_time].marks.depthwise)
 
         entered = data.View(pixel_layout(self._config), queue.w_data)
         m.d.comb += [
             entered.bytes.eq(align.o),
+            entered.buses.eq(align.buses),
             entered.marks.eq(tags[-1].marks),
             queue.w_en.eq(tags[-1].valid),
             self.pixels.payload.eq(queue.r_data),

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cuts the reduction of a CONVOLVE into passes of the array."""
+"""Cuts the reduction of a CONVOLVE or a DEPTHWISE into passes of the array."""
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed, unsigned
+from amaranth.hdl import Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.arch.config import BANKS, Config
 from loomwork.arch.isa import BY_MNEMONIC, Params
-from loomwork.rtl.command import command_layout
+from loomwork.rtl.command import command_layout, view_as
 
 ROW_BITS = 17
 """Width of a signed image row: `y_start + oy * y_step + kernel_row * row_step` in full."""
@@ -18,7 +18,7 @@ SLOT_BITS = 23
 OFFSET_BITS = 16
 """Width of a byte's place within a kernel row."""
 TILE_OPERANDS = ("tile_width", "tile_height", "x_step", "y_step", "pitch", "height", "row_bytes", "pad")
-"""Operands of CONVOLVE that the feed needs for each pass, as they are."""
+"""Operands that the feed needs for each pass, as they are."""
 
 
 def segment_layout(config: Config) -> data.StructLayout:
@@ -38,10 +38,17 @@ def segment_layout(config: Config) -> data.StructLayout:
     )
 
 
-def tile_layout() -> data.StructLayout:
-    """What all passes of a command have in common: operands of CONVOLVE, and `y_words = (y_step >> 2) * pitch`."""
-    operands = {item.name: item for item in BY_MNEMONIC["CONVOLVE"].operands}
+def tile_layout(config: Config) -> data.StructLayout:
+    """What all passes of a command have in common: its operands, and `y_words = (y_step >> 2) * pitch`.
+
+    depthwise, taps, x_stride: whether it is a DEPTHWISE, and its operands; both 1 for a CONVOLVE. Only there when the
+    configuration has DEPTHWISE.
+    """
+    operands = {item.name: item for item in BY_MNEMONIC["DEPTHWISE"].operands}
     shapes = {name: (signed if operands[name].signed else unsigned)(operands[name].bits) for name in TILE_OPERANDS}
+    if config.depthwise:
+        shapes |= {"depthwise": unsigned(1), "taps": Shape.cast(range(config.depthwise_taps + 1))}
+        shapes["x_stride"] = unsigned(operands["x_stride"].bits)
     return data.StructLayout({**shapes, "y_words": SLOT_BITS})
 
 
@@ -60,7 +67,7 @@ def pass_layout(config: Config) -> data.StructLayout:
             "opens": 1,
             "closes": 1,
             "final": 1,
-            "tile": tile_layout(),
+            "tile": tile_layout(config),
         }
     )
 
@@ -75,8 +82,8 @@ class PassCutter(Component):
     """Cuts one command after the other into passes, in the order of `arch/reduction.py`: one segment per cycle, so that
     a pass takes as many cycles as it has segments, and the next one is begun while this one is waiting.
 
-    command: operands of CONVOLVE; stay the same from `begin` to `taken`. origin: slot of image row `y_start`.
-    row_words, y_words: `(row_step >> 2) * pitch` and `(y_step >> 2) * pitch`.
+    command: a CONVOLVE or a DEPTHWISE (see `view_as`); stays the same from `begin` to `taken`.
+    origin: slot of image row `y_start`. row_words, y_words: `(row_step >> 2) * pitch` and `(y_step >> 2) * pitch`.
     begin: one cycle, to start with a command. taken: its last pass is being taken.
     passes: to the feed. tiles: for each pass, which parameters follow its weights in the stream (a `Params`; UNIFORM
     when there are none). Both carry every pass once, in the same order.
@@ -92,7 +99,7 @@ class PassCutter(Component):
     tiles: stream.Interface
 
     def __init__(self, config: Config) -> None:
-        self._rows = config.rows
+        self._config = config
         self._segments = data.ArrayLayout(segment_layout(config), BANKS)
         super().__init__(
             {
@@ -107,9 +114,13 @@ class PassCutter(Component):
             }
         )
 
+    @property
+    def _depthwise(self) -> Value:
+        return self.command.opcode == BY_MNEMONIC["DEPTHWISE"].opcode
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        command, rows = self.command, self._rows
+        command, rows = self.command, self._config.rows
         # The place of the next segment: in the pass, and in the reduction. `remaining`: bytes left of its kernel row.
         index, first = Signal(range(BANKS)), Signal(range(rows))
         kernel_rows = Signal.like(command.kernel_rows, name="kernel_rows_left")
@@ -119,22 +130,35 @@ class PassCutter(Component):
         room, end = Signal(range(rows + 1)), Signal(range(rows + 1))
         row_ends, reduction_ends, whole, cut = Signal(), Signal(), Signal(), Signal()
         # Kernel rows that lie in different banks: 4, 2 or 1 (arch/reduction.py).
-        last_index = Mux(command.row_step[0], BANKS - 1, command.row_step[1])
+        last_index: Value = Mux(command.row_step[0], BANKS - 1, command.row_step[1])
+        # Each kernel row of a DEPTHWISE is one segment, which for the feed begins at array row 0: its group's own.
+        kernel_row_bytes, next_first, is_full = Value.cast(command.length), Value.cast(end), end == rows
+        if self._config.depthwise:
+            most = self._config.depthwise_groups - 1
+            last_index = Mux(self._depthwise & (last_index > most), most, last_index)
+            kernel_row_bytes = Mux(self._depthwise, self._config.cols, kernel_row_bytes)
+            next_first = Mux(self._depthwise, 0, end)
+            is_full &= ~self._depthwise
         m.d.comb += [
             room.eq(rows - first),
             row_ends.eq(remaining <= room),
             end.eq(Mux(row_ends, first + remaining, rows)),
             reduction_ends.eq(row_ends & (kernel_rows == 1)),
-            whole.eq((end == rows) | reduction_ends | (index == last_index)),
+            whole.eq(is_full | reduction_ends | (index == last_index)),
         ]
         with m.If(cut):
-            m.d.sync += [index.eq(index + 1), first.eq(end), start.eq(start + room), remaining.eq(remaining - room)]
+            m.d.sync += [
+                index.eq(index + 1),
+                first.eq(next_first),
+                start.eq(start + room),
+                remaining.eq(remaining - room),
+            ]
             with m.If(whole):
                 m.d.sync += [index.eq(0), first.eq(0)]
             with m.If(row_ends):
                 m.d.sync += [
                     start.eq(0),
-                    remaining.eq(command.length),
+                    remaining.eq(kernel_row_bytes),
                     kernel_rows.eq(kernel_rows - 1),
                     y.eq(y + command.row_step),
                     slot.eq(next_slot(slot, y, command.row_step, self.row_words, command.pitch)),
@@ -142,7 +166,7 @@ class PassCutter(Component):
         with m.If(self.begin | (cut & reduction_ends)):
             m.d.sync += [kernel_rows.eq(command.kernel_rows), y.eq(command.y_start), slot.eq(self.origin)]
         with m.If(self.begin):
-            m.d.sync += [index.eq(0), first.eq(0), start.eq(0), remaining.eq(command.length)]
+            m.d.sync += [index.eq(0), first.eq(0), start.eq(0), remaining.eq(kernel_row_bytes)]
 
         segments, first_start = Signal(self._segments), Signal.like(start)
         m.d.comb += [self.passes.payload.segments.eq(segments), self.passes.payload.start.eq(first_start)]
@@ -179,6 +203,12 @@ class PassCutter(Component):
         m.d.comb += [offered.x.eq(x), offered.opens.eq(opens), offered.closes.eq(closes), offered.final.eq(final)]
         m.d.comb += [offered.tile[name].eq(command[name]) for name in TILE_OPERANDS]
         m.d.comb += offered.tile.y_words.eq(self.y_words)
+        if self._config.depthwise:
+            operands = view_as("DEPTHWISE", command)
+            m.d.comb += [
+                offered.tile.depthwise.eq(self._depthwise),
+                *(offered.tile[name].eq(Mux(self._depthwise, operands[name], 1)) for name in ("taps", "x_stride")),
+            ]
 
         with m.If(self.taken):
             m.d.sync += busy.eq(0)

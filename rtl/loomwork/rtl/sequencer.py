@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pass sequencer: takes commands and cuts them into passes, ahead of the feed."""
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Module, Signal, Value, signed
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Params
-from loomwork.rtl.command import command_layout
+from loomwork.arch.isa import BY_MNEMONIC, Params
+from loomwork.arch.registers import ErrorCode
+from loomwork.rtl.command import command_layout, view_as
 from loomwork.rtl.passes import SLOT_BITS, PassCutter, pass_layout
 from loomwork.rtl.ports import COMMAND_BITS
 
@@ -15,15 +16,17 @@ from loomwork.rtl.ports import COMMAND_BITS
 class PassSequencer(Component):
     """Takes a command when its predecessor's last pass is taken, prepares it in a few cycles, and has it cut.
 
-    command: raw CONVOLVE commands. passes, tiles: see `PassCutter`.
-    oversize: the command taken last has a tile of more than `accumulator_depth` pixels. It has no passes and none
-    follow: the sequencer has stopped until reset. halt: take no commands.
+    command: raw CONVOLVE and DEPTHWISE commands. passes, tiles: see `PassCutter`.
+    error: not NONE when the command taken last cannot be executed: SCRATCHPAD for a tile of more than
+    `accumulator_depth` pixels, ILLEGAL_OPERAND for a DEPTHWISE of more taps than there are rows for, or that the
+    configuration leaves out. It has no passes and none follow: the sequencer has stopped until reset.
+    halt: take no commands.
     """
 
     command: stream.Interface
     passes: stream.Interface
     tiles: stream.Interface
-    oversize: Signal
+    error: Signal
     halt: Signal
 
     def __init__(self, config: Config) -> None:
@@ -33,7 +36,7 @@ class PassSequencer(Component):
                 "command": In(stream.Signature(COMMAND_BITS)),
                 "passes": Out(stream.Signature(pass_layout(config))),
                 "tiles": Out(stream.Signature(Params)),
-                "oversize": Out(1),
+                "error": Out(ErrorCode),
                 "halt": In(1),
             }
         )
@@ -53,6 +56,8 @@ class PassSequencer(Component):
             cutter.y_words.eq(y_words),
         ]
 
+        error = Signal(ErrorCode)
+        m.d.comb += self.error.eq(error)
         step = Signal(range(5))
         product = self._multiply(m, command, step)
         with m.FSM():
@@ -71,16 +76,28 @@ class PassSequencer(Component):
                     with m.Case(3):
                         m.d.sync += y_words.eq(product)
                     with m.Case(4):
-                        m.d.comb += cutter.begin.eq(product <= self._config.accumulator_depth)
                         m.next = "RUN"
-                        with m.If(~cutter.begin):
-                            m.next = "OVERSIZE"
+                        with m.If(self._is_illegal(command)):
+                            m.d.sync += error.eq(ErrorCode.ILLEGAL_OPERAND)
+                            m.next = "FAILED"
+                        with m.Elif(product > self._config.accumulator_depth):
+                            m.d.sync += error.eq(ErrorCode.SCRATCHPAD)
+                            m.next = "FAILED"
+                        with m.Else():
+                            m.d.comb += cutter.begin.eq(1)
             with m.State("RUN"):
                 with m.If(cutter.taken):
                     m.next = "IDLE"
-            with m.State("OVERSIZE"):
-                m.d.comb += self.oversize.eq(1)
+            with m.State("FAILED"):
+                pass
         return m
+
+    def _is_illegal(self, command: data.View) -> Value:
+        """Whether there is no hardware for a command."""
+        depthwise = command.opcode == BY_MNEMONIC["DEPTHWISE"].opcode
+        if not self._config.depthwise:
+            return depthwise
+        return depthwise & (view_as("DEPTHWISE", command).taps > self._config.depthwise_taps)
 
     @staticmethod
     def _multiply(m: Module, command: data.View, step: Signal) -> Signal:

@@ -6,15 +6,15 @@ command's effect is carried out whole before the next: with correct tickets the 
 
 Besides what stops the hardware (`ErrorCode`), it refuses what would make the hardware hang (WATCHDOG: a stream that
 runs out or is left over, accumulators that nobody fills or takes, a ticket that never comes), and what makes it use
-values that no program can mean: a DRAIN that disagrees with its CONVOLVE about the parameters (ILLEGAL_OPERAND), or
-that takes pixels behind the tile, where the hardware stops only behind `accumulator_depth` (SCRATCHPAD).
+values that no program can mean: a DRAIN that disagrees with its CONVOLVE (or DEPTHWISE) about the parameters
+(ILLEGAL_OPERAND), or that takes pixels behind the tile, where the hardware stops only behind `accumulator_depth`
+(SCRATCHPAD).
 """
 
 from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from loomwork.arch.command import Command, decode
 from loomwork.arch.config import Config
@@ -29,17 +29,13 @@ from loomwork.arch.isa import (
     Source,
     Unit,
     Window,
-    params_words,
 )
 from loomwork.arch.program import AcceleratorStep
-from loomwork.arch.reduction import passes
 from loomwork.arch.registers import ErrorCode
 from loomwork.sim.backend import RunError, StepStatistics
+from loomwork.sim.golden_array import convolve, convolve_depthwise
 from loomwork.sim.golden_drain import check_drain, combine_and_pool, pixel_grid
 from loomwork.sim.golden_memory import Bytes, Integers, Scratchpad, StopError, WeightStream
-
-FLOAT32_EXACT_TERMS = (1 << 24) >> 14
-"""Products of two int8 that a float32 sum holds exactly."""
 
 
 class GoldenError(RunError):
@@ -119,6 +115,7 @@ class _Run:
             "LOAD": self._load,
             "STREAM": self._stream_in,
             "CONVOLVE": self._convolve,
+            "DEPTHWISE": self._depthwise,
             "REQUANT": self._set,
             "COMBINE": self._set,
             "DRAIN": self._drain,
@@ -203,48 +200,17 @@ class _Run:
     # Array
 
     def _convolve(self, command: Command) -> None:
-        rows, cols, blocks = self._config.rows, self._config.cols, command["blocks"]
-        pixels = command["tile_width"] * command["tile_height"]
-        if pixels > self._config.accumulator_depth:
-            raise StopError(
-                ErrorCode.SCRATCHPAD,
-                f"a tile of {pixels} pixels, the accumulators hold {self._config.accumulator_depth}",
-            )
-        cut = list(passes(rows, command["kernel_rows"], command["length"], command["row_step"]))
-        depth = command["tap_count"] * len(cut) * rows
+        self._fill(command, *convolve(command, self._config, self._scratchpad, self._stream))
+
+    def _depthwise(self, command: Command) -> None:
+        self._fill(command, *convolve_depthwise(command, self._config, self._scratchpad, self._stream))
+
+    def _fill(self, command: Command, sums: list[Integers], words: Bytes) -> None:
+        """Put the sums of all blocks and their parameters into accumulator halves."""
         params = Params(command["params"])
-        words = self._stream.take(blocks * (depth + params_words(params))).reshape(blocks, -1, cols)
-        weights = words[:, :depth].view(np.int8).astype(np.float32 if depth <= FLOAT32_EXACT_TERMS else np.float64)
-
-        # Where each row of the reduction comes from: kernel row and byte relative to the pixel; -1: from nowhere.
-        kernel_row = np.full((command["tap_count"], len(cut), rows), -1, dtype=np.int64)
-        start = np.zeros_like(kernel_row)
-        for index, segments in enumerate(cut):
-            for segment in segments:
-                part = slice(segment.row, segment.row + segment.length)
-                kernel_row[:, index, part] = segment.kernel_row
-                start[:, index, part] = segment.start + np.arange(segment.length)
-        start += command["tap_step"] * np.arange(command["tap_count"])[:, np.newaxis, np.newaxis]
-        kernel_row, start = kernel_row.reshape(-1), start.reshape(-1)
-
-        oy, ox = (axis.reshape(-1, 1) for axis in np.indices((command["tile_height"], command["tile_width"])))
-        row = command["y_start"] + oy * command["y_step"] + kernel_row * command["row_step"]
-        byte = command["x_start"] + ox * command["x_step"] + start
-        activations = self._gather(command, row, byte, kernel_row >= 0).astype(weights.dtype)
-        for block in range(blocks):
-            if block and command["block_step"]:
-                byte = byte + command["block_step"]
-                activations = self._gather(command, row, byte, kernel_row >= 0).astype(weights.dtype)
-            sums = (activations @ weights[block]).astype(np.int64)
+        for values, own in zip(sums, words, strict=True):
             # A sum of all passes wraps to the same 32 bits as the sum that wraps after each.
-            self._blocks.append(_Block(sums.astype(np.int32).astype(np.int64), params, words[block, depth:]))
-
-    def _gather(self, command: Command, row: Integers, byte: Integers, used: NDArray[np.bool_]) -> NDArray[np.int8]:
-        """Activations `[images, pixels, reduction]`."""
-        inside = used & (row >= 0) & (row < command["height"]) & (byte >= 0) & (byte < command["row_bytes"])
-        values = self._scratchpad.read(command["base"], command["pitch"], row, byte, inside)
-        values[:, ~inside] = command["pad"]
-        return values
+            self._blocks.append(_Block(values.astype(np.int32).astype(np.int64), params, own))
 
     # Drain
 
