@@ -96,7 +96,7 @@ class Execute:
                 again = begin + REUSE_CYCLES
                 position = max(first + columns - 1, self._entered(pixel - 1 - PIXELS_AHEAD) + 1)
                 if index == len(segments) - 1:
-                    self.blocks.add(ended + finish_cycles)
+                    self.blocks.add(ended - shape.tail + finish_cycles)
                 number += 1
             self._lane.finish(start, position + READ_CYCLES, ended)
 

@@ -19,8 +19,8 @@ from loomwork.sim.cycles.lanes import Dispatcher, Lane
 from loomwork.sim.cycles.reads import CHECK_CYCLES, ReadBus, Reader
 from loomwork.sim.cycles.timeline import Clock
 from loomwork.sim.cycles.transfers import Load, Store, Stream
-from loomwork.sim.cycles.words import words_of
 from loomwork.sim.cycles.weights import WeightLoader
+from loomwork.sim.cycles.words import words_of
 from loomwork.sim.memory import MemoryTiming
 
 

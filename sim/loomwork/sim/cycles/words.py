@@ -42,6 +42,7 @@ class NarrowWords(Words):
         self._arrival = 0  # of its first beat
 
     def take(self, words: int, begin: int) -> Process:
+        """See `Words`; in one go as far as a burst reaches."""
         reader, popped, per_beat = self._reader, self._reader.popped, self._per_beat
         used = max(self.used, begin - 1)
         while words:
@@ -82,6 +83,7 @@ class WideWords(Words):
         self._popped = -1
 
     def take(self, words: int, begin: int) -> Process:
+        """See `Words`; word by word."""
         used = begin - 1
         for _ in range(words):
             for place in range(self._beats):
