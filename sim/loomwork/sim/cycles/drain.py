@@ -8,8 +8,10 @@ from loomwork.arch.isa import Combine, Params, Source
 from loomwork.rtl.drain.lane import Lane as DrainLane
 from loomwork.rtl.drain.shifter import Extractor, Inserter
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY
+from loomwork.sim.cycles.banks import drain_reads
 from loomwork.sim.cycles.commands import Step
 from loomwork.sim.cycles.execute import Execute
+from loomwork.sim.cycles.feed import Feed
 from loomwork.sim.cycles.lanes import Lane
 from loomwork.sim.cycles.reads import QUEUE_CYCLES
 from loomwork.sim.cycles.timeline import Process
@@ -20,13 +22,17 @@ BEGIN_CYCLES = 4
 
 
 class Drain:
-    """Carries out REQUANT, COMBINE and DRAIN in order. waited: cycles of waiting for a finished block."""
+    """Carries out REQUANT, COMBINE and DRAIN in order.
 
-    def __init__(self, config: Config, lane: Lane, execute: Execute, loader: WeightLoader) -> None:
+    waited_accumulator, waited_bank: as the counters of the same names (arch/registers.py).
+    """
+
+    def __init__(self, config: Config, lane: Lane, execute: Execute, loader: WeightLoader, feed: Feed) -> None:
         self._config = config
         self._lane = lane
         self._execute = execute
         self._loader = loader
+        self._feed = feed
         self._read_cycles = SCRATCHPAD_LATENCY + Extractor(8, config.requant_lanes, config.rows).latency
         insert_cycles = Inserter(9, config.requant_lanes, config.rows).latency
         self._write_cycles = {
@@ -34,7 +40,8 @@ class Drain:
             for mode, cycles in DrainLane.latency.items()
         }
         self._block = self._parameters = 0
-        self.waited = 0
+        self.waited_accumulator = self.waited_bank = 0
+        self._combine: Step | None = None
 
     def run(self) -> Process:
         """The process."""
@@ -44,6 +51,8 @@ class Drain:
         for number, command in enumerate(lane.commands):
             start = yield from lane.take(number, ready)
             begin = start + 1
+            if command.mnemonic == "COMBINE":
+                self._combine = command
             if command.mnemonic != "DRAIN":
                 begin = max(begin, idle)
                 lane.finish(start, begin)
@@ -65,10 +74,10 @@ class Drain:
         config, operands = self._config, command.operands
         from_scratchpad = operands["source"] == Source.SCRATCHPAD
         pixels = operands["width"] * operands["height"] * operands["pool_width"] * operands["pool_height"]
-        reads = 2 if from_scratchpad and operands["combine"] == Combine.ADD else 1
+        reads = from_scratchpad or operands["combine"] == Combine.ADD
         channels, released = operands["channels"], 0
         blocks, parameters, freed = self._execute.blocks, self._loader.parameters, self._loader.freed
-        while channels > 0:
+        for block in range(ceil(channels / config.cols)):
             steps = pixels * ceil(min(channels, config.cols) / config.requant_lanes)
             channels -= config.cols
             if not from_scratchpad:
@@ -77,16 +86,22 @@ class Drain:
                 self._block += 1
                 finished = blocks.times[self._block - 1]
                 # In the cycle of a release the accumulators do not yet show the state of the next half.
-                self.waited += max(0, max(finished, released) - cycle)
+                self.waited_accumulator += max(0, max(finished, released) - cycle)
                 cycle = max(cycle, finished, released)
             if operands["params"] != Params.UNIFORM:
                 while len(parameters.times) <= self._parameters:
                     yield parameters
                 cycle = max(cycle, parameters.times[self._parameters])
                 self._parameters += 1
-            self._last = cycle + reads * steps - 1
+            if reads:
+                wanted = drain_reads(command, self._combine, block, config)
+                cycle, lost = yield from self._feed.wait_for(wanted, cycle)
+                self.waited_bank += lost
+            else:
+                cycle += steps
+            self._last = cycle - 1
             if not from_scratchpad:
                 self._execute.released.add(self._last)
             if operands["params"] != Params.UNIFORM:
                 freed.add(self._last + self._read_cycles + 1)
-            cycle, released = self._last + 1, self._last + 2
+            released = cycle + 1

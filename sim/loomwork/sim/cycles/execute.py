@@ -13,6 +13,7 @@ from loomwork.rtl.pe import PE
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY
 from loomwork.rtl.window import Window
 from loomwork.sim.cycles.convolution import Shape
+from loomwork.sim.cycles.feed import Feed
 from loomwork.sim.cycles.lanes import Lane
 from loomwork.sim.cycles.reads import QUEUE_CYCLES
 from loomwork.sim.cycles.timeline import Clock, Process, Timeline
@@ -35,11 +36,12 @@ class Execute:
     names (arch/registers.py).
     """
 
-    def __init__(self, clock: Clock, config: Config, lane: Lane, shapes: Sequence[Shape], loader: WeightLoader) -> None:
+    def __init__(self, clock: Clock, config: Config, lane: Lane, shapes: Sequence[Shape], loader: WeightLoader, feed: Feed) -> None:
         self._config = config
         self._lane = lane
         self._shapes = shapes
         self._loader = loader
+        self._feed = feed
         self.blocks = Timeline(clock)
         self.released = Timeline(clock)
         self.active = self.waited_weights = self.waited_accumulator = 0
@@ -62,7 +64,7 @@ class Execute:
         taken = position = ended = again = -1
         for command, shape in enumerate(self._shapes):
             start = yield from self._lane.take(command, taken + 1)
-            columns, segments = shape.columns, shape.segments
+            step, columns, segments = self._lane.commands[command], shape.columns, shape.segments
             last_pass = shape.blocks * len(segments) - 1
             self.active += columns * (last_pass + 1)
             valid = self._cut(number, start + PREPARE_CYCLES, segments[0])
@@ -73,6 +75,8 @@ class Execute:
                 first = max(taken, self._entered(pixel - PIXELS_AHEAD)) + 1
                 if place < last_pass:
                     valid = self._cut(number + 1, taken, segments[(index + 1) % len(segments)])
+                ahead = min(columns, PIXELS_AHEAD)
+                self._feed.begin(first, 0, ahead, step, shape, place)
                 begin = max(first + FEED_CYCLES, ended + 1)
                 while len(present.times) <= number:
                     yield present
@@ -94,6 +98,8 @@ class Execute:
                 pixel += columns
                 ended = begin + columns - 1
                 again = begin + REUSE_CYCLES
+                # The other pixels get the places of this pass's first ones.
+                self._feed.begin(max(first + ahead, begin + 1), ahead, columns - ahead, step, shape, place)
                 position = max(first + columns - 1, self._entered(pixel - 1 - PIXELS_AHEAD) + 1)
                 if index == len(segments) - 1:
                     self.blocks.add(ended - shape.tail + finish_cycles)

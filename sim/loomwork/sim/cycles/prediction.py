@@ -15,6 +15,7 @@ from loomwork.sim.cycles.commands import by_unit, read_commands
 from loomwork.sim.cycles.convolution import shape_of
 from loomwork.sim.cycles.drain import Drain
 from loomwork.sim.cycles.execute import Execute
+from loomwork.sim.cycles.feed import Feed
 from loomwork.sim.cycles.lanes import Dispatcher, Lane
 from loomwork.sim.cycles.reads import CHECK_CYCLES, ReadBus, Reader
 from loomwork.sim.cycles.timeline import Clock
@@ -60,8 +61,9 @@ def predict(step: AcceleratorStep, config: Config, timing: MemoryTiming | None =
     stream = Stream(config, lanes[Unit.STREAM], streamed)
     words = words_of(config, streamed, [command.operands["words"] for command in lists[Unit.STREAM]])
     loader = WeightLoader(clock, config, shapes, words)
-    execute = Execute(clock, config, lanes[Unit.EXECUTE], shapes, loader)
-    drain = Drain(config, lanes[Unit.DRAIN], execute, loader)
+    feed = Feed(clock, config)
+    execute = Execute(clock, config, lanes[Unit.EXECUTE], shapes, loader, feed)
+    drain = Drain(config, lanes[Unit.DRAIN], execute, loader, feed)
     store = Store(config, lanes[Unit.STORE], timing.latency)
     fetched.offer(CHECK_CYCLES, 0, len(step.commands))
     for process in (
@@ -83,7 +85,8 @@ def predict(step: AcceleratorStep, config: Config, timing: MemoryTiming | None =
             "array_active": execute.active,
             "execute_wait_weights": execute.waited_weights,
             "execute_wait_accumulator": execute.waited_accumulator,
-            "drain_wait_accumulator": drain.waited,
+            "drain_wait_accumulator": drain.waited_accumulator,
+            "drain_wait_bank": drain.waited_bank,
             "read_beats": bus.beats,
             "write_beats": store.beats,
         },
