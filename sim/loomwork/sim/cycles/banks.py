@@ -58,32 +58,56 @@ def pass_reads(command: Step, *, block: int, tap: int, number: int, columns: int
     return reads.tobytes()
 
 
+def _steps(command: Step, block: int, config: Config) -> tuple[Integers, ...]:
+    """Of each step of one block of a DRAIN, in order: output row and column, channel group, pooling row and column."""
+    operands = command.operands
+    channels = min(operands["channels"] - block * config.cols, config.cols)
+    groups = -(-channels // config.requant_lanes)
+    shape = (operands["height"], operands["width"], groups, operands["pool_height"], operands["pool_width"])
+    return tuple(axis.ravel() for axis in np.indices(shape))
+
+
+def _windows(command: Step, block: int, group: Integers, config: Config, byte: Integers) -> NDArray[np.bool_]:
+    """Whether the bytes of a step, from `byte` of an image row on, lie in two words."""
+    channels = command.operands["channels"] - block * config.cols - group * config.requant_lanes
+    return byte % config.rows + np.minimum(channels, config.requant_lanes) > config.rows
+
+
 def drain_reads(command: Step, combine: Step | None, block: int, config: Config) -> bytes:
     """Memories of each scratchpad read of one block of a DRAIN, in order: of every step the source, then the operand.
 
     combine: the settings in force, for the operand tensor.
     """
-    operands, lanes = command.operands, config.requant_lanes
-    channels = min(operands["channels"] - block * config.cols, config.cols)
-    oy, ox, group, py, px = np.meshgrid(
-        np.arange(operands["height"]),
-        np.arange(operands["width"]),
-        np.arange(-(-channels // lanes)),
-        np.arange(operands["pool_height"]),
-        np.arange(operands["pool_width"]),
-        indexing="ij",
-    )
+    operands = command.operands
+    oy, ox, group, py, px = _steps(command, block, config)
     row = operands["in_row"] + oy * operands["pool_y_step"] + py
     byte = operands["in_offset"] + (ox * operands["pool_x_step"] + px) * operands["in_step"]
-    byte += block * config.cols + group * lanes
-    count = np.minimum(channels - group * lanes, lanes)
-    wide = byte % config.rows + count > config.rows
+    byte += block * config.cols + group * config.requant_lanes
+    wide = _windows(command, block, group, config, byte)
     tensors: list[tuple[int, int]] = []
     if operands["source"] == Source.SCRATCHPAD:
         tensors.append((operands["in_base"], operands["in_pitch"]))
     if operands["combine"] == Combine.ADD and combine is not None:
         tensors.append((combine.operands["operand_base"], combine.operands["operand_pitch"]))
-    reads = [
-        _memories(row & 3, base + (row >> 2) * pitch + byte // config.rows, wide).ravel() for base, pitch in tensors
-    ]
+    reads = [_memories(row & 3, base + (row >> 2) * pitch + byte // config.rows, wide) for base, pitch in tensors]
     return np.stack(reads, axis=-1).tobytes()
+
+
+def drain_writes(command: Step, block: int, config: Config) -> bytes:
+    """Memories that each step of one block of a DRAIN writes: none as long as its pooling window is not complete."""
+    operands = command.operands
+    oy, ox, group, py, px = _steps(command, block, config)
+    row = operands["out_row"] + oy
+    byte = operands["out_offset"] + ox * operands["out_step"] + block * config.cols + group * config.requant_lanes
+    word = operands["out_base"] + (row >> 2) * operands["out_pitch"] + byte // config.rows
+    memories = _memories(row & 3, word, _windows(command, block, group, config, byte))
+    last = (py == operands["pool_height"] - 1) & (px == operands["pool_width"] - 1)
+    return np.where(last, memories, 0).astype(np.uint8).tobytes()
+
+
+def transfer_words(command: Step) -> bytes:
+    """The memory of each word of a LOAD or a STORE, in order."""
+    operands = command.operands
+    row = (operands["row"] + np.arange(operands["rows"]))[:, np.newaxis]
+    word = operands["base"] + (row >> 2) * operands["pitch"] + np.arange(operands["words"])
+    return _memories(row & 3, word, np.zeros(word.shape, np.bool_)).tobytes()

@@ -1,33 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
 """DRAIN: when each block is taken from the accumulators, and the last byte written (rtl/drain/)."""
 
+from itertools import pairwise
 from math import ceil
+from typing import TypeAlias
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine, Params, Source
 from loomwork.rtl.drain.lane import Lane as DrainLane
 from loomwork.rtl.drain.shifter import Extractor, Inserter
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY
-from loomwork.sim.cycles.banks import drain_reads
+from loomwork.sim.cycles.accesses import Accesses
+from loomwork.sim.cycles.banks import drain_reads, drain_writes
 from loomwork.sim.cycles.commands import Step
 from loomwork.sim.cycles.execute import Execute
 from loomwork.sim.cycles.feed import Feed
-from loomwork.sim.cycles.lanes import Lane
+from loomwork.sim.cycles.lanes import Lane, Waiting
 from loomwork.sim.cycles.reads import QUEUE_CYCLES
-from loomwork.sim.cycles.timeline import Process
+from loomwork.sim.cycles.timeline import Clock, Process
 from loomwork.sim.cycles.weights import WeightLoader
 
 BEGIN_CYCLES = 4
 """From the beginning of a DRAIN to its first step in front of the launch: walker and address pipeline."""
 
 
+DrainedBlock: TypeAlias = tuple[Step, int]
+"""One block of a DRAIN: the command, and which of its blocks."""
+
+
 class Drain:
     """Carries out REQUANT, COMBINE and DRAIN in order.
 
+    writes: of the scratchpad; LOAD gives way to them.
     waited_accumulator, waited_bank: as the counters of the same names (arch/registers.py).
     """
 
-    def __init__(self, config: Config, lane: Lane, execute: Execute, loader: WeightLoader, feed: Feed) -> None:
+    def __init__(
+        self, clock: Clock, config: Config, lane: Lane, execute: Execute, loader: WeightLoader, feed: Feed
+    ) -> None:
         self._config = config
         self._lane = lane
         self._execute = execute
@@ -39,17 +49,19 @@ class Drain:
             mode: self._read_cycles + cycles + QUEUE_CYCLES + insert_cycles
             for mode, cycles in DrainLane.latency.items()
         }
+        self.writes = Accesses(clock, min(self._write_cycles.values()) - 1, self._written)
         self._block = self._parameters = 0
         self.waited_accumulator = self.waited_bank = 0
         self._combine: Step | None = None
+        self._cache: dict[tuple[int, int], bytes] = {}
 
     def run(self) -> Process:
         """The process."""
         lane = self._lane
         ready = idle = 0
         mode = Combine.NONE
-        for number, command in enumerate(lane.commands):
-            start = yield from lane.take(number, ready)
+        for command in lane.commands:
+            start = yield from lane.take(ready)
             begin = start + 1
             if command.mnemonic == "COMBINE":
                 self._combine = command
@@ -63,19 +75,19 @@ class Drain:
             if from_scratchpad or combine is Combine.ADD or combine is not mode:
                 begin = max(begin, idle)
             mode = combine
-            yield from self._launch(command, begin + BEGIN_CYCLES)
-            last = self._last
+            last = yield from self._launch(command, begin + BEGIN_CYCLES)
             lane.finish(start, last + self._write_cycles[mode])
             idle = last + self._write_cycles[mode] + 1
             ready = last + 1
 
-    def _launch(self, command: Step, cycle: int) -> Process:
-        """Launch the steps, the first one not before `cycle`; leaves the last one's cycle in `_last`."""
+    def _launch(self, command: Step, cycle: int) -> Waiting:
+        """Launch the steps, the first one not before `cycle`. Returns the last one's cycle."""
         config, operands = self._config, command.operands
         from_scratchpad = operands["source"] == Source.SCRATCHPAD
         pixels = operands["width"] * operands["height"] * operands["pool_width"] * operands["pool_height"]
         reads = from_scratchpad or operands["combine"] == Combine.ADD
         channels, released = operands["channels"], 0
+        write_cycles = self._write_cycles[Combine(operands["combine"])]
         blocks, parameters, freed = self._execute.blocks, self._loader.parameters, self._loader.freed
         for block in range(ceil(channels / config.cols)):
             steps = pixels * ceil(min(channels, config.cols) / config.requant_lanes)
@@ -95,13 +107,26 @@ class Drain:
                 self._parameters += 1
             if reads:
                 wanted = drain_reads(command, self._combine, block, config)
-                cycle, lost = yield from self._feed.wait_for(wanted, cycle)
-                self.waited_bank += lost
+                runs = yield from self._feed.reads.give_way(wanted, cycle)
+                self.waited_bank += runs[-1][1] - cycle - len(wanted)
             else:
-                cycle += steps
-            self._last = cycle - 1
+                runs = [(0, cycle), (steps, cycle + steps)]
+            for (begin, first), (end, _) in pairwise(runs):
+                self.writes.add(first + write_cycles, begin, end - begin, (command, block))
+            cycle = runs[-1][1]
             if not from_scratchpad:
-                self._execute.released.add(self._last)
+                self._execute.released.add(cycle - 1)
             if operands["params"] != Params.UNIFORM:
-                freed.add(self._last + self._read_cycles + 1)
+                freed.add(cycle + self._read_cycles)
             released = cycle + 1
+        return cycle - 1
+
+    def _written(self, block: DrainedBlock) -> bytes:
+        command, number = block
+        if (command.index, number) not in self._cache:
+            writes = drain_writes(command, number, self._config)
+            if command.operands["source"] == Source.SCRATCHPAD and command.operands["combine"] == Combine.ADD:
+                # A step of two reads is launched with the second one.
+                writes = bytes(byte for memories in writes for byte in (0, memories))
+            self._cache = {(command.index, number): writes}
+        return self._cache[command.index, number]

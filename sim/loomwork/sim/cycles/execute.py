@@ -36,7 +36,9 @@ class Execute:
     names (arch/registers.py).
     """
 
-    def __init__(self, clock: Clock, config: Config, lane: Lane, shapes: Sequence[Shape], loader: WeightLoader, feed: Feed) -> None:
+    def __init__(
+        self, clock: Clock, config: Config, lane: Lane, shapes: Sequence[Shape], loader: WeightLoader, feed: Feed
+    ) -> None:
         self._config = config
         self._lane = lane
         self._shapes = shapes
@@ -62,9 +64,9 @@ class Execute:
         finish_cycles = config.rows + PE.latency + config.cols + REUSE_CYCLES - 1  # through array and accumulators
         number = pixel = block = 0
         taken = position = ended = again = -1
-        for command, shape in enumerate(self._shapes):
-            start = yield from self._lane.take(command, taken + 1)
-            step, columns, segments = self._lane.commands[command], shape.columns, shape.segments
+        for command, shape in zip(self._lane.commands, self._shapes, strict=True):
+            start = yield from self._lane.take(taken + 1)
+            columns, segments = shape.columns, shape.segments
             last_pass = shape.blocks * len(segments) - 1
             self.active += columns * (last_pass + 1)
             valid = self._cut(number, start + PREPARE_CYCLES, segments[0])
@@ -75,8 +77,7 @@ class Execute:
                 first = max(taken, self._entered(pixel - PIXELS_AHEAD)) + 1
                 if place < last_pass:
                     valid = self._cut(number + 1, taken, segments[(index + 1) % len(segments)])
-                ahead = min(columns, PIXELS_AHEAD)
-                self._feed.begin(first, 0, ahead, step, shape, place)
+                self._feed.begin(first, command, shape, place)
                 begin = max(first + FEED_CYCLES, ended + 1)
                 while len(present.times) <= number:
                     yield present
@@ -99,7 +100,7 @@ class Execute:
                 ended = begin + columns - 1
                 again = begin + REUSE_CYCLES
                 # The other pixels get the places of this pass's first ones.
-                self._feed.begin(max(first + ahead, begin + 1), ahead, columns - ahead, step, shape, place)
+                self._feed.go_on(max(first + PIXELS_AHEAD, begin + 1), command, shape, place)
                 position = max(first + columns - 1, self._entered(pixel - 1 - PIXELS_AHEAD) + 1)
                 if index == len(segments) - 1:
                     self.blocks.add(ended - shape.tail + finish_cycles)

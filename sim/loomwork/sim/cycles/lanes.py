@@ -52,8 +52,9 @@ class Lane:
                 cycle = max(cycle, started.times[number - 1])
             self.shifted.add(cycle)
 
-    def take(self, number: int, ready: int) -> Waiting:
-        """The cycle in which the unit, ready for it from cycle `ready` on, takes its command `number`."""
+    def take(self, ready: int) -> Waiting:
+        """The cycle in which the unit, ready for it from cycle `ready` on, takes its next command."""
+        number = len(self.started.times)
         while len(self.shifted.times) <= number:
             yield self.shifted
         shifted = self.shifted.times[number]
@@ -80,7 +81,7 @@ class Lane:
 class Dispatcher:
     """Takes commands from the beats that fetch has read ahead and puts them into the lanes, one after the other.
 
-    end: cycle in which END is reached; 0 as long as it is not known.
+    end: cycle in which END is reached; 0 as long as it is not known. waited: cycles in which a command waited for room.
     """
 
     def __init__(self, config: Config, commands: Sequence[Step], lanes: dict[Unit, Lane], fetch: Reader) -> None:
@@ -89,7 +90,7 @@ class Dispatcher:
         self._fetch = fetch
         self._beats = max(1, COMMAND_BYTES // config.bus_bytes)
         self._per_beat = max(1, config.bus_bytes // COMMAND_BYTES)
-        self.end = 0
+        self.end = self.waited = 0
 
     def run(self) -> Process:
         """The process."""
@@ -110,6 +111,7 @@ class Dispatcher:
                     while len(lane.shifted.times) <= blocker:
                         yield lane.shifted
                     handed = max(handed, lane.shifted.times[blocker] + 1)
+                self.waited += handed - taken_before - 1
                 lane.entered.add(handed)
             arrival = yield from self._fetch.arrival(last)
             taken = taken_before = max(taken + 1, arrival, handed)

@@ -57,13 +57,13 @@ def predict(step: AcceleratorStep, config: Config, timing: MemoryTiming | None =
     streamed = Reader(clock, config, bus, config.stream_beats)
     dispatcher = Dispatcher(config, commands, lanes, fetched)
     shapes = [shape_of(command, config) for command in lists[Unit.EXECUTE]]
-    load = Load(clock, config, lanes[Unit.LOAD], loaded)
     stream = Stream(config, lanes[Unit.STREAM], streamed)
     words = words_of(config, streamed, [command.operands["words"] for command in lists[Unit.STREAM]])
     loader = WeightLoader(clock, config, shapes, words)
     feed = Feed(clock, config)
     execute = Execute(clock, config, lanes[Unit.EXECUTE], shapes, loader, feed)
-    drain = Drain(config, lanes[Unit.DRAIN], execute, loader, feed)
+    drain = Drain(clock, config, lanes[Unit.DRAIN], execute, loader, feed)
+    load = Load(clock, config, lanes[Unit.LOAD], loaded, drain.writes)
     store = Store(config, lanes[Unit.STORE], timing.latency)
     fetched.offer(CHECK_CYCLES, 0, len(step.commands))
     for process in (
@@ -87,6 +87,7 @@ def predict(step: AcceleratorStep, config: Config, timing: MemoryTiming | None =
             "execute_wait_accumulator": execute.waited_accumulator,
             "drain_wait_accumulator": drain.waited_accumulator,
             "drain_wait_bank": drain.waited_bank,
+            "fetch_wait_queue": dispatcher.waited,
             "read_beats": bus.beats,
             "write_beats": store.beats,
         },

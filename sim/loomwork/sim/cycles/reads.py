@@ -109,6 +109,11 @@ class Reader:
         burst = bisect_right(self._first_beats, beat) - 1
         return self.bursts.times[burst] + beat - self._first_beats[burst]
 
+    def rest_of_burst(self, beat: int) -> int:
+        """Beats of a known burst from `beat` on."""
+        burst = bisect_right(self._first_beats, beat)
+        return (self._first_beats[burst] if burst < len(self._first_beats) else self._beats) - beat
+
     def burst(self, number: int) -> tuple[int, int, int]:
         """First beat, the beat behind the last one, and the cycle in which the first is at the queue's end."""
         first = self._first_beats[number]

@@ -2,14 +2,18 @@
 """LOAD, STREAM and STORE: the units that move data between external memory and the core."""
 
 from collections import deque
+from itertools import pairwise
 
 from loomwork.arch.config import Config
 from loomwork.rtl.burst import burst_limit
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY
 from loomwork.rtl.scratchpad_reader import MIN_QUEUE_WORDS, QUEUE_BEATS
 from loomwork.rtl.stream_reader import COMMANDS_AHEAD as STREAMS_AHEAD
+from loomwork.sim.cycles.accesses import Accesses
+from loomwork.sim.cycles.banks import transfer_words
 from loomwork.sim.cycles.commands import Step
-from loomwork.sim.cycles.lanes import Lane
+from loomwork.sim.cycles.drain import DrainedBlock
+from loomwork.sim.cycles.lanes import Lane, Waiting
 from loomwork.sim.cycles.reads import CHECK_CYCLES, QUEUE_CYCLES, Reader
 from loomwork.sim.cycles.timeline import Clock, Process, Timeline
 
@@ -41,7 +45,7 @@ class Stream:
                 while len(lane.done.times) <= number - STREAMS_AHEAD:
                     yield lane.done
                 ready = max(ready, lane.done.times[number - STREAMS_AHEAD])
-            start = yield from lane.take(number, ready)
+            start = yield from lane.take(ready)
             length = -(-command.operands["words"] * config.cols // config.bus_bytes) * config.bus_bytes
             total += length // config.bus_bytes
             self._ends.append(total)
@@ -58,12 +62,15 @@ class Stream:
 
 
 class Load:
-    """The LOAD unit (rtl/load.py)."""
+    """The LOAD unit (rtl/load.py). drained: writes of the drain, which go first."""
 
-    def __init__(self, clock: Clock, config: Config, lane: Lane, reader: Reader) -> None:
+    def __init__(
+        self, clock: Clock, config: Config, lane: Lane, reader: Reader, drained: Accesses[DrainedBlock]
+    ) -> None:
         self._config = config
         self._lane = lane
         self._reader = reader
+        self._drained = drained
         self._placed = Timeline(clock)
         self._addressed = Timeline(clock)
 
@@ -83,7 +90,7 @@ class Load:
                 if number > 1:
                     moved = max(moved, self._addressed.times[number - 2])
                 ready = max(ready, moved + 1)
-            start = yield from lane.take(number, ready)
+            start = yield from lane.take(ready)
             self._placed.add(start)
             operands = command.operands
             accepted = start
@@ -105,30 +112,46 @@ class Load:
                 reader.offer(checked, offset, operands["words"] * self._config.rows)
 
     def finish(self) -> Process:
-        """The process that writes the words as their beats come."""
-        lane, reader, ratio = self._lane, self._reader, self._config.rows // self._config.bus_bytes
-        burst = beat = end = 0  # the next beat, and the beat behind its burst
-        first = arrival = 0
+        """The process that writes the words as their beats come, and gives way to the drain."""
+        lane, ratio = self._lane, self._config.rows // self._config.bus_bytes
+        write = self._write_beats if ratio == 1 else self._write_words
         written = -1
         for number, command in enumerate(lane.commands):
             while len(self._placed.times) <= number:
                 yield self._placed
             addressed = max(self._placed.times[number] + QUEUE_CYCLES, written + 1)
             self._addressed.add(addressed)
-            written = max(written, addressed + ADDRESS_CYCLES - 1)
-            last = beat + command.operands["rows"] * command.operands["words"] * ratio
-            while beat < last:
-                if beat == end:
-                    while len(reader.bursts.times) <= burst:
-                        yield reader.bursts
-                    first, end, arrival = reader.burst(burst)
-                    burst += 1
-                count = min(end, last) - beat
-                begin = max(written + 1, arrival + beat - first)
-                reader.popped.extend(range(begin, begin + count))
-                written = begin + count - 1
-                beat += count
+            written = yield from write(transfer_words(command), max(written + 1, addressed + ADDRESS_CYCLES))
             lane.finish(lane.started.times[number], written + 1)
+
+    def _write_beats(self, memories: bytes, cycle: int) -> Waiting:
+        """Write words of one beat each, burst by burst. Returns the cycle of the last one."""
+        reader, written = self._reader, 0
+        while written < len(memories):
+            beat = len(reader.popped.times)
+            arrival = yield from reader.arrival(beat)
+            count = min(len(memories) - written, reader.rest_of_burst(beat))
+            runs = yield from self._drained.give_way(memories[written : written + count], max(cycle, arrival))
+            for (begin, first), (end, _) in pairwise(runs):
+                reader.popped.extend(range(first, first + end - begin))
+            cycle = runs[-1][1]
+            written += count
+        return cycle - 1
+
+    def _write_words(self, memories: bytes, cycle: int) -> Waiting:
+        """Write words of several beats each. Returns the cycle of the last one."""
+        reader, ratio = self._reader, self._config.rows // self._config.bus_bytes
+        popped = -1
+        for number in range(len(memories)):
+            for place in range(ratio):
+                arrival = yield from reader.arrival(len(reader.popped.times))
+                popped = max(popped + 1, arrival)
+                if place == ratio - 1:
+                    runs = yield from self._drained.give_way(memories[number : number + 1], max(cycle, popped))
+                    cycle = runs[-1][1]
+                    popped = cycle - 1
+                reader.popped.add(popped)
+        return cycle - 1
 
 
 class Store:
@@ -147,8 +170,8 @@ class Store:
     def run(self) -> Process:
         """The process."""
         ready = 0
-        for number, command in enumerate(self._lane.commands):
-            start = yield from self._lane.take(number, ready)
+        for command in self._lane.commands:
+            start = yield from self._lane.take(ready)
             sent = self._send(command, start)
             # The response, its register, the count of unanswered bursts, the register of `done`.
             self.idle = sent + self._latency + 2
