@@ -18,7 +18,6 @@ from loomwork.sim.cycles.feed import Feed
 from loomwork.sim.cycles.lanes import Lane, Waiting
 from loomwork.sim.cycles.reads import QUEUE_CYCLES
 from loomwork.sim.cycles.timeline import Clock, Process
-from loomwork.sim.cycles.weights import WeightLoader
 
 BEGIN_CYCLES = 4
 """From the beginning of a DRAIN to its first step in front of the launch: walker and address pipeline."""
@@ -35,13 +34,10 @@ class Drain:
     waited_accumulator, waited_bank: as the counters of the same names (arch/registers.py).
     """
 
-    def __init__(
-        self, clock: Clock, config: Config, lane: Lane, execute: Execute, loader: WeightLoader, feed: Feed
-    ) -> None:
+    def __init__(self, clock: Clock, config: Config, lane: Lane, execute: Execute, feed: Feed) -> None:
         self._config = config
         self._lane = lane
         self._execute = execute
-        self._loader = loader
         self._feed = feed
         self._read_cycles = SCRATCHPAD_LATENCY + Extractor(8, config.requant_lanes, config.rows).latency
         insert_cycles = Inserter(9, config.requant_lanes, config.rows).latency
@@ -88,7 +84,7 @@ class Drain:
         reads = from_scratchpad or operands["combine"] == Combine.ADD
         channels, released = operands["channels"], 0
         write_cycles = self._write_cycles[Combine(operands["combine"])]
-        blocks, parameters, freed = self._execute.blocks, self._loader.parameters, self._loader.freed
+        blocks, parameters, freed = self._execute.finished, self._execute.parameters, self._execute.freed
         for block in range(ceil(channels / config.cols)):
             steps = pixels * ceil(min(channels, config.cols) / config.requant_lanes)
             channels -= config.cols

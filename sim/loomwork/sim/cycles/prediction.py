@@ -20,7 +20,6 @@ from loomwork.sim.cycles.lanes import Dispatcher, Lane
 from loomwork.sim.cycles.reads import CHECK_CYCLES, ReadBus, Reader
 from loomwork.sim.cycles.timeline import Clock
 from loomwork.sim.cycles.transfers import Load, Store, Stream
-from loomwork.sim.cycles.weights import WeightLoader
 from loomwork.sim.cycles.words import words_of
 from loomwork.sim.memory import MemoryTiming
 
@@ -59,16 +58,15 @@ def predict(step: AcceleratorStep, config: Config, timing: MemoryTiming | None =
     shapes = [shape_of(command, config) for command in lists[Unit.EXECUTE]]
     stream = Stream(config, lanes[Unit.STREAM], streamed)
     words = words_of(config, streamed, [command.operands["words"] for command in lists[Unit.STREAM]])
-    loader = WeightLoader(clock, config, shapes, words)
     feed = Feed(clock, config)
-    execute = Execute(clock, config, lanes[Unit.EXECUTE], shapes, loader, feed)
-    drain = Drain(clock, config, lanes[Unit.DRAIN], execute, loader, feed)
+    execute = Execute(clock, config, lanes[Unit.EXECUTE], shapes, words, feed)
+    drain = Drain(clock, config, lanes[Unit.DRAIN], execute, feed)
     load = Load(clock, config, lanes[Unit.LOAD], loaded, drain.writes)
     store = Store(config, lanes[Unit.STORE], timing.latency)
     fetched.offer(CHECK_CYCLES, 0, len(step.commands))
     for process in (
         *(dispatcher.run(), load.run(), load.finish(), stream.run(), stream.finish()),
-        *(loader.run(), execute.run(), drain.run(), store.run()),
+        *(execute.take_commands(), execute.run(), drain.run(), store.run()),
         *(lane.shift() for lane in lanes.values()),
     ):
         clock.start(process)

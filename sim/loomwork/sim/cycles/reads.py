@@ -50,30 +50,32 @@ class ReadBus:
     def ask(self, number: int, cycle: int, beats: int) -> None:
         """Reader `number` asks for its next burst from `cycle` on."""
         self._asking[number] = cycle, beats
-        self._clock.start(self._arbitrate(max(cycle, self._next_grant)))
+        self._call(max(cycle, self._next_grant))
 
     def arrival(self, number: int) -> int:
         """The cycle in which the first beat of the burst granted last reaches reader `number`."""
         return self._arrivals[number]
 
-    def _arbitrate(self, cycle: int) -> Process:
+    def _call(self, cycle: int) -> None:
+        self._clock.call(cycle, self._arbitrate, cycle)
+
+    def _arbitrate(self, cycle: int) -> None:
         """Grant a burst in `cycle`, when all who ask by then are known; and go on as long as somebody waits."""
-        while True:
-            yield cycle
-            waiting = [number for number, (since, _) in self._asking.items() if since <= cycle]
-            if not waiting or self._next_grant > cycle:
-                return
-            number = min(waiting, key=lambda reader: (reader != 0, reader == self._latest))
-            _, beats = self._asking.pop(number)
-            self._latest = number or self._latest
-            self._next_grant = cycle + 1
-            first = max(cycle + ADDRESS_CYCLES + self._latency, self._free)
-            self._free = first + beats
-            self.beats += beats
-            self.idle = self._free + ARRIVAL_CYCLES
-            self._arrivals[number] = first + ARRIVAL_CYCLES
-            self._grants[number].add(cycle)
-            cycle += 1
+        waiting = [number for number, (since, _) in self._asking.items() if since <= cycle]
+        if not waiting or self._next_grant > cycle:
+            return
+        number = min(waiting, key=lambda reader: (reader != 0, reader == self._latest)) if waiting[1:] else waiting[0]
+        _, beats = self._asking.pop(number)
+        self._latest = number or self._latest
+        self._next_grant = cycle + 1
+        first = max(cycle + ADDRESS_CYCLES + self._latency, self._free)
+        self._free = first + beats
+        self.beats += beats
+        self.idle = self._free + ARRIVAL_CYCLES
+        self._arrivals[number] = first + ARRIVAL_CYCLES
+        self._grants[number].add(cycle)
+        if self._asking:
+            self._call(cycle + 1)
 
 
 class Reader:

@@ -12,9 +12,9 @@ entry becomes known before, or in, its own cycle.
 """
 
 from array import array
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from heapq import heappop, heappush
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 Process: TypeAlias = "Generator[Timeline | int, None, None]"
 
@@ -57,12 +57,17 @@ class Clock:
     def __init__(self) -> None:
         self.now = 0
         self.ready: list[Process] = []
-        self._sleeping: list[tuple[int, int, Process]] = []
+        self._sleeping: list[tuple[int, int, Callable[[Any], None], Any]] = []
         self._count = 0
 
     def start(self, process: Process) -> None:
         """Add a process."""
         self.ready.append(process)
+
+    def call(self, cycle: int, function: Callable[[Any], None], argument: Any) -> None:
+        """Call `function` with `argument` when everything before `cycle` is known."""
+        self._count += 1
+        heappush(self._sleeping, (cycle, self._count, function, argument))
 
     def run(self) -> None:
         """Run until every process has ended or waits for something that never comes."""
@@ -76,9 +81,8 @@ class Clock:
                 if isinstance(wanted, Timeline):
                     wanted.wait(process)
                 else:
-                    self._count += 1
-                    heappush(sleeping, (wanted, self._count, process))
+                    self.call(wanted, ready.append, process)
             if not sleeping:
                 return
-            self.now, _, process = heappop(sleeping)
-            ready.append(process)
+            self.now, _, function, argument = heappop(sleeping)
+            function(argument)

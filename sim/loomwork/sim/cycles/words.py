@@ -13,22 +13,47 @@ class Words(ABC):
     """Deals out the words in order. A word leaves the queue for a register when its predecessor is used, and is used in
     the next cycle at the earliest.
 
-    used: cycle in which the latest word was used.
+    used: cycle in which the latest word was used. there: so many of the next words may be used by `use`.
     """
 
     def __init__(self, reader: Reader, commands: Sequence[int]) -> None:
         self.used = -1
+        self.there = 0
         self._reader = reader
         self._commands = iter(commands)
         self._burst = 0
 
-    @abstractmethod
     def take(self, words: int, begin: int) -> Process:
         """Use so many words, the first one not before cycle `begin`."""
+        bursts = self._reader.bursts
+        while words:
+            if not self.there:
+                while len(bursts.times) <= self._burst:
+                    yield bursts
+                self._begin_burst(*self._reader.burst(self._burst))
+                self._burst += 1
+            count = min(words, self.there)
+            if count:
+                self.use(count, begin)
+                words -= count
 
-    def hold_last(self, cycle: int) -> None:
-        """The word taken last was not used before `cycle`."""
+    def use(self, words: int, begin: int) -> None:
+        """The same for words that are there already."""
+        self.there -= words
+        self._use(words, max(self.used, begin - 1))
+
+    def hold(self, cycle: int) -> int:
+        """The word taken last is not used before `cycle`. Returns the cycle in which it is."""
         self.used = max(self.used, cycle)
+        return self.used
+
+    @abstractmethod
+    def _begin_burst(self, first: int, end: int, arrival: int) -> None:
+        """Go on with the next burst: its first beat, the beat behind its last one, and when the first one is there."""
+
+    @abstractmethod
+    def _use(self, words: int, used: int) -> None:
+        """Use words of this burst in the cycles behind `used`."""
 
 
 class NarrowWords(Words):
@@ -38,39 +63,31 @@ class NarrowWords(Words):
         super().__init__(reader, commands)
         self._per_beat = config.bus_bytes // config.cols
         self._left = 0  # words of the command that lie behind this burst
-        self._word = self._words = 0  # of this burst
+        self._word = 0  # number of the next word of this burst
         self._arrival = 0  # of its first beat
 
-    def take(self, words: int, begin: int) -> Process:
-        """See `Words`; in one go as far as a burst reaches."""
-        reader, popped, per_beat = self._reader, self._reader.popped, self._per_beat
-        used = max(self.used, begin - 1)
-        while words:
-            if self._word == self._words:
-                while len(reader.bursts.times) <= self._burst:
-                    yield reader.bursts
-                first, end, self._arrival = reader.burst(self._burst)
-                self._burst += 1
-                self._left = self._left or next(self._commands)
-                # Behind the last word of a command the rest of its beat is dropped.
-                self._word, self._words = 0, min(self._left, (end - first) * per_beat)
-                self._left -= self._words
-            count = min(words, self._words - self._word)
-            words -= count
-            arrival = self._arrival + self._word // per_beat
-            taken = max(arrival, self.used)
-            used = max(used, arrival) + 1
-            # Now the words leave the queue in cycles `taken`, `used`, `used + 1`, ..., each beat with its last word.
-            ahead = per_beat - 1 - self._word % per_beat
-            if ahead == 0:
-                popped.add(taken)
-                ahead = per_beat
-            popped.extend(range(used + ahead - 1, used + count - 1, per_beat))
-            self._word += count
-            used += count - 1
-            if self._word == self._words and self._words % per_beat:
-                popped.add(used - 1 if count > 1 else taken)
-            self.used = used
+    def _begin_burst(self, first: int, end: int, arrival: int) -> None:
+        self._left = self._left or next(self._commands)
+        # Behind the last word of a command the rest of its beat is dropped.
+        self.there = min(self._left, (end - first) * self._per_beat)
+        self._left -= self.there
+        self._word, self._arrival = 0, arrival
+
+    def _use(self, words: int, used: int) -> None:
+        popped, per_beat = self._reader.popped, self._per_beat
+        arrival = self._arrival + self._word // per_beat
+        taken = arrival if arrival > self.used else self.used
+        first = (used if used > arrival else arrival) + 1
+        # The words leave the queue in cycles `taken`, `first`, `first + 1`, ..., each beat with its last word.
+        ahead = per_beat - 1 - self._word % per_beat
+        if ahead == 0:
+            popped.add(taken)
+            ahead = per_beat
+        popped.extend(range(first + ahead - 1, first + words - 1, per_beat))
+        self._word += words
+        self.used = first + words - 1
+        if not self.there and self._word % per_beat:
+            popped.add(self.used - 1 if words > 1 else taken)
 
 
 class WideWords(Words):
@@ -79,21 +96,23 @@ class WideWords(Words):
     def __init__(self, config: Config, reader: Reader, commands: Sequence[int]) -> None:
         super().__init__(reader, commands)
         self._beats = config.cols // config.bus_bytes
-        self._beat = 0
-        self._popped = -1
+        self._arrivals: list[int] = []  # of the beats that make the next words
 
-    def take(self, words: int, begin: int) -> Process:
-        """See `Words`; word by word."""
-        used = begin - 1
-        for _ in range(words):
+    def _begin_burst(self, first: int, end: int, arrival: int) -> None:
+        self._arrivals += range(arrival, arrival + end - first)
+        self.there = len(self._arrivals) // self._beats
+
+    def _use(self, words: int, used: int) -> None:
+        times = self._reader.popped
+        popped = times.times[-1] if times.times else -1
+        for word in range(words):
             for place in range(self._beats):
-                arrival = yield from self._reader.arrival(self._beat)
-                self._beat += 1
-                self._popped = max(self._popped + 1, arrival)
+                popped = max(popped + 1, self._arrivals[word * self._beats + place])
                 if place == self._beats - 1:
-                    self._popped = max(self._popped, self.used)
-                self._reader.popped.add(self._popped)
-            self.used = used = max(used, self.used, self._popped) + 1
+                    popped = max(popped, self.used)
+                times.add(popped)
+            self.used = used = max(used, popped) + 1
+        del self._arrivals[: words * self._beats]
 
 
 def words_of(config: Config, reader: Reader, commands: Sequence[int]) -> Words:
