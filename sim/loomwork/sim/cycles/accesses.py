@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import Generic, TypeVar
 
-from loomwork.sim.cycles.timeline import Clock, Timeline
+from loomwork.sim.cycles.timeline import Clock, Wait
 
 Key = TypeVar("Key")
 
@@ -33,7 +33,7 @@ class Accesses(Generic[Key]):
             self._known = cycle + count
             self._runs.append((cycle, self._known, first, key))
 
-    def give_way(self, wanted: bytes, cycle: int) -> "Generator[Timeline | int, None, list[tuple[int, int]]]":
+    def give_way(self, wanted: bytes, cycle: int) -> Generator[Wait, None, list[tuple[int, int]]]:
         """When the other port makes its accesses: one per cycle from `cycle` on, each as soon as its memories are free.
 
         It asks in order. Returns runs without a gap, each with the number of its first access and its cycle; last of

@@ -14,10 +14,10 @@ from loomwork.sim.cycles.accesses import Accesses
 from loomwork.sim.cycles.banks import drain_reads, drain_writes
 from loomwork.sim.cycles.commands import Step
 from loomwork.sim.cycles.execute import Execute
-from loomwork.sim.cycles.feed import Feed
-from loomwork.sim.cycles.lanes import Lane, Waiting
+from loomwork.sim.cycles.lanes import Lane
 from loomwork.sim.cycles.reads import QUEUE_CYCLES
-from loomwork.sim.cycles.timeline import Clock, Process
+from loomwork.sim.cycles.timeline import Clock, Process, Search
+from loomwork.sim.cycles.walk import Walk
 
 BEGIN_CYCLES = 4
 """From the beginning of a DRAIN to its first step in front of the launch: walker and address pipeline."""
@@ -34,11 +34,11 @@ class Drain:
     waited_accumulator, waited_bank: as the counters of the same names (arch/registers.py).
     """
 
-    def __init__(self, clock: Clock, config: Config, lane: Lane, execute: Execute, feed: Feed) -> None:
+    def __init__(self, clock: Clock, config: Config, lane: Lane, execute: Execute, walk: Walk) -> None:
         self._config = config
         self._lane = lane
         self._execute = execute
-        self._feed = feed
+        self._walk = walk
         self._read_cycles = SCRATCHPAD_LATENCY + Extractor(8, config.requant_lanes, config.rows).latency
         insert_cycles = Inserter(9, config.requant_lanes, config.rows).latency
         self._write_cycles = {
@@ -63,7 +63,7 @@ class Drain:
                 self._combine = command
             if command.mnemonic != "DRAIN":
                 begin = max(begin, idle)
-                lane.finish(start, begin)
+                lane.finish(begin)
                 ready = begin + 1
                 continue
             combine = Combine(command.operands["combine"])
@@ -72,11 +72,11 @@ class Drain:
                 begin = max(begin, idle)
             mode = combine
             last = yield from self._launch(command, begin + BEGIN_CYCLES)
-            lane.finish(start, last + self._write_cycles[mode])
+            lane.finish(last + self._write_cycles[mode])
             idle = last + self._write_cycles[mode] + 1
             ready = last + 1
 
-    def _launch(self, command: Step, cycle: int) -> Waiting:
+    def _launch(self, command: Step, cycle: int) -> Search:
         """Launch the steps, the first one not before `cycle`. Returns the last one's cycle."""
         config, operands = self._config, command.operands
         from_scratchpad = operands["source"] == Source.SCRATCHPAD
@@ -89,21 +89,21 @@ class Drain:
             steps = pixels * ceil(min(channels, config.cols) / config.requant_lanes)
             channels -= config.cols
             if not from_scratchpad:
-                while len(blocks.times) <= self._block:
-                    yield blocks
+                if len(blocks.times) <= self._block:
+                    yield blocks, self._block + 1
                 self._block += 1
                 finished = blocks.times[self._block - 1]
                 # In the cycle of a release the accumulators do not yet show the state of the next half.
                 self.waited_accumulator += max(0, max(finished, released) - cycle)
                 cycle = max(cycle, finished, released)
             if operands["params"] != Params.UNIFORM:
-                while len(parameters.times) <= self._parameters:
-                    yield parameters
+                if len(parameters.times) <= self._parameters:
+                    yield parameters, self._parameters + 1
                 cycle = max(cycle, parameters.times[self._parameters])
                 self._parameters += 1
             if reads:
                 wanted = drain_reads(command, self._combine, block, config)
-                runs = yield from self._feed.reads.give_way(wanted, cycle)
+                runs = yield from self._walk.reads.give_way(wanted, cycle)
                 self.waited_bank += runs[-1][1] - cycle - len(wanted)
             else:
                 runs = [(0, cycle), (steps, cycle + steps)]

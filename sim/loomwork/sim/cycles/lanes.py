@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fetch, decoder and dispatch: when each unit can take its commands (rtl/fetch.py, decoder.py, dispatch.py)."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import COMMAND_BYTES, TICKET_UNITS, Unit
 from loomwork.sim.cycles.commands import Step
 from loomwork.sim.cycles.reads import Reader
-from loomwork.sim.cycles.timeline import Clock, Process, Timeline
-
-Waiting = Generator[Timeline | int, None, int]
-"""Part of a process that finds out a cycle."""
+from loomwork.sim.cycles.timeline import Clock, Process, Search, Timeline
 
 
 class Lane:
@@ -18,8 +15,6 @@ class Lane:
 
     entered: a command is put into the queue. shifted: it moves to the register at the queue's end, from where it is
     offered in the next cycle. started, done: the unit takes it, and reports it finished.
-    busy, busy_until: cycles in which the unit is busy, and the last one so far.
-    waited: cycles in which nothing but a ticket kept the unit from the command at the queue's end.
     """
 
     def __init__(self, clock: Clock, unit: Unit, commands: Sequence[Step], depth: int) -> None:
@@ -30,52 +25,60 @@ class Lane:
         self.shifted = Timeline(clock)
         self.started = Timeline(clock)
         self.done = Timeline(clock)
-        self.waited = 0
-        self.busy_until = 0
-        self.busy = 0
-        self._tickets: dict[Unit, Timeline] = {}
+        self._busy_until: list[int] = []
+        self._tickets_there: list[int] = []
+        self._done_by: dict[Unit, Timeline] = {}
 
     def connect(self, lanes: dict[Unit, "Lane"]) -> None:
         """Make the other units' tickets known."""
-        self._tickets = {unit: lanes[unit].done for unit in TICKET_UNITS}
+        self._done_by = {unit: lanes[unit].done for unit in TICKET_UNITS}
 
     def shift(self) -> Process:
         """The process that moves commands on in the queue."""
         entered, started = self.entered, self.started
         for number in range(len(self.commands)):
-            while len(entered.times) <= number:
-                yield entered
+            if len(entered.times) <= number:
+                yield entered, number + 1
             cycle = entered.times[number] + 1
             if number:
-                while len(started.times) < number:
-                    yield started
+                if len(started.times) < number:
+                    yield started, number
                 cycle = max(cycle, started.times[number - 1])
             self.shifted.add(cycle)
 
-    def take(self, ready: int) -> Waiting:
+    def take(self, ready: int) -> Search:
         """The cycle in which the unit, ready for it from cycle `ready` on, takes its next command."""
         number = len(self.started.times)
-        while len(self.shifted.times) <= number:
-            yield self.shifted
+        if len(self.shifted.times) <= number:
+            yield self.shifted, number + 1
         shifted = self.shifted.times[number]
         start = max(ready, shifted + 1)
         tickets = 0
         for unit, count in self.commands[number].waits:
-            done = self._tickets[unit]
-            while len(done.times) < count:
-                yield done
+            done = self._done_by[unit]
+            if len(done.times) < count:
+                yield done, count
             tickets = max(tickets, done.times[count - 1] + 1)
-        self.waited += max(0, tickets - max(shifted, self.busy_until) - 1)
+        self._tickets_there.append(tickets)
         start = max(start, tickets)
         self.started.add(start)
         return start
 
-    def finish(self, start: int, done: int, busy_until: int | None = None) -> None:
-        """The next command, taken in cycle `start`, is reported finished; the unit is busy with it at least so long."""
-        until = max(done, busy_until or 0)
-        self.busy += max(0, until - max(start, self.busy_until))
-        self.busy_until = max(self.busy_until, until)
+    def finish(self, done: int, busy_until: int = 0) -> None:
+        """The next command is reported finished; the unit is busy with it until then, or longer."""
+        self._busy_until.append(max(done, busy_until))
         self.done.add(done)
+
+    def usage(self) -> tuple[int, int]:
+        """Cycles in which the unit was busy, and in which it was not because its next command waited for a ticket."""
+        busy = waited = until = 0
+        for shifted, tickets, start, end in zip(
+            self.shifted.times, self._tickets_there, self.started.times, self._busy_until, strict=True
+        ):
+            waited += max(0, tickets - max(shifted, until) - 1)
+            busy += max(0, end - max(start, until))
+            until = max(until, end)
+        return busy, waited
 
 
 class Dispatcher:
@@ -108,8 +111,8 @@ class Dispatcher:
             if lane is not None:
                 handed = taken_before + 1
                 if blocker >= 0:
-                    while len(lane.shifted.times) <= blocker:
-                        yield lane.shifted
+                    if len(lane.shifted.times) <= blocker:
+                        yield lane.shifted, blocker + 1
                     handed = max(handed, lane.shifted.times[blocker] + 1)
                 self.waited += handed - taken_before - 1
                 lane.entered.add(handed)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dataclasses import replace as replaced
 
 from loomwork.arch.config import Config
-from loomwork.arch.isa import COMMAND_BYTES, Unit
+from loomwork.arch.isa import COMMAND_BYTES, TICKET_UNITS, Unit
 from loomwork.arch.program import AcceleratorStep, Program
 from loomwork.rtl.dispatch import ENGINES
 from loomwork.rtl.fetch import PREFETCH_BEATS
@@ -15,11 +15,11 @@ from loomwork.sim.cycles.commands import by_unit, read_commands
 from loomwork.sim.cycles.convolution import shape_of
 from loomwork.sim.cycles.drain import Drain
 from loomwork.sim.cycles.execute import Execute
-from loomwork.sim.cycles.feed import Feed
 from loomwork.sim.cycles.lanes import Dispatcher, Lane
 from loomwork.sim.cycles.reads import CHECK_CYCLES, ReadBus, Reader
 from loomwork.sim.cycles.timeline import Clock
 from loomwork.sim.cycles.transfers import Load, Store, Stream
+from loomwork.sim.cycles.walk import Walk
 from loomwork.sim.cycles.words import words_of
 from loomwork.sim.memory import MemoryTiming
 
@@ -58,9 +58,9 @@ def predict(step: AcceleratorStep, config: Config, timing: MemoryTiming | None =
     shapes = [shape_of(command, config) for command in lists[Unit.EXECUTE]]
     stream = Stream(config, lanes[Unit.STREAM], streamed)
     words = words_of(config, streamed, [command.operands["words"] for command in lists[Unit.STREAM]])
-    feed = Feed(clock, config)
-    execute = Execute(clock, config, lanes[Unit.EXECUTE], shapes, words, feed)
-    drain = Drain(clock, config, lanes[Unit.DRAIN], execute, feed)
+    walk = Walk(clock, config)
+    execute = Execute(clock, config, lanes[Unit.EXECUTE], shapes, words, walk)
+    drain = Drain(clock, config, lanes[Unit.DRAIN], execute, walk)
     load = Load(clock, config, lanes[Unit.LOAD], loaded, drain.writes)
     store = Store(config, lanes[Unit.STORE], timing.latency)
     fetched.offer(CHECK_CYCLES, 0, len(step.commands))
@@ -78,8 +78,8 @@ def predict(step: AcceleratorStep, config: Config, timing: MemoryTiming | None =
     return Prediction(
         counters={
             "cycles": cycles,
-            **{f"{unit.name.lower()}_busy": lane.busy for unit, lane in lanes.items()},
-            **{f"{unit.name.lower()}_wait_ticket": lane.waited for unit, lane in lanes.items()},
+            **{f"{unit.name.lower()}_busy": lane.usage()[0] for unit, lane in lanes.items()},
+            **{f"{unit.name.lower()}_wait_ticket": lanes[unit].usage()[1] for unit in TICKET_UNITS},
             "array_active": execute.active,
             "execute_wait_weights": execute.waited_weights,
             "execute_wait_accumulator": execute.waited_accumulator,

@@ -7,11 +7,10 @@ addresses, a beat per cycle, the first one `latency` cycles after its address.
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Generator
 
 from loomwork.arch.config import Config
 from loomwork.rtl.burst import burst_limit
-from loomwork.sim.cycles.timeline import Clock, Process, Timeline
+from loomwork.sim.cycles.timeline import Clock, Process, Search, Timeline
 
 CHECK_CYCLES = 2
 """From a span to its run of beats."""
@@ -64,7 +63,9 @@ class ReadBus:
         waiting = [number for number, (since, _) in self._asking.items() if since <= cycle]
         if not waiting or self._next_grant > cycle:
             return
-        number = min(waiting, key=lambda reader: (reader != 0, reader == self._latest)) if waiting[1:] else waiting[0]
+        number = waiting[0]
+        if len(waiting) > 1:
+            number = min(waiting, key=lambda reader: (reader != 0, reader == self._latest))
         _, beats = self._asking.pop(number)
         self._latest = number or self._latest
         self._next_grant = cycle + 1
@@ -104,10 +105,10 @@ class Reader:
         self._spans.append((checked, offset // self._bus_bytes, -(-length // self._bus_bytes)))
         self.offered.add(checked)
 
-    def arrival(self, beat: int) -> Generator[Timeline | int, None, int]:
+    def arrival(self, beat: int) -> Search:
         """The cycle in which `beat` is at the queue's end, if all before have left it."""
         while beat >= self._beats:
-            yield self.bursts
+            yield self.bursts, len(self.bursts.times) + 1
         burst = bisect_right(self._first_beats, beat) - 1
         return self.bursts.times[burst] + beat - self._first_beats[burst]
 
@@ -127,8 +128,8 @@ class Reader:
         free = 0  # cycle in which the splitter can take the next run
         number = bursts = 0
         while True:
-            while len(self.offered.times) <= number:
-                yield self.offered
+            if len(self.offered.times) <= number:
+                yield self.offered, number + 1
             number += 1
             checked, address, left = self._spans.popleft()
             free = max(free, checked)
@@ -139,12 +140,12 @@ class Reader:
                 # The queue must have room for the longest burst.
                 missing = self._beats + longest - self._depth
                 if missing > 0:
-                    while len(popped.times) < missing:
-                        yield popped
+                    if len(popped.times) < missing:
+                        yield popped, missing
                     valid = max(valid, popped.times[missing - 1] + 1)
                 self._bus.ask(self._number, valid, beats)
-                while len(granted.times) <= bursts:
-                    yield granted
+                if len(granted.times) <= bursts:
+                    yield granted, bursts + 1
                 cycle = granted.times[bursts]
                 bursts += 1
                 self._first_beats.append(self._beats)

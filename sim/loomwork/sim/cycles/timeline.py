@@ -3,12 +3,12 @@
 
 A unit is a generator that computes when things happen, in order, from when other things happened, as in
 `end = max(a, b) + 3`. What others need to know of it goes into a `Timeline`. Where an entry is not known yet the
-generator yields the timeline, and is resumed when there are more entries. So nothing is simulated cycle by cycle: a
-process may run far ahead of another, into the future.
+generator yields the timeline and how many entries it needs, and is resumed when there are as many. So nothing is
+simulated cycle by cycle: a process may run far ahead of another, into the future.
 
-Only where an order in time decides (who gets the bus first) a generator yields a number: it sleeps until everything
-before that cycle is known. That works because what happens in a cycle depends on earlier cycles only, so that each
-entry becomes known before, or in, its own cycle.
+Only where an order in time decides (who gets the bus first) does somebody wait until everything before a cycle is
+known: a generator by yielding the cycle, others by `Clock.call`. That works because what happens in a cycle depends on
+earlier cycles only, so that each entry becomes known before, or in, its own cycle.
 """
 
 from array import array
@@ -16,48 +16,57 @@ from collections.abc import Callable, Generator, Iterable
 from heapq import heappop, heappush
 from typing import Any, TypeAlias
 
-Process: TypeAlias = "Generator[Timeline | int, None, None]"
+Wait: TypeAlias = "tuple[Timeline, int] | int"
+"""What a generator waits for: so many entries of a timeline, or a cycle."""
+Process: TypeAlias = Generator[Wait, None, None]
+Search: TypeAlias = Generator[Wait, None, int]
+"""Part of a process that finds out a cycle."""
 
 
 class Timeline:
     """Cycles of the successive events of one kind, never decreasing; event `n` is `times[n]`.
 
-    `while len(line.times) <= n: yield line` waits until event `n` is known.
+    `if len(line.times) <= n: yield line, n + 1` waits until event `n` is known.
     """
 
     def __init__(self, clock: "Clock") -> None:
         self.times = array("q")
         self._clock = clock
-        self._waiting: list[Process] = []
+        self._waiting: list[tuple[int, Process]] = []
 
     def add(self, cycle: int) -> None:
         """Append the next event."""
         self.times.append(cycle)
         if self._waiting:
-            self._wake()
+            self.wake()
 
     def extend(self, cycles: Iterable[int]) -> None:
         """Append several."""
         self.times.extend(cycles)
         if self._waiting:
-            self._wake()
+            self.wake()
 
-    def wait(self, process: Process) -> None:
-        """Resume `process` when there is another event."""
-        self._waiting.append(process)
+    def wait(self, count: int, process: Process) -> None:
+        """Resume `process` when there are `count` events."""
+        self._waiting.append((count, process))
+        self.wake()
 
-    def _wake(self) -> None:
-        self._clock.ready.extend(self._waiting)
-        self._waiting.clear()
+    def wake(self) -> None:
+        """Resume those whose events are known."""
+        known = len(self.times)
+        for item in self._waiting[:]:
+            if item[0] <= known:
+                self._waiting.remove(item)
+                self._clock.ready.append(item[1])
 
 
 class Clock:
-    """Runs processes. ready: those that can go on now, whatever the cycle."""
+    """Runs processes. now: everything before this cycle is known. ready: processes that can go on now."""
 
     def __init__(self) -> None:
         self.now = 0
         self.ready: list[Process] = []
-        self._sleeping: list[tuple[int, int, Callable[[Any], None], Any]] = []
+        self._calls: list[tuple[int, int, Callable[[Any], None], Any]] = []
         self._count = 0
 
     def start(self, process: Process) -> None:
@@ -67,22 +76,22 @@ class Clock:
     def call(self, cycle: int, function: Callable[[Any], None], argument: Any) -> None:
         """Call `function` with `argument` when everything before `cycle` is known."""
         self._count += 1
-        heappush(self._sleeping, (cycle, self._count, function, argument))
+        heappush(self._calls, (cycle, self._count, function, argument))
 
     def run(self) -> None:
         """Run until every process has ended or waits for something that never comes."""
-        ready, sleeping = self.ready, self._sleeping
+        ready = self.ready
         while True:
             while ready:
                 process = ready.pop()
                 wanted = next(process, None)
                 if wanted is None:
                     continue
-                if isinstance(wanted, Timeline):
-                    wanted.wait(process)
-                else:
+                if isinstance(wanted, int):
                     self.call(wanted, ready.append, process)
-            if not sleeping:
+                else:
+                    wanted[0].wait(wanted[1], process)
+            if not self._calls:
                 return
-            self.now, _, function, argument = heappop(sleeping)
+            self.now, _, function, argument = heappop(self._calls)
             function(argument)

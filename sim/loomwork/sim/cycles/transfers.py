@@ -13,9 +13,9 @@ from loomwork.sim.cycles.accesses import Accesses
 from loomwork.sim.cycles.banks import transfer_words
 from loomwork.sim.cycles.commands import Step
 from loomwork.sim.cycles.drain import DrainedBlock
-from loomwork.sim.cycles.lanes import Lane, Waiting
+from loomwork.sim.cycles.lanes import Lane
 from loomwork.sim.cycles.reads import CHECK_CYCLES, QUEUE_CYCLES, Reader
-from loomwork.sim.cycles.timeline import Clock, Process, Timeline
+from loomwork.sim.cycles.timeline import Clock, Process, Search, Timeline
 
 ADDRESS_CYCLES = 3
 """From the placement of a transfer to the first word address (rtl/transfer.py `ScratchpadWords`)."""
@@ -38,12 +38,12 @@ class Stream:
             ready = 0
             if number:
                 # The checked span in front must have gone to the splitter.
-                while len(reader.split.times) < number:
-                    yield reader.split
+                if len(reader.split.times) < number:
+                    yield reader.split, number
                 ready = reader.split.times[number - 1]
             if number >= STREAMS_AHEAD:
-                while len(lane.done.times) <= number - STREAMS_AHEAD:
-                    yield lane.done
+                if len(lane.done.times) <= number - STREAMS_AHEAD:
+                    yield lane.done, number - STREAMS_AHEAD + 1
                 ready = max(ready, lane.done.times[number - STREAMS_AHEAD])
             start = yield from lane.take(ready)
             length = -(-command.operands["words"] * config.cols // config.bus_bytes) * config.bus_bytes
@@ -55,10 +55,10 @@ class Stream:
         """The process that says when the last beat of each command is in the queue."""
         lane, reader = self._lane, self._reader
         for number in range(len(lane.commands)):
-            while len(self._ends) <= number:
-                yield reader.offered
+            if len(self._ends) <= number:
+                yield reader.offered, number + 1
             last = yield from reader.arrival(self._ends[number] - 1)
-            lane.finish(lane.started.times[number], last - QUEUE_CYCLES + 1)
+            lane.finish(last - QUEUE_CYCLES + 1)
 
 
 class Load:
@@ -83,9 +83,8 @@ class Load:
             ready = checked
             if number:
                 # The queue of placements has one place beside its output.
-                if number > 1:
-                    while len(self._addressed.times) < number - 1:
-                        yield self._addressed
+                if len(self._addressed.times) < number - 1:
+                    yield self._addressed, number - 1
                 moved = self._placed.times[number - 1] + 1
                 if number > 1:
                     moved = max(moved, self._addressed.times[number - 2])
@@ -100,13 +99,13 @@ class Load:
                 # Spans stand behind each other: one at the splitter, one in front of it.
                 blocker = span - 1 if row == 0 else span - 2
                 if blocker >= 0:
-                    while len(split.times) <= blocker:
-                        yield split
+                    if len(split.times) <= blocker:
+                        yield split, blocker + 1
                     accepted = max(accepted, split.times[blocker])
                 checked = accepted + CHECK_CYCLES
                 if span:
-                    while len(split.times) < span:
-                        yield split
+                    if len(split.times) < span:
+                        yield split, span
                     checked = max(checked, split.times[span - 1] + 1)
                 offset = operands["offset"] + row * operands["row_stride"]
                 reader.offer(checked, offset, operands["words"] * self._config.rows)
@@ -117,14 +116,14 @@ class Load:
         write = self._write_beats if ratio == 1 else self._write_words
         written = -1
         for number, command in enumerate(lane.commands):
-            while len(self._placed.times) <= number:
-                yield self._placed
+            if len(self._placed.times) <= number:
+                yield self._placed, number + 1
             addressed = max(self._placed.times[number] + QUEUE_CYCLES, written + 1)
             self._addressed.add(addressed)
             written = yield from write(transfer_words(command), max(written + 1, addressed + ADDRESS_CYCLES))
-            lane.finish(lane.started.times[number], written + 1)
+            lane.finish(written + 1)
 
-    def _write_beats(self, memories: bytes, cycle: int) -> Waiting:
+    def _write_beats(self, memories: bytes, cycle: int) -> Search:
         """Write words of one beat each, burst by burst. Returns the cycle of the last one."""
         reader, written = self._reader, 0
         while written < len(memories):
@@ -138,7 +137,7 @@ class Load:
             written += count
         return cycle - 1
 
-    def _write_words(self, memories: bytes, cycle: int) -> Waiting:
+    def _write_words(self, memories: bytes, cycle: int) -> Search:
         """Write words of several beats each. Returns the cycle of the last one."""
         reader, ratio = self._reader, self._config.rows // self._config.bus_bytes
         popped = -1
@@ -176,7 +175,7 @@ class Store:
             # The response, its register, the count of unanswered bursts, the register of `done`.
             self.idle = sent + self._latency + 2
             ready = sent + self._latency + 3
-            self._lane.finish(start, ready)
+            self._lane.finish(ready)
             ready += 1
 
     def _send(self, command: Step, start: int) -> int:

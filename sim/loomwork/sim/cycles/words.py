@@ -28,8 +28,8 @@ class Words(ABC):
         bursts = self._reader.bursts
         while words:
             if not self.there:
-                while len(bursts.times) <= self._burst:
-                    yield bursts
+                if len(bursts.times) <= self._burst:
+                    yield bursts, self._burst + 1
                 self._begin_burst(*self._reader.burst(self._burst))
                 self._burst += 1
             count = min(words, self.there)
@@ -74,20 +74,17 @@ class NarrowWords(Words):
         self._word, self._arrival = 0, arrival
 
     def _use(self, words: int, used: int) -> None:
-        popped, per_beat = self._reader.popped, self._per_beat
+        per_beat = self._per_beat
         arrival = self._arrival + self._word // per_beat
-        taken = arrival if arrival > self.used else self.used
-        first = (used if used > arrival else arrival) + 1
-        # The words leave the queue in cycles `taken`, `first`, `first + 1`, ..., each beat with its last word.
-        ahead = per_beat - 1 - self._word % per_beat
-        if ahead == 0:
-            popped.add(taken)
-            ahead = per_beat
-        popped.extend(range(first + ahead - 1, first + words - 1, per_beat))
-        self._word += words
+        taken, first = max(self.used, arrival), max(used, arrival) + 1
         self.used = first + words - 1
+        # The words leave the queue in cycles `taken`, `first`, `first + 1`, ..., each beat with its last word.
+        skipped = per_beat - 1 - self._word % per_beat
+        popped = [taken, *range(first, self.used)][skipped::per_beat]
+        self._word += words
         if not self.there and self._word % per_beat:
-            popped.add(self.used - 1 if words > 1 else taken)
+            popped.append(self.used - 1 if words > 1 else taken)
+        self._reader.popped.extend(popped)
 
 
 class WideWords(Words):
