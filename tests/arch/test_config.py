@@ -29,7 +29,7 @@ def test_derived_sizes_of_the_benchmark_shape():
     ("rows", "taps", "groups"), [(2, 2, 1), (4, 4, 1), (8, 4, 2), (16, 4, 4), (32, 8, 4), (64, 16, 4)]
 )
 def test_rows_are_shared_by_kernel_rows_in_depthwise_mode(rows: int, taps: int, groups: int):
-    config = replace(TINY, rows=rows)
+    config = replace(TINY, rows=rows, cols=2, bus_bytes=2, requant_lanes=1)
     assert (config.depthwise_taps, config.depthwise_groups) == (taps, groups)
 
 

@@ -42,7 +42,7 @@ def test_weights_lie_in_the_order_of_the_array(channels: int, outputs: int, dila
     maker = GraphMaker(5)
     maker.convolution(maker.input(9, 9, channels), outputs, dilation=(1, dilation), depthwise=depthwise)
     layer, source = convolution(maker)
-    mapping = map_convolution(layer, source, TINY)
+    mapping = map_convolution(layer, source, replace(TINY, depthwise=False))
     data = pack_weights(layer, mapping, TINY, 0, outputs)
     words = iter(np.frombuffer(data, dtype=np.int8).reshape(-1, TINY.cols))
     for block, tap in product(range(mapping.blocks), range(mapping.tap_count)):
@@ -73,6 +73,34 @@ def test_weights_lie_in_the_order_of_the_array(channels: int, outputs: int, dila
     assert next(words, None) is None
 
 
+@pytest.mark.parametrize(("kernel", "channels"), [((3, 3), 16), ((5, 7), 21), ((6, 2), 16), ((1, 4), 40)])
+@pytest.mark.parametrize("row_step", [1, 2])
+def test_depthwise_weights_lie_in_the_groups_of_their_kernel_rows(
+    kernel: tuple[int, int], channels: int, row_step: int
+) -> None:
+    """On 16 rows: 4 groups of 4; a pass takes 4 kernel rows, or 2 when they are two image rows apart."""
+    maker = GraphMaker(5)
+    maker.convolution(maker.input(20, 20, channels), channels, kernel=kernel, dilation=(row_step, 1), depthwise=True)
+    layer, source = convolution(maker)
+    mapping = map_convolution(layer, source, BASE)
+    words = pack_weights(layer, mapping, BASE, 0, channels)
+    found = np.frombuffer(words, dtype=np.int8).reshape(-1, 16)
+    per_pass = 2 if row_step == 2 and kernel[0] > 1 else 4
+    width = -(-kernel[1] // -(-kernel[1] // 4))
+    position = 0
+    for block in range(-(-channels // 16)):
+        for group, first in product(range(-(-kernel[1] // width)), range(0, kernel[0], per_pass)):
+            tile = np.zeros((4, 4, 16), dtype=np.int8)
+            for row, k, column in product(range(per_pass), range(width), range(16)):
+                place = first + row, group * width + k, block * 16 + column
+                if place < (kernel[0], 0) and place[1] < kernel[1] and place[2] < channels:
+                    tile[row, k, column] = layer.kernel[place[0], place[1], 0, place[2]]
+            assert np.array_equal(found[position : position + 16], tile.reshape(16, 16))
+            position += 16
+        position += 9
+    assert position == len(found)
+
+
 def weight_of_byte(layer: Convolution, source: FeatureMap, kernel_row: int, byte: int, output: int) -> int:
     """The weight that an output channel gives a byte, counted from the kernel's first pixel in that row."""
     pixel, channel = divmod(byte, source.channels)
@@ -90,14 +118,22 @@ def weight_of_byte(layer: Convolution, source: FeatureMap, kernel_row: int, byte
     [
         ((3, 3), 16, 16, False, (1, 1), False, 1),
         ((3, 3), 16, 16, False, (2, 2), False, 3),
-        ((3, 3), 64, 64, True, (1, 1), True, 3),
+        # Dilation in x parts the columns that a depthwise pass takes; in y it does not.
+        ((3, 3), 64, 64, True, (1, 2), True, 3),
+        ((3, 3), 64, 64, True, (2, 2), True, 3),
+        ((3, 3), 64, 64, True, (2, 1), False, 1),
+        ((3, 3), 64, 64, True, (1, 1), False, 1),
+        # 5 columns are two groups of 3.
+        ((5, 5), 64, 64, True, (1, 1), False, 2),
+        # Each channel makes two.
+        ((3, 3), 32, 64, True, (1, 1), True, 3),
         # One input channel: the kernel's rows fill the array.
         ((10, 8), 1, 8, True, (1, 1), False, 1),
         # 3 does not divide the array's width.
         ((3, 3), 8, 24, True, (1, 1), False, 1),
     ],
 )
-def test_the_mapping_with_the_fewest_passes_is_taken(
+def test_the_mapping_with_the_fewest_cycles_is_taken(
     kernel: tuple[int, int],
     channels: int,
     outputs: int,
@@ -112,10 +148,55 @@ def test_the_mapping_with_the_fewest_passes_is_taken(
     assert (mapping.diagonal, mapping.tap_count) == (diagonal, taps)
 
 
-def test_a_depthwise_block_takes_a_pass_per_tap_and_rows_of_its_channels() -> None:
+@pytest.mark.parametrize(("config", "passes"), [(TINY, 3), (SMALL, 2), (BASE, 1), (replace(BASE, depthwise=False), 9)])
+def test_passes_of_a_depthwise_block(config: Config, passes: int) -> None:
+    """As many as it takes for 3 kernel rows, with one group, two, four; without them one for each tap."""
     maker = GraphMaker(0)
     maker.convolution(maker.input(20, 20, 64), 64, depthwise=True)
-    assert map_convolution(*convolution(maker), BASE).passes == 9
+    mapping = map_convolution(*convolution(maker), config)
+    assert (mapping.passes, mapping.depthwise) == (passes, config.depthwise)
+
+
+@pytest.mark.parametrize(("stride", "depthwise"), [(1, True), (2, True), (4, False), (9, False)])
+def test_few_outputs_of_many_columns_are_no_depthwise_pass(stride: int, depthwise: bool) -> None:
+    """A 1x9 kernel on 16 rows: 3 passes of `stride` columns per output, or 9 of one each."""
+    maker = GraphMaker(0)
+    source = maker.input(1, 250, 64)
+    maker.convolution(source, 64, kernel=(1, 9), stride=(1, stride), depthwise=True)
+    assert map_convolution(*convolution(maker), BASE).depthwise == depthwise
+
+
+def test_strides_and_columns_beyond_the_command_keep_the_diagonal() -> None:
+    wide = GraphMaker(0)
+    wide.convolution(wide.input(8, 8, 8192), 8192, depthwise=True)
+    assert map_convolution(*convolution(wide), BASE).diagonal
+    far = GraphMaker(0)
+    far.convolution(far.input(40, 40, 64), 64, stride=(1, 16), depthwise=True)
+    assert map_convolution(*convolution(far), BASE).diagonal
+
+
+@pytest.mark.parametrize("config", [TINY, SMALL, BASE, replace(SMALL, depthwise=False)], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    ("kernel", "channels", "stride", "dilation"),
+    [
+        ((3, 3), 19, (1, 1), (1, 1)),
+        ((5, 7), 33, (2, 2), (1, 1)),
+        ((3, 3), 16, (1, 2), (2, 1)),
+        ((3, 2), 9, (3, 1), (4, 1)),
+    ],
+)
+def test_depthwise_layers_are_exact(
+    config: Config, kernel: tuple[int, int], channels: int, stride: tuple[int, int], dilation: tuple[int, int]
+) -> None:
+    maker = GraphMaker(7)
+    output = maker.convolution(
+        maker.input(15, 11, channels), channels, kernel=kernel, stride=stride, dilation=dilation, depthwise=True
+    )
+    graph = maker.graph(output)
+    check(maker, graph, config)
+    step, _ = compile_graph(graph, config)
+    mnemonics = {command.mnemonic for command in decode_program(step.commands)}
+    assert ("DEPTHWISE" in mnemonics) == config.depthwise
 
 
 def test_shared_multipliers_stay_out_of_the_stream() -> None:

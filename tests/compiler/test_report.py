@@ -2,11 +2,13 @@
 """The numbers of the report, worked out by hand."""
 
 import json
+from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from loomwork.arch.command import decode_program
-from loomwork.arch.config import SMALL
+from loomwork.arch.config import BASE, SMALL, Config
 from loomwork.arch.program import AcceleratorStep, Program, Tensor
 from loomwork.compiler.driver import compile_partition
 from loomwork.compiler.graph import HostPart, MaxPool, Partition
@@ -72,6 +74,21 @@ def test_layers_are_described() -> None:
         "bytes_in": 768,
         "bytes_out": 4 * 768,
     }
+
+
+@pytest.mark.parametrize(("config", "cycles"), [(SMALL, 2 * 2 * (2 * 4 * (2 * 7 + 3))), (BASE, 8 * (2 * 7 + 3))])
+def test_cycles_of_a_depthwise_layer(config: Config, cycles: int) -> None:
+    """8x8 outputs of 3 columns two apart, 16 channels: on 8 rows two passes of 2 blocks, in two tiles of 4 rows."""
+    maker = GraphMaker(0)
+    image = maker.input(17, 17, 16)
+    config = replace(config, accumulator_depth=32 if config is SMALL else 64)
+    graph = maker.graph(maker.convolution(image, 16, stride=(2, 2), depthwise=True))
+    tensors = tuple(
+        Tensor(name=name, shape=(1, size, size, 16), dtype="int8") for name, size in (("m0", 17), ("m1", 8))
+    )
+    partition = Partition(parts=(graph,), tensors=tensors, inputs=("m0",), outputs=("m1",))
+    (layer,) = compile_partition(partition, config, name="net").report["layers"]
+    assert layer["array_cycles"] == cycles
 
 
 def test_totals_are_sums() -> None:

@@ -3,6 +3,7 @@
 
 import random
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,7 @@ from amaranth.sim import Simulator, SimulatorContext
 from loomwork.arch.command import Command, encode
 from loomwork.arch.config import BANKS, Config
 from loomwork.arch.isa import Params, params_words
-from loomwork.arch.reduction import pass_count, passes
+from loomwork.arch.reduction import depthwise_passes, passes
 from loomwork.rtl.execute import Execute
 from loomwork.rtl.ports import ACCUMULATOR_LATENCY, SCRATCHPAD_LATENCY
 
@@ -37,9 +38,10 @@ PLAIN = {
 
 @dataclass
 class Job:
-    """One CONVOLVE with its input tensor: what the stream must bring, what must come out.
+    """One CONVOLVE, or DEPTHWISE, with its input tensor: what the stream must bring, what must come out.
 
-    weights: [blocks][taps][kernel_rows * length][cols] int8. sums: [blocks][pixels][cols] int32.
+    weights: [blocks][taps][kernel_rows * length][cols] int8; of a DEPTHWISE
+    [blocks][tap groups][kernel_rows][taps][cols]. sums: [blocks][pixels][cols] int32.
     """
 
     config: Config
@@ -51,28 +53,45 @@ class Job:
 
     def __post_init__(self):
         o, cols = self.operands, self.config.cols
-        shape = (o["blocks"], o["tap_count"], o["kernel_rows"] * o["length"], cols)
-        self.weights = self.rng.integers(-128, 128, shape)
+        kernel = (o["kernel_rows"], o["taps"]) if self.depthwise else (o["kernel_rows"] * o["length"],)
+        self.weights = self.rng.integers(-128, 128, (o["blocks"], o["tap_count"], *kernel, cols))
         self.params = self.rng.integers(0, 256, (o["blocks"], params_words(Params(o["params"])), cols))
         self.image = self.rng.integers(-128, 128, (o["height"], o["row_bytes"]))
 
     def stream(self) -> list[bytes]:
         """The words of weights and parameters, in the order of use."""
-        o, rows = self.operands, self.config.rows
         words: list[bytes] = []
-        for block in range(o["blocks"]):
-            for tap in range(o["tap_count"]):
-                for segments in passes(rows, o["kernel_rows"], o["length"], o["row_step"]):
-                    tile = np.zeros((rows, self.config.cols), np.int8)
-                    for s in segments:
-                        first = s.kernel_row * o["length"] + s.start
-                        tile[s.row : s.row + s.length] = self.weights[block, tap, first : first + s.length]
+        for block, params in enumerate(self.params):
+            for tap in range(self.operands["tap_count"]):
+                for tile in self.depthwise_tiles(block, tap) if self.depthwise else self.tiles(block, tap):
                     words += [row.tobytes() for row in tile]
-            words += [bytes(word.tolist()) for word in self.params[block]]
+            words += [bytes(word.tolist()) for word in params]
         return words
 
+    def tiles(self, block: int, tap: int) -> Iterator[np.ndarray]:
+        """The weights [rows][cols] of each pass of a CONVOLVE."""
+        o, rows = self.operands, self.config.rows
+        for segments in passes(rows, o["kernel_rows"], o["length"], o["row_step"]):
+            tile = np.zeros((rows, self.config.cols), np.int8)
+            for s in segments:
+                first = s.kernel_row * o["length"] + s.start
+                tile[s.row : s.row + s.length] = self.weights[block, tap, first : first + s.length]
+            yield tile
+
+    def depthwise_tiles(self, block: int, tap: int) -> Iterator[np.ndarray]:
+        """The weights [rows][cols] of each pass of a DEPTHWISE; unused rows must not matter but for being zero."""
+        o, config = self.operands, self.config
+        for kernel_rows in depthwise_passes(config.depthwise_groups, o["kernel_rows"], o["row_step"]):
+            tile = np.zeros((config.rows, config.cols), np.int8)
+            for group, kernel_row in enumerate(kernel_rows):
+                first = group * config.depthwise_taps
+                tile[first : first + o["taps"]] = self.weights[block, tap, kernel_row]
+            yield tile
+
     def sums(self) -> np.ndarray:
-        """The convolution, byte by byte, from the description of CONVOLVE."""
+        """The convolution, byte by byte, from the description of the command."""
+        if self.depthwise:
+            return self.depthwise_sums()
         o = self.operands
         result = np.zeros((o["blocks"], self.pixels, self.config.cols), np.int64)
         for block, tap, pixel in np.ndindex(o["blocks"], o["tap_count"], result.shape[1]):
@@ -85,6 +104,21 @@ class Job:
                 result[block, pixel] += value * self.weights[block, tap, k * o["length"] + i]
         return result
 
+    def depthwise_sums(self) -> np.ndarray:
+        o = self.operands
+        result = np.zeros((o["blocks"], self.pixels, self.config.cols), np.int64)
+        for block, group, pixel, ky, k, c in np.ndindex(
+            o["blocks"], o["tap_count"], self.pixels, o["kernel_rows"], o["taps"], self.config.cols
+        ):
+            oy, ox = divmod(pixel, o["tile_width"])
+            y = o["y_start"] + oy * o["y_step"] + ky * o["row_step"]
+            x = o["x_start"] + block * o["block_step"] + group * o["tap_step"]
+            x += (ox * o["x_stride"] + k) * o["x_step"] + c
+            inside = 0 <= y < o["height"] and 0 <= x < o["row_bytes"]
+            value = self.image[y, x] if inside else o["pad"]
+            result[block, pixel, c] += value * self.weights[block, group, ky, k, c]
+        return result
+
     def store(self, scratchpad: np.ndarray, owned: np.ndarray) -> None:
         """Put the image into `scratchpad` [BANKS][words][rows] and mark its words in `owned` [BANKS][words]."""
         o, rows = self.operands, self.config.rows
@@ -95,14 +129,18 @@ class Job:
             owned[y % BANKS, first : first + words] = True
 
     @property
-    def pixels(self) -> int:
-        return self.operands["tile_width"] * self.operands["tile_height"]
+    def depthwise(self) -> bool:
+        return "taps" in self.operands
 
     @property
-    def passes(self) -> int:
-        o = self.operands
-        count = pass_count(self.config.rows, o["kernel_rows"], o["length"], o["row_step"])
-        return o["blocks"] * o["tap_count"] * count
+    def command(self) -> int:
+        """In bits."""
+        mnemonic = "DEPTHWISE" if self.depthwise else "CONVOLVE"
+        return int.from_bytes(encode(Command(mnemonic, self.operands)), "little")
+
+    @property
+    def pixels(self) -> int:
+        return self.operands["tile_width"] * self.operands["tile_height"]
 
 
 def make_jobs(config: Config, seed: int, operands: list[dict[str, int]]) -> list[Job]:
@@ -112,6 +150,8 @@ def make_jobs(config: Config, seed: int, operands: list[dict[str, int]]) -> list
     base = 0
     for values in operands:
         values = {**PLAIN, **values}
+        if "taps" in values:
+            del values["length"]
         values["pitch"] = max(values["pitch"], -(-values["row_bytes"] // config.rows))
         values["base"] = base
         base += -(-values["height"] // BANKS) * values["pitch"]
@@ -145,6 +185,16 @@ def random_operands(rng: random.Random, config: Config) -> dict[str, int]:
     }
 
 
+def random_depthwise(rng: random.Random, config: Config) -> dict[str, int]:
+    return {
+        **random_operands(rng, config),
+        "x_step": rng.choice([config.cols, rng.randint(0, config.rows + 2)]),
+        "block_step": config.cols,
+        "taps": rng.randint(1, config.depthwise_taps),
+        "x_stride": rng.choice([1, 1, 2, 5]),
+    }
+
+
 class Bench:
     """An Execute between its neighbours, which are not ready in a share `stall` of all cycles.
 
@@ -167,7 +217,7 @@ class Bench:
     def restart(self) -> None:
         """All work is still to be done."""
         self.words = deque(word for job in self.jobs for word in job.stream())
-        self.commands = deque(int.from_bytes(encode(Command("CONVOLVE", job.operands)), "little") for job in self.jobs)
+        self.commands = deque(job.command for job in self.jobs)
         self.pixels = deque(job.pixels for job in self.jobs for _ in range(job.operands["blocks"]))
         self.reads: deque[list[bytes]] = deque([[]] * SCRATCHPAD_LATENCY)
         self.drained = deque([0] * ACCUMULATOR_LATENCY)

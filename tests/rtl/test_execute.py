@@ -3,15 +3,21 @@
 
 import random
 from collections import deque
+from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
+from loomwork.arch.command import Command, encode
 from loomwork.arch.config import FORMAL, NANO, SMALL, TINY, Config
 from loomwork.arch.isa import Params, params_words
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.window import Window
-from tests.rtl.execute_bench import OBLONG, SEED, Bench, make_jobs, random_operands
+from tests.rtl.execute_bench import OBLONG, SEED, Bench, make_jobs, random_depthwise, random_operands
+
+TALL = replace(OBLONG, name="tall", rows=16, cols=8, bus_bytes=8)
+"""Four kernel rows in a pass."""
 
 
 def run(config: Config, operands: list[dict[str, int]], seed: int = SEED, stall: float = 0.0) -> Bench:
@@ -29,6 +35,73 @@ def test_random_commands(config: Config, stall: float, seed: int):
     rng = random.Random(f"{seed} {stall} {config.name}")
     bench = run(config, [random_operands(rng, config) for _ in range(3)], seed, stall)
     assert bench.done[-1] > bench.last_read
+
+
+@pytest.mark.parametrize("config", [FORMAL, TINY, SMALL, OBLONG, TALL], ids=lambda c: c.name)
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+@pytest.mark.parametrize("seed", range(SEED, SEED + 3))
+def test_random_commands_of_both_kinds(config: Config, stall: float, seed: int):
+    """Passes begin whenever weights and accumulators let them; what they read before must still be in step."""
+    rng = random.Random(f"{seed} {stall} {config.name}")
+    makers = [random_depthwise, random_operands, random_depthwise, rng.choice([random_depthwise, random_operands])]
+    run(config, [make(rng, config) for make in makers], seed, stall)
+
+
+@pytest.mark.parametrize("config", [TINY, SMALL, TALL], ids=lambda c: c.name)
+@pytest.mark.parametrize("x_stride", [1, 5])
+def test_columns_of_a_depthwise_pass_follow_each_other_after_any_wait(config: Config, x_stride: int):
+    """Weights that come so rarely that the feed fills up before every pass, whose rows are longer than the feed."""
+    image = {"height": 9, "row_bytes": 200, "x_step": config.cols}
+    kernel = {"kernel_rows": 5, "taps": 3, "x_stride": x_stride}
+    tile = {"tile_width": 5, "tile_height": 3, "blocks": 2}
+    bench = run(config, [image | kernel | tile] * 2, SEED, 1 - config.rows / 200)
+    passes = 2 * 2 * -(-5 // config.depthwise_groups)
+    columns = 3 * (4 * x_stride + 3)
+    assert len(bench.active) == passes * columns
+    runs = np.array(bench.active).reshape(passes, columns)
+    assert (np.diff(runs) == 1).all()
+    assert bench.waits["wait_weights"] > 20 * passes
+
+
+@pytest.mark.parametrize("x_stride", [1, 2])
+def test_a_depthwise_pass_takes_a_cycle_for_each_column(x_stride: int):
+    """Also from one pass, block and command to the next, and between both kinds."""
+    depthwise = {"taps": 3, "x_stride": x_stride, "kernel_rows": 3, "row_bytes": 64, "x_step": SMALL.cols}
+    tile = {"tile_width": 7, "tile_height": 4, "blocks": 2}
+    dense = {"row_bytes": 64, "length": 64, "kernel_rows": 1, **tile}
+    bench = run(SMALL, [dense | {"blocks": 1}, {**depthwise, **tile}])
+    columns = 4 * (6 * x_stride + 3)
+    assert len(bench.active) == 8 * 28 + 2 * 2 * columns
+    gaps = {later - earlier for earlier, later in pairwise(bench.active)}
+    assert gaps == {1}
+    assert bench.waits == {"wait_weights": 0, "wait_accumulator": 0}
+
+
+def test_depthwise_without_its_hardware_is_refused():
+    lean = replace(TINY, name="lean", depthwise=False)
+    refuses(lean, {"taps": 1, "x_stride": 1})
+    refuses(SMALL, {"taps": SMALL.depthwise_taps + 1, "x_stride": 1})
+    refuses(TINY, {"taps": 16, "x_stride": 1, "tile_width": TINY.accumulator_depth // 4 + 1})
+
+
+def refuses(config: Config, operands: dict[str, int]) -> None:
+    """ILLEGAL_OPERAND once everything before is done, and nothing after."""
+    legal, after = make_jobs(config, SEED, [{}, {}])
+    bench = Bench(config, [legal, after])
+    illegal = {**{name: value for name, value in legal.operands.items() if name != "length"}, **operands}
+    bench.commands.insert(1, int.from_bytes(encode(Command("DEPTHWISE", illegal)), "little"))
+    bench.run(300)
+    assert [code for _, code in bench.errors] == [ErrorCode.ILLEGAL_OPERAND]
+    assert len(bench.done) == 1
+    assert bench.errors[0][0] > bench.done[0]
+    assert len(bench.active) == legal.pixels
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+def test_random_commands_without_depthwise(stall: float):
+    lean = replace(SMALL, name="lean", depthwise=False)
+    rng = random.Random(f"{SEED} {stall}")
+    run(lean, [random_operands(rng, lean) for _ in range(4)], SEED, stall)
 
 
 def test_psums_of_the_most_negative_operands():

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sequencer and feed together against a byte-by-byte description: bytes, marks, reads and back-pressure."""
 
+import itertools
 import random
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,14 +15,19 @@ from amaranth.sim import Simulator, SimulatorContext
 from loomwork.arch.command import Command, encode
 from loomwork.arch.config import BANKS, FORMAL, SMALL, TINY, Config
 from loomwork.arch.isa import Params
-from loomwork.arch.reduction import passes
+from loomwork.arch.reduction import depthwise_passes, passes
 from loomwork.rtl.feed import PIXELS_AHEAD, Feed
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY, WORD_ADDRESS_BITS
 from loomwork.rtl.sequencer import PassSequencer
 
 SEED = 20250307
 BANK_WORDS = 256
-Pixel = tuple[tuple[int, ...], tuple[int, int, int, int]]
+MARKS = ("start", "end", "opens", "closes", "depthwise", "output", "last")
+Pixel = tuple[tuple[int, ...], tuple[int, ...]]
+"""Bytes, and marks in the order of MARKS."""
+
+
+TALL = replace(SMALL, name="tall", rows=16)
 
 
 def random_operands(rng: random.Random, config: Config) -> dict[str, int]:
@@ -52,8 +59,52 @@ def random_operands(rng: random.Random, config: Config) -> dict[str, int]:
     }
 
 
+def random_depthwise(rng: random.Random, config: Config) -> dict[str, int]:
+    """Likewise a DEPTHWISE."""
+    operands = random_operands(rng, config)
+    del operands["length"]
+    return operands | {"taps": rng.randint(1, config.depthwise_taps), "x_stride": rng.choice([1, 1, 2, 3, 15])}
+
+
+def encoded(o: dict[str, int]) -> int:
+    return int.from_bytes(encode(Command("DEPTHWISE" if "taps" in o else "CONVOLVE", o)), "little")
+
+
+def expected_columns(config: Config, o: dict[str, int], scratchpad: np.ndarray) -> list[Pixel]:
+    """Bytes and marks of every input column: of `rows` bytes for the first kernel row of a pass, then its others."""
+    rows, cols = config.rows, config.cols
+    parallel = min(config.depthwise_groups, {0: 1, 2: 2}.get(o["row_step"] % 4, 4))
+    cut = range(0, o["kernel_rows"], parallel)
+    count = (o["tile_width"] - 1) * o["x_stride"] + o["taps"]
+    pixels: list[Pixel] = []
+    for block, tap, first, oy, column in itertools.product(
+        range(o["blocks"]), range(o["tap_count"]), cut, range(o["tile_height"]), range(count)
+    ):
+        values = [[o["pad"]] * size for size in (rows, *[cols] * (config.depthwise_groups - 1))]
+        for kernel_row in range(first, min(first + parallel, o["kernel_rows"])):
+            y = o["y_start"] + oy * o["y_step"] + kernel_row * o["row_step"]
+            x = o["x_start"] + block * o["block_step"] + tap * o["tap_step"] + column * o["x_step"]
+            for i in range(cols):
+                if 0 <= y < o["height"] and 0 <= x + i < o["row_bytes"]:
+                    word = (o["base"] + y // BANKS * o["pitch"]) * rows
+                    values[kernel_row - first][i] = int(scratchpad[y % BANKS].reshape(-1)[word + x + i])
+        output = column % o["x_stride"] == 0 and column // o["x_stride"] < o["tile_width"]
+        last = output and column // o["x_stride"] == o["tile_width"] - 1 and oy == o["tile_height"] - 1
+        marks = (
+            int((oy, column) == (0, 0)),
+            int((oy, column) == (o["tile_height"] - 1, count - 1)),
+            int((tap, first) == (0, 0)),
+            int((tap, first) == (o["tap_count"] - 1, cut[-1])),
+        )
+        bytes_of_rows = tuple(value & 0xFF for part in values for value in part)
+        pixels.append((bytes_of_rows, (*marks, 1, int(output), int(last))))
+    return pixels
+
+
 def expected_pixels(config: Config, o: dict[str, int], scratchpad: np.ndarray) -> list[Pixel]:
     """Bytes and marks of every pixel, from the description of CONVOLVE and of scratchpad addresses."""
+    if "taps" in o:
+        return expected_columns(config, o, scratchpad)
     rows = config.rows
     cut = list(passes(rows, o["kernel_rows"], o["length"], o["row_step"]))
     pixels: list[Pixel] = []
@@ -74,7 +125,7 @@ def expected_pixels(config: Config, o: dict[str, int], scratchpad: np.ndarray) -
             int((tap, number) == (0, 0)),
             int((tap, number) == (o["tap_count"] - 1, len(cut) - 1)),
         )
-        pixels.append((tuple(value & 0xFF for value in values), marks))
+        pixels.append((tuple(value & 0xFF for value in values), (*marks, 0, 1, marks[1])))
     return pixels
 
 
@@ -98,7 +149,7 @@ class Bench:
         m.submodules.sequencer = sequencer = PassSequencer(self.config)
         m.submodules.feed = feed = Feed(self.config)
         connect(m, sequencer.passes, feed.passes)
-        commands = deque(int.from_bytes(encode(Command("CONVOLVE", o)), "little") for o in self.operands)
+        commands = deque(encoded(o) for o in self.operands)
 
         async def bench(ctx: SimulatorContext):
             for self.cycle in range(cycles):
@@ -113,8 +164,12 @@ class Bench:
                 ctx.set(feed.pixels.ready, int(self.rng.random() >= self.stall))
                 if ctx.get(feed.pixels.valid) and ctx.get(feed.pixels.ready):
                     payload = feed.pixels.payload
-                    marks = tuple(ctx.get(payload.marks[name]) for name in ("start", "end", "opens", "closes"))
-                    self.pixels.append((tuple(ctx.get(byte) for byte in payload.bytes), marks))
+                    marks = tuple(ctx.get(payload.marks[name]) for name in MARKS)
+                    values = list(ctx.get(payload.bytes.as_value()).to_bytes(self.config.rows, "little"))
+                    if marks[MARKS.index("depthwise")]:
+                        size = (self.config.depthwise_groups - 1) * self.config.cols
+                        values += ctx.get(payload.buses.as_value()).to_bytes(size, "little")
+                    self.pixels.append((tuple(values), marks))
                 if ctx.get(feed.done):
                     self.done.append(self.cycle)
                 if len(self.pixels) == count:
@@ -143,12 +198,14 @@ class Bench:
         self.reads.append(bytes(windows))
 
 
-@pytest.mark.parametrize("config", [FORMAL, TINY, SMALL], ids=lambda c: c.name)
+@pytest.mark.parametrize("config", [FORMAL, TINY, SMALL, TALL], ids=lambda c: c.name)
 @pytest.mark.parametrize("stall", [0.0, 0.5])
 @pytest.mark.parametrize("seed", [SEED, SEED + 1])
 def test_brings_the_bytes_of_every_pixel(config: Config, stall: float, seed: int):
     rng = random.Random(f"{seed} {stall} {config.name}")
     operands = [random_operands(rng, config) for _ in range(3)]
+    for place in (1, 3):
+        operands.insert(place, random_depthwise(rng, config))
     bench = Bench(config, operands, stall, seed)
     expected = [pixel for o in operands for pixel in expected_pixels(config, o, bench.scratchpad)]
     bench.run(20000, len(expected))
@@ -158,7 +215,11 @@ def test_brings_the_bytes_of_every_pixel(config: Config, stall: float, seed: int
     assert max(bench.words, default=0) < BANK_WORDS
     tiles: list[int] = []
     for o in operands:
-        per_block = o["tap_count"] * len(list(passes(config.rows, o["kernel_rows"], o["length"], o["row_step"])))
+        if "taps" in o:
+            cut = len(list(depthwise_passes(config.depthwise_groups, o["kernel_rows"], o["row_step"])))
+        else:
+            cut = len(list(passes(config.rows, o["kernel_rows"], o["length"], o["row_step"])))
+        per_block = o["tap_count"] * cut
         tiles += ([Params.UNIFORM] * (per_block - 1) + [o["params"]]) * o["blocks"]
     assert bench.tiles == tiles
 

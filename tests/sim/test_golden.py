@@ -111,11 +111,12 @@ def run(
 
 
 @pytest.mark.parametrize("config", [FORMAL, TINY, SMALL, MID], ids=lambda config: config.name)
+@pytest.mark.parametrize("depthwise", [False, True], ids=["convolve", "depthwise"])
 @pytest.mark.parametrize("seed", range(15))
-def test_random_programs_do_what_the_command_set_says(seed: int, config: Config) -> None:
+def test_random_programs_do_what_the_command_set_says(seed: int, depthwise: bool, config: Config) -> None:
     # The smallest scratchpad is too small for some of these programs; its size matters to no result.
     config = Config.from_dict({**config.to_dict(), "scratchpad_kib": 64})
-    check_program(layer_program(config, random.Random(seed)))
+    check_program(layer_program(config, random.Random(seed), depthwise=depthwise))
 
 
 @pytest.mark.parametrize("config", [FORMAL, TINY, MID], ids=lambda config: config.name)
@@ -343,6 +344,18 @@ def test_a_configuration_without_add_refuses_it() -> None:
     drain = command("DRAIN", DRAIN, source=1, combine=Combine.ADD)
     with pytest.raises(GoldenError, match="configuration tiny is built without ADD") as caught:
         run(drain, END, config=replace(TINY, residual_add=False))
+    assert caught.value.code is ErrorCode.ILLEGAL_OPERAND
+
+
+def test_depthwise_without_its_hardware_is_refused() -> None:
+    operands = {name: value for name, value in CONVOLVE.items() if name != "length"}
+    legal = command("DEPTHWISE", operands, taps=4, x_stride=1)
+    with pytest.raises(GoldenError, match="configuration tiny is built without DEPTHWISE") as caught:
+        run(STREAM, legal, END, config=replace(TINY, depthwise=False))
+    assert caught.value.code is ErrorCode.ILLEGAL_OPERAND
+    too_wide = command("DEPTHWISE", operands, taps=5, x_stride=1, tile_height=TINY.accumulator_depth)
+    with pytest.raises(GoldenError, match="5 taps in one pass, there are rows for 4") as caught:
+        run(STREAM, too_wide, END)
     assert caught.value.code is ErrorCode.ILLEGAL_OPERAND
 
 

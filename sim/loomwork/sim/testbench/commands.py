@@ -2,7 +2,9 @@
 """Commands with random operands, for the programs of the test benches."""
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import product
 
 from loomwork.arch.command import Command
 from loomwork.arch.config import BANKS, Config
@@ -54,11 +56,17 @@ def transfer(mnemonic: str, config: Config, tensor: Map, waits: dict[Unit, int],
 
 
 def random_stream(
-    config: Config, g: random.Random, params: Params, blocks: int, weight_tiles: int
+    config: Config, g: random.Random, params: Params, blocks: int, weight_tiles: int, unused: Collection[int] = ()
 ) -> tuple[Command, bytes]:
-    """STREAM of random weights, so many tiles for each block, and of parameters; and the window it reads."""
+    """STREAM of random weights, so many tiles for each block, and of parameters; and the window it reads.
+
+    unused: words of each block that are zero.
+    """
     words = blocks * (weight_tiles * config.rows + params_words(params))
     constants = bytearray(g.randbytes(words * config.cols + -words * config.cols % config.bus_bytes))
+    for block, word in product(range(blocks), unused):
+        first = (block * (words // blocks) + word) * config.cols
+        constants[first : first + config.cols] = bytes(config.cols)
     _make_params_legal(constants, config, params, blocks, words // blocks)
     return Command("STREAM", {"window": Window.CONSTANTS, "offset": 0, "words": words}), bytes(constants)
 

@@ -8,7 +8,7 @@ from loomwork.arch.command import Command
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine, Params, Pool, Source, Unit, Window
 from loomwork.arch.numerics import INT8_MAX, INT8_MIN
-from loomwork.arch.reduction import pass_count
+from loomwork.arch.reduction import depthwise_passes, pass_count
 from loomwork.sim.testbench.commands import (
     Map,
     convolve_pixels,
@@ -73,8 +73,11 @@ def copy_program(config: Config, generator: random.Random) -> TestProgram:
     return TestProgram(config, commands, b"", inputs, (tensor,))
 
 
-def layer_program(config: Config, generator: random.Random) -> TestProgram:
-    """One random convolution with everything the commands allow, then a random pooling, both stored as one tensor."""
+def layer_program(config: Config, generator: random.Random, *, depthwise: bool = False) -> TestProgram:
+    """One random convolution with everything the commands allow, then a random pooling, each stored.
+
+    depthwise: by DEPTHWISE instead of CONVOLVE.
+    """
     g = generator
     kernel_h, kernel_w = g.randint(1, 4), g.randint(1, 3)
     row_step, stride = g.choice([1, 1, 2, 3]), g.randint(1, 2)
@@ -87,25 +90,36 @@ def layer_program(config: Config, generator: random.Random) -> TestProgram:
     source = Map.at(config, g.randint(0, 5), height, width, channels)
     result = Map.at(config, source.end, tile_height, tile_width, out_channels)
     params = g.choice(list(Params))
-    length, blocks = kernel_w * channels, -(-out_channels // config.cols)
-    stream, constants = random_stream(
-        config, g, params, blocks, taps * pass_count(config.rows, kernel_h, length, row_step)
-    )
+    blocks = -(-out_channels // config.cols)
+    unused: list[int] = []
+    if depthwise:
+        kernel = {"x_step": channels, "taps": g.randint(1, config.depthwise_taps), "x_stride": stride}
+        cut = list(depthwise_passes(config.depthwise_groups, kernel_h, row_step))
+        passes = len(cut)
+        unused = [
+            tile * config.rows + row
+            for tile, kernel_rows in enumerate(cut * taps)
+            for row in range(config.rows)
+            if row % config.depthwise_taps >= kernel["taps"] or row // config.depthwise_taps >= len(kernel_rows)
+        ]
+    else:
+        kernel = {"x_step": stride * channels, "length": kernel_w * channels}
+        passes = pass_count(config.rows, kernel_h, kernel["length"], row_step)
+    stream, constants = random_stream(config, g, params, blocks, taps * passes, unused)
     convolve = Command(
-        "CONVOLVE",
+        "DEPTHWISE" if depthwise else "CONVOLVE",
         {
+            **kernel,
             "base": source.base,
             "pitch": source.pitch,
             "height": height,
             "row_bytes": width * channels,
             "x_start": g.randint(-2, 2) * channels + g.choice([0, 0, 1]),
-            "x_step": stride * channels,
             "y_start": g.randint(-3, 2),
             "y_step": stride,
             "tap_count": taps,
             "tap_step": g.randint(0, 2) * channels,
             "row_step": row_step,
-            "length": length,
             "kernel_rows": kernel_h,
             "tile_width": tile_width,
             "tile_height": tile_height,

@@ -166,6 +166,17 @@ async def tile_larger_than_accumulators(dut: Dut) -> None:
 
 
 @cocotb.test()
+async def more_taps_than_rows(dut: Dut) -> None:
+    """A DEPTHWISE of one tap too many."""
+
+    def damage(bench: Bench, program: TestProgram) -> tuple[list[Command], ErrorCode, int]:
+        depthwise = with_operand(smallest("DEPTHWISE"), taps=bench.config.depthwise_taps + 1)
+        return [depthwise, *program.commands], ErrorCode.ILLEGAL_OPERAND, 0
+
+    await stops(dut, 0, damage)
+
+
+@cocotb.test()
 @cocotb.parametrize(
     operands=[
         {"pool": Pool.SUM, "combine": Combine.ADD},

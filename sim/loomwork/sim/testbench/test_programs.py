@@ -24,12 +24,12 @@ async def copies(dut: Dut, pause_percent: int) -> None:
 
 
 @cocotb.test()
-@cocotb.parametrize(pause_percent=PAUSES)
-async def layers(dut: Dut, pause_percent: int) -> None:
+@cocotb.parametrize(("pause_percent", PAUSES), ("depthwise", (False, True)))
+async def layers(dut: Dut, pause_percent: int, depthwise: bool) -> None:
     """Random convolutions and poolings give the golden model's bytes."""
     bench = await Bench.create(dut, pause_percent=pause_percent)
     for number in range(10):
-        program = layer_program(bench.config, bench.random)
+        program = layer_program(bench.config, bench.random, depthwise=depthwise and bench.config.depthwise)
         expected = program.defined(golden_outputs(program))
         found = program.defined(await bench.run(program.commands, program.windows))
         assert found == expected, f"program {number} differs"
