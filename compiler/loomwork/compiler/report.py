@@ -14,6 +14,8 @@
 - `totals`: sums of these (of `scratchpad_bytes` the largest), and `accelerator_layers`, `host_operators`.
 - `memory`, of each feature map: `step`, `map`, `height`, `width`, `channels`, `base`, `pitch`, `words` (of each bank),
   `first_layer` and `last_layer` of its life.
+
+The cycle model adds `predicted_cycles` to layers and totals (sim/cycles).
 """
 
 from collections.abc import Mapping, Sequence
@@ -177,7 +179,7 @@ def summary(program: Program) -> RenderableType:
     )
     table.add_column("layer", no_wrap=True)
     table.add_column("operator", min_width=12)
-    for heading in _COLUMNS:
+    for heading in _columns(report["totals"]):
         table.add_column(heading, justify="right", no_wrap=True)
     on_host: list[Text] = []
     for layer in report["layers"]:
@@ -188,13 +190,15 @@ def summary(program: Program) -> RenderableType:
             table.add_row(Text(_short(layer["name"])), Text(layer["operator"]), *_numbers(layer))
     table.add_section()
     table.add_row("total", "", *_numbers(report["totals"]))
-    return Group(table, Text(_EXPLANATION), *on_host)
+    explanation = _EXPLANATION + (_PREDICTED if _OPTIONAL["predicted"] in report["totals"] else "")
+    return Group(table, Text(explanation), *on_host)
 
 
 _EXPLANATION = (
     "array: cycles in which the array is occupied if nothing stalls; bound: cycles that no design with as many\n"
     "multipliers and as wide a bus can beat, layer by layer."
 )
+_PREDICTED = "\npredicted: cycles from the end of the layers before to the end of this one, by the cycle model."
 
 
 _COLUMNS = {
@@ -204,10 +208,16 @@ _COLUMNS = {
     "array": "array_cycles",
     "bound": "bound_cycles",
 }
+_OPTIONAL = {"predicted": "predicted_cycles"}
+"""Columns of what the report may hold."""
+
+
+def _columns(entry: Mapping[str, Any]) -> dict[str, str]:
+    return _COLUMNS | {heading: key for heading, key in _OPTIONAL.items() if key in entry}
 
 
 def _numbers(entry: Mapping[str, Any]) -> list[str]:
-    return [f"{entry[key]:,}" for key in _COLUMNS.values()]
+    return [f"{entry[key]:,}" for key in _columns(entry).values()]
 
 
 def _short(name: str) -> str:

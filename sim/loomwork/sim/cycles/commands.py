@@ -4,7 +4,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from loomwork.arch.isa import BY_OPCODE, COMMAND_BYTES, HEADER, INSNS, OPCODE_BITS, TICKET_BITS, TICKET_UNITS, Unit
+from loomwork.arch.isa import (
+    BY_OPCODE,
+    COMMAND_BYTES,
+    INSNS,
+    OPCODE_BITS,
+    TICKET_BITS,
+    TICKET_UNITS,
+    IsaError,
+    Unit,
+)
 
 TICKETS = 1 << TICKET_BITS
 
@@ -36,16 +45,20 @@ _WAITS = tuple(
     for unit in TICKET_UNITS
 )
 _WAIT_BITS = sum(1 << flag for _, flag, _ in _WAITS)
-assert sum(item.bits for item in HEADER) == max(ticket for _, _, ticket in _WAITS) + TICKET_BITS
 
 
 def read_commands(data: bytes) -> list[Step]:
-    """The commands of a program up to its END, which is the last one. They are taken to be legal."""
+    """The commands of a program up to its END. Their operands are taken to be legal.
+
+    Raises IsaError for an unknown opcode, and when there is no END.
+    """
     issued = dict.fromkeys(Unit, 0)
     commands: list[Step] = []
     for index in range(len(data) // COMMAND_BYTES):
         word = int.from_bytes(data[index * COMMAND_BYTES : (index + 1) * COMMAND_BYTES], "little")
         opcode = word & (1 << OPCODE_BITS) - 1
+        if opcode not in BY_OPCODE:
+            raise IsaError(f"command at byte {index * COMMAND_BYTES}: opcode {opcode} is not one of the command set")
         insn = BY_OPCODE[opcode]
         operands: dict[str, int] = {}
         for name, low, mask, modulus in _OPERANDS[opcode]:
@@ -55,8 +68,8 @@ def read_commands(data: bytes) -> list[Step]:
         commands.append(Step(index, insn.mnemonic, insn.unit, operands, waits))
         issued[insn.unit] += 1
         if insn.unit is Unit.CONTROL:
-            break
-    return commands
+            return commands
+    raise IsaError("a program must end with END")
 
 
 def _absolute_waits(word: int, issued: Mapping[Unit, int]) -> tuple[tuple[Unit, int], ...]:

@@ -10,7 +10,7 @@ from loomwork.arch.isa import COMMAND_BYTES, TICKET_UNITS, Unit
 from loomwork.arch.program import AcceleratorStep, Program
 from loomwork.rtl.dispatch import ENGINES
 from loomwork.rtl.fetch import PREFETCH_BEATS
-from loomwork.sim.backend import Event
+from loomwork.sim.backend import Event, RunError
 from loomwork.sim.cycles.commands import by_unit, read_commands
 from loomwork.sim.cycles.convolution import shape_of
 from loomwork.sim.cycles.drain import Drain
@@ -42,7 +42,11 @@ class Prediction:
 
 
 def predict(step: AcceleratorStep, config: Config, timing: MemoryTiming | None = None) -> Prediction:
-    """Predict one run. timing: of the external memory, of which only the latency counts."""
+    """Predict one run of a program of legal commands.
+
+    timing: of the external memory, which is taken not to stall. Raises RunError when the program never ends, IsaError
+    when there is no END, or something that is no command before it.
+    """
     timing = timing or MemoryTiming()
     clock = Clock()
     commands = read_commands(step.commands)
@@ -72,7 +76,9 @@ def predict(step: AcceleratorStep, config: Config, timing: MemoryTiming | None =
         clock.start(process)
     clock.run()
     for lane in lanes.values():
-        assert len(lane.done.times) == len(lane.commands), f"{lane.unit.name} is stuck"
+        if len(lane.done.times) < len(lane.commands):
+            command = lane.commands[len(lane.done.times)]
+            raise RunError(f"the program never ends: command {command.index} ({command.mnemonic}) is never finished")
     finished = max((lane.done.times[-1] + 1 for lane in lanes.values() if lane.commands), default=0)
     cycles = max(dispatcher.end, finished, bus.idle, store.idle) + 1
     return Prediction(
