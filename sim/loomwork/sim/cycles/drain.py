@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """DRAIN: when each block is taken from the accumulators, and the last byte written (rtl/drain/)."""
 
-from itertools import pairwise
 from math import ceil
 from typing import TypeAlias
 
@@ -10,7 +9,7 @@ from loomwork.arch.isa import Combine, Params, Source
 from loomwork.rtl.drain.lane import Lane as DrainLane
 from loomwork.rtl.drain.shifter import Extractor, Inserter
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY
-from loomwork.sim.cycles.accesses import Accesses
+from loomwork.sim.cycles.accesses import Accesses, Cursor, give_way
 from loomwork.sim.cycles.banks import drain_reads, drain_writes
 from loomwork.sim.cycles.commands import Step
 from loomwork.sim.cycles.execute import Execute
@@ -25,12 +24,14 @@ BEGIN_CYCLES = 4
 
 DrainedBlock: TypeAlias = tuple[Step, int]
 """One block of a DRAIN: the command, and which of its blocks."""
+ReadingBlock: TypeAlias = tuple[Step, Step | None, int]
+"""The same with the COMBINE in force, if there is one."""
 
 
 class Drain:
     """Carries out REQUANT, COMBINE and DRAIN in order.
 
-    writes: of the scratchpad; LOAD gives way to them.
+    reads, writes: of the scratchpad; STORE and LOAD give way to them.
     waited_accumulator, waited_bank: as the counters of the same names (arch/registers.py).
     """
 
@@ -38,18 +39,24 @@ class Drain:
         self._config = config
         self._lane = lane
         self._execute = execute
-        self._walk = walk
         self._read_cycles = SCRATCHPAD_LATENCY + Extractor(8, config.requant_lanes, config.rows).latency
         insert_cycles = Inserter(9, config.requant_lanes, config.rows).latency
         self._write_cycles = {
             mode: self._read_cycles + cycles + QUEUE_CYCLES + insert_cycles
             for mode, cycles in DrainLane.latency.items()
         }
-        self.writes = Accesses(clock, min(self._write_cycles.values()) - 1, self._written)
+        self._clock = clock
+        self._feed = [Cursor(walk.reads)]
+        # A launch is known some cycles before, for nothing but the feed can come between.
+        self.reads = Accesses(BEGIN_CYCLES - 1, self._read)
+        self.writes = Accesses(min(self._write_cycles.values()) - 1, self._written)
         self._block = self._parameters = 0
         self.waited_accumulator = self.waited_bank = 0
         self._combine: Step | None = None
-        self._cache: dict[tuple[int, int], bytes] = {}
+        self._reading: ReadingBlock
+        self._reads = self._behind = 0  # how many of its reads are made, and the cycle behind the latest one
+        self._read_cache: dict[tuple[int, int], bytes] = {}
+        self._write_cache: dict[tuple[int, int], bytes] = {}
 
     def run(self) -> Process:
         """The process."""
@@ -102,14 +109,14 @@ class Drain:
                 cycle = max(cycle, parameters.times[self._parameters])
                 self._parameters += 1
             if reads:
-                wanted = drain_reads(command, self._combine, block, config)
-                runs = yield from self._walk.reads.give_way(wanted, cycle)
-                self.waited_bank += runs[-1][1] - cycle - len(wanted)
+                self._reading = (command, self._combine, block)
+                begin, wanted = cycle, drain_reads(*self._reading, config)
+                self._reads, self._behind = 0, cycle
+                cycle = yield from give_way(self._clock, self._feed, wanted, cycle, self._launch_reads)
+                self.waited_bank += cycle - begin - len(wanted)
             else:
-                runs = [(0, cycle), (steps, cycle + steps)]
-            for (begin, first), (end, _) in pairwise(runs):
-                self.writes.add(first + write_cycles, begin, end - begin, (command, block))
-            cycle = runs[-1][1]
+                self.writes.add(cycle + write_cycles, 0, steps, (command, block))
+                cycle += steps
             if not from_scratchpad:
                 self._execute.released.add(cycle - 1)
             if operands["params"] != Params.UNIFORM:
@@ -117,12 +124,29 @@ class Drain:
             released = cycle + 1
         return cycle - 1
 
+    def _launch_reads(self, cycle: int, count: int) -> None:
+        """So many reads of the block are made, one per cycle from `cycle` on; the first one has waited until then."""
+        command, _, block = self._reading
+        for waiting in range(self._behind, cycle):
+            self.reads.add(waiting, self._reads, 1, self._reading)
+        self.reads.add(cycle, self._reads, count, self._reading)
+        write = cycle + self._write_cycles[Combine(command.operands["combine"])]
+        self.writes.add(write, self._reads, count, (command, block))
+        self._reads += count
+        self._behind = cycle + count
+
+    def _read(self, block: ReadingBlock) -> bytes:
+        command, _, number = block
+        if (command.index, number) not in self._read_cache:
+            self._read_cache = {(command.index, number): drain_reads(*block, self._config)}
+        return self._read_cache[command.index, number]
+
     def _written(self, block: DrainedBlock) -> bytes:
         command, number = block
-        if (command.index, number) not in self._cache:
+        if (command.index, number) not in self._write_cache:
             writes = drain_writes(command, number, self._config)
             if command.operands["source"] == Source.SCRATCHPAD and command.operands["combine"] == Combine.ADD:
                 # A step of two reads is launched with the second one.
                 writes = bytes(byte for memories in writes for byte in (0, memories))
-            self._cache = {(command.index, number): writes}
-        return self._cache[command.index, number]
+            self._write_cache = {(command.index, number): writes}
+        return self._write_cache[command.index, number]

@@ -62,11 +62,11 @@ def predict(step: AcceleratorStep, config: Config, timing: MemoryTiming | None =
     shapes = [shape_of(command, config) for command in lists[Unit.EXECUTE]]
     stream = Stream(config, lanes[Unit.STREAM], streamed)
     words = words_of(config, streamed, [command.operands["words"] for command in lists[Unit.STREAM]])
-    walk = Walk(clock, config)
+    walk = Walk(config)
     execute = Execute(clock, config, lanes[Unit.EXECUTE], shapes, words, walk)
     drain = Drain(clock, config, lanes[Unit.DRAIN], execute, walk)
     load = Load(clock, config, lanes[Unit.LOAD], loaded, drain.writes)
-    store = Store(config, lanes[Unit.STORE], timing.latency)
+    store = Store(clock, config, lanes[Unit.STORE], timing.latency, (walk.reads, drain.reads))
     fetched.offer(CHECK_CYCLES, 0, len(step.commands))
     for process in (
         *(dispatcher.run(), load.run(), load.finish(), stream.run(), stream.finish()),

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """LOAD, STREAM and STORE: the units that move data between external memory and the core."""
 
-from collections import deque
-from itertools import pairwise
+from collections.abc import Sequence
+from typing import Any
 
 from loomwork.arch.config import Config
 from loomwork.rtl.burst import burst_limit
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY
 from loomwork.rtl.scratchpad_reader import MIN_QUEUE_WORDS, QUEUE_BEATS
 from loomwork.rtl.stream_reader import COMMANDS_AHEAD as STREAMS_AHEAD
-from loomwork.sim.cycles.accesses import Accesses
+from loomwork.sim.cycles.accesses import Accesses, Cursor, give_way
 from loomwork.sim.cycles.banks import transfer_words
 from loomwork.sim.cycles.commands import Step
 from loomwork.sim.cycles.drain import DrainedBlock
@@ -70,7 +70,8 @@ class Load:
         self._config = config
         self._lane = lane
         self._reader = reader
-        self._drained = drained
+        self._clock = clock
+        self._drained = [Cursor(drained)]
         self._placed = Timeline(clock)
         self._addressed = Timeline(clock)
 
@@ -130,12 +131,14 @@ class Load:
             beat = len(reader.popped.times)
             arrival = yield from reader.arrival(beat)
             count = min(len(memories) - written, reader.rest_of_burst(beat))
-            runs = yield from self._drained.give_way(memories[written : written + count], max(cycle, arrival))
-            for (begin, first), (end, _) in pairwise(runs):
-                reader.popped.extend(range(first, first + end - begin))
-            cycle = runs[-1][1]
+            burst = memories[written : written + count]
+            cycle = yield from give_way(self._clock, self._drained, burst, max(cycle, arrival), self._pop)
             written += count
         return cycle - 1
+
+    def _pop(self, cycle: int, count: int) -> None:
+        """Beats leave the queue."""
+        self._reader.popped.extend(range(cycle, cycle + count))
 
     def _write_words(self, memories: bytes, cycle: int) -> Search:
         """Write words of several beats each. Returns the cycle of the last one."""
@@ -145,24 +148,28 @@ class Load:
             for place in range(ratio):
                 arrival = yield from reader.arrival(len(reader.popped.times))
                 popped = max(popped + 1, arrival)
-                if place == ratio - 1:
-                    runs = yield from self._drained.give_way(memories[number : number + 1], max(cycle, popped))
-                    cycle = runs[-1][1]
-                    popped = cycle - 1
-                reader.popped.add(popped)
+                if place < ratio - 1:
+                    reader.popped.add(popped)
+            word = memories[number : number + 1]
+            cycle = yield from give_way(self._clock, self._drained, word, max(cycle, popped), self._pop)
+            popped = cycle - 1
         return cycle - 1
 
 
 class Store:
     """The STORE unit, one command at a time (rtl/store.py, scratchpad_reader.py, write_master.py).
 
+    others: reads of the scratchpad, which go first.
     beats: that were written. idle: cycle from which on nothing is under way on the bus.
     """
 
-    def __init__(self, config: Config, lane: Lane, latency: int) -> None:
+    def __init__(self, clock: Clock, config: Config, lane: Lane, latency: int, others: Sequence[Accesses[Any]]) -> None:
+        self._clock = clock
         self._config = config
         self._lane = lane
         self._latency = max(latency, 1)
+        self._others = [Cursor(accesses) for accesses in others]
+        self._reads: list[int] = []  # cycles in which the words of a command are read
         self.beats = 0
         self.idle = 0
 
@@ -171,33 +178,40 @@ class Store:
         ready = 0
         for command in self._lane.commands:
             start = yield from self._lane.take(ready)
-            sent = self._send(command, start)
+            sent = yield from self._send(command, start)
             # The response, its register, the count of unanswered bursts, the register of `done`.
             self.idle = sent + self._latency + 2
             ready = sent + self._latency + 3
             self._lane.finish(ready)
             ready += 1
 
-    def _send(self, command: Step, start: int) -> int:
+    def _send(self, command: Step, start: int) -> Search:
         """When the last beat is on the bus. A word per cycle is read as long as the queue has room."""
         config, operands = self._config, command.operands
         ratio = config.rows // config.bus_bytes
         longest = burst_limit(config, QUEUE_BEATS)
         depth = max(QUEUE_BEATS // ratio, MIN_QUEUE_WORDS)
-        taken: deque[int] = deque()  # when the words in the queue leave it
-        read = start + ADDRESS_CYCLES - 1
+        memories, reads = transfer_words(command), self._reads
+        reads.clear()
+        taken: list[int] = []  # when the words leave the queue
+        read = start + ADDRESS_CYCLES
         requested = start + CHECK_CYCLES + 1  # a burst is at the bus from the next cycle on
-        sent = words = beats = available = 0
+        sent = beats = 0
         for row in range(operands["rows"]):
             address = (operands["offset"] + row * operands["row_stride"]) // config.bus_bytes
             left = operands["words"] * ratio
             while left:
                 burst = min(left, longest - address % longest)
-                while available < beats + burst:
-                    read = max(read + 1, taken.popleft() + 1) if words >= depth else read + 1
-                    words += 1
-                    available += ratio
-                requested = max(requested + 1, read + SCRATCHPAD_LATENCY + 1)
+                needed = -(-(beats + burst) // ratio)
+                while len(reads) < needed:
+                    first = len(reads)
+                    # As many as there is room for; what leaves the queue later makes room for one at a time.
+                    end = min(len(memories), len(taken) + depth) if first < depth else first + 1
+                    if first >= depth:
+                        read = max(read, taken[first - depth] + 1)
+                    words = memories[first : min(end, max(needed, depth))]
+                    read = yield from give_way(self._clock, self._others, words, read, self._note)
+                requested = max(requested, reads[needed - 1] + SCRATCHPAD_LATENCY) + 1
                 for _ in range(burst):
                     sent = max(sent + 1, requested + QUEUE_CYCLES)
                     beats += 1
@@ -207,3 +221,7 @@ class Store:
                 left -= burst
         self.beats += beats
         return sent
+
+    def _note(self, cycle: int, count: int) -> None:
+        """Words are read, one per cycle from `cycle` on."""
+        self._reads.extend(range(cycle, cycle + count))

@@ -15,7 +15,6 @@ from loomwork.sim.cycles.accesses import Accesses
 from loomwork.sim.cycles.banks import pass_reads
 from loomwork.sim.cycles.commands import Step
 from loomwork.sim.cycles.convolution import Shape
-from loomwork.sim.cycles.timeline import Clock
 
 Pass: TypeAlias = tuple[Step, Shape, int]
 """A command of EXECUTE, and which of its passes."""
@@ -25,10 +24,10 @@ class Walk:
     """Goes from pass to pass: `begin`, then `go_on` when it is known when the array takes the pass.
 
     taken: the pass is taken from the sequencer. first, last: its first and its last pixel are begun.
-    reads: of the scratchpad; the drain gives way to them.
+    reads: of the scratchpad; all others give way to them.
     """
 
-    def __init__(self, clock: Clock, config: Config) -> None:
+    def __init__(self, config: Config) -> None:
         self.taken = self.first = self.last = -1
         self._config = config
         self._pixel = 0  # number of the pass's first one
@@ -36,7 +35,7 @@ class Walk:
         self._recent: deque[tuple[int, int]] = deque([(-PIXELS_AHEAD, -PIXELS_AHEAD)], maxlen=PIXELS_AHEAD + 2)
         self._cache: dict[tuple[int, int, int], bytes] = {}
         # Whether a pixel is begun is known in that cycle, and it reads `Window.latency` cycles later.
-        self.reads = Accesses(clock, Window.latency - 1, self._memories)
+        self.reads = Accesses(Window.latency - 1, self._memories)
 
     def begin(self, valid: int, walked: Pass) -> None:
         """Begin as many pixels of the next pass as there are places for. valid: the sequencer offers it."""
