@@ -53,11 +53,11 @@ class Timeline:
 
     def wake(self) -> None:
         """Resume those whose events are known."""
-        known = len(self.times)
-        for item in self._waiting[:]:
-            if item[0] <= known:
-                self._waiting.remove(item)
-                self._clock.ready.append(item[1])
+        known, waiting = len(self.times), self._waiting
+        ready = [process for count, process in waiting if count <= known]
+        if ready:
+            self._waiting = [item for item in waiting if item[0] > known]
+            self._clock.ready += ready
 
 
 class Clock:
