@@ -4,38 +4,39 @@
 Feed goes before drain and drain before store when they read, drain before load when they write.
 """
 
+from array import array
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Generic, TypeVar
 
 from loomwork.sim.cycles.timeline import Clock, Wait
 
-Key = TypeVar("Key")
+_RUN = 4
+"""Numbers of a run in `Accesses.runs`: its first cycle, the one behind its last, its first access, and the group."""
 
 
-class Accesses(Generic[Key]):
+class Accesses:
     """The accesses of one port.
 
-    lookahead: an access is known that many cycles before it is made. memories: of each access of a run, the memories
-    it takes (banks.py), found by the run's key only when somebody asks.
+    lookahead: an access is known that many cycles before it is made. memories: those that each access of a group takes
+    (banks.py), by the number of the group; asked only when somebody wants to know.
     """
 
-    def __init__(self, lookahead: int, memories: Callable[[Key], bytes]) -> None:
+    def __init__(self, lookahead: int, memories: Callable[[int], bytes]) -> None:
         self.lookahead = lookahead
         self.memories = memories
         self.known = 0  # everything before this cycle is known
-        self.runs: list[tuple[int, int, int, Key]] = []
+        self.runs = array("q")
 
-    def add(self, cycle: int, first: int, count: int, key: Key) -> None:
-        """Accesses `first` .. `first + count - 1` of those of `key` are made, one per cycle from `cycle` on."""
+    def add(self, cycle: int, first: int, count: int, group: int) -> None:
+        """Accesses `first` .. `first + count - 1` of a group are made, one per cycle from `cycle` on."""
         if count > 0:
             self.known = cycle + count
-            self.runs.append((cycle, cycle + count, first, key))
+            self.runs.extend((cycle, cycle + count, first, group))
 
 
 class Cursor:
     """Looks up the accesses of one port, cycle after cycle."""
 
-    def __init__(self, accesses: Accesses[Any]) -> None:
+    def __init__(self, accesses: Accesses) -> None:
         self.accesses = accesses
         self._run = 0
         self._begin = self._end = self._shift = 0
@@ -45,12 +46,12 @@ class Cursor:
         """The memories that are taken in a cycle; in ascending order, and only when that is known."""
         if cycle >= self._end:
             runs = self.accesses.runs
-            while self._run < len(runs) and runs[self._run][1] <= cycle:
-                self._run += 1
+            while self._run < len(runs) and runs[self._run + 1] <= cycle:
+                self._run += _RUN
             if self._run == len(runs):
                 return 0
-            self._begin, self._end, first, key = runs[self._run]
-            self._shift, self._memories = first - self._begin, self.accesses.memories(key)
+            self._begin, self._end, first, group = runs[self._run : self._run + _RUN]
+            self._shift, self._memories = first - self._begin, self.accesses.memories(group)
         return self._memories[cycle + self._shift] if cycle >= self._begin else 0
 
 

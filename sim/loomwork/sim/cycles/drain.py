@@ -2,7 +2,6 @@
 """DRAIN: when each block is taken from the accumulators, and the last byte written (rtl/drain/)."""
 
 from math import ceil
-from typing import TypeAlias
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine, Params, Source
@@ -20,12 +19,6 @@ from loomwork.sim.cycles.walk import Walk
 
 BEGIN_CYCLES = 4
 """From the beginning of a DRAIN to its first step in front of the launch: walker and address pipeline."""
-
-
-DrainedBlock: TypeAlias = tuple[Step, int]
-"""One block of a DRAIN: the command, and which of its blocks."""
-ReadingBlock: TypeAlias = tuple[Step, Step | None, int]
-"""The same with the COMBINE in force, if there is one."""
 
 
 class Drain:
@@ -48,15 +41,16 @@ class Drain:
         self._clock = clock
         self._feed = [Cursor(walk.reads)]
         # A launch is known some cycles before, for nothing but the feed can come between.
-        self.reads = Accesses(BEGIN_CYCLES - 1, self._read)
-        self.writes = Accesses(min(self._write_cycles.values()) - 1, self._written)
+        self.reads = Accesses(BEGIN_CYCLES - 1, self._memories_read)
+        self.writes = Accesses(min(self._write_cycles.values()) - 1, self._memories_written)
         self._block = self._parameters = 0
         self.waited_accumulator = self.waited_bank = 0
         self._combine: Step | None = None
-        self._reading: ReadingBlock
-        self._reads = self._behind = 0  # how many of its reads are made, and the cycle behind the latest one
-        self._read_cache: dict[tuple[int, int], bytes] = {}
-        self._write_cache: dict[tuple[int, int], bytes] = {}
+        # Every block: its command, the COMBINE in force, and which block of its command it is.
+        self._drained: list[tuple[Step, Step | None, int]] = []
+        self._reads = self._behind = 0  # how many reads of the latest one are made, and the cycle behind the last
+        self._read_cache: dict[int, bytes] = {}
+        self._write_cache: dict[int, bytes] = {}
 
     def run(self) -> Process:
         """The process."""
@@ -108,14 +102,15 @@ class Drain:
                     yield parameters, self._parameters + 1
                 cycle = max(cycle, parameters.times[self._parameters])
                 self._parameters += 1
+            self._drained.append((command, self._combine, block))
+            number = len(self._drained) - 1
             if reads:
-                self._reading = (command, self._combine, block)
-                begin, wanted = cycle, drain_reads(*self._reading, config)
+                begin, wanted = cycle, self._memories_read(number)
                 self._reads, self._behind = 0, cycle
                 cycle = yield from give_way(self._clock, self._feed, wanted, cycle, self._launch_reads)
                 self.waited_bank += cycle - begin - len(wanted)
             else:
-                self.writes.add(cycle + write_cycles, 0, steps, (command, block))
+                self.writes.add(cycle + write_cycles, 0, steps, number)
                 cycle += steps
             if not from_scratchpad:
                 self._execute.released.add(cycle - 1)
@@ -126,27 +121,26 @@ class Drain:
 
     def _launch_reads(self, cycle: int, count: int) -> None:
         """So many reads of the block are made, one per cycle from `cycle` on; the first one has waited until then."""
-        command, _, block = self._reading
+        number = len(self._drained) - 1
         for waiting in range(self._behind, cycle):
-            self.reads.add(waiting, self._reads, 1, self._reading)
-        self.reads.add(cycle, self._reads, count, self._reading)
-        write = cycle + self._write_cycles[Combine(command.operands["combine"])]
-        self.writes.add(write, self._reads, count, (command, block))
+            self.reads.add(waiting, self._reads, 1, number)
+        self.reads.add(cycle, self._reads, count, number)
+        combine = Combine(self._drained[number][0].operands["combine"])
+        self.writes.add(cycle + self._write_cycles[combine], self._reads, count, number)
         self._reads += count
         self._behind = cycle + count
 
-    def _read(self, block: ReadingBlock) -> bytes:
-        command, _, number = block
-        if (command.index, number) not in self._read_cache:
-            self._read_cache = {(command.index, number): drain_reads(*block, self._config)}
-        return self._read_cache[command.index, number]
+    def _memories_read(self, number: int) -> bytes:
+        if number not in self._read_cache:
+            self._read_cache = {number: drain_reads(*self._drained[number], self._config)}
+        return self._read_cache[number]
 
-    def _written(self, block: DrainedBlock) -> bytes:
-        command, number = block
-        if (command.index, number) not in self._write_cache:
-            writes = drain_writes(command, number, self._config)
+    def _memories_written(self, number: int) -> bytes:
+        if number not in self._write_cache:
+            command, _, block = self._drained[number]
+            writes = drain_writes(command, block, self._config)
             if command.operands["source"] == Source.SCRATCHPAD and command.operands["combine"] == Combine.ADD:
                 # A step of two reads is launched with the second one.
                 writes = bytes(byte for memories in writes for byte in (0, memories))
-            self._write_cache = {(command.index, number): writes}
-        return self._write_cache[command.index, number]
+            self._write_cache = {number: writes}
+        return self._write_cache[number]

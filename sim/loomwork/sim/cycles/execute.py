@@ -14,7 +14,6 @@ from loomwork.rtl.execute import TILES_AHEAD
 from loomwork.rtl.pe import PE
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY
 from loomwork.rtl.window import Window
-from loomwork.sim.cycles.commands import Step
 from loomwork.sim.cycles.convolution import Shape
 from loomwork.sim.cycles.lanes import Lane
 from loomwork.sim.cycles.reads import QUEUE_CYCLES
@@ -72,23 +71,23 @@ class Execute:
     def run(self) -> Process:
         """The process of the array."""
         started = self._lane.started
-        for place, (command, shape) in enumerate(zip(self._lane.commands, self._shapes, strict=True)):
+        for place, shape in enumerate(self._shapes):
             self.active += shape.columns * shape.blocks * len(shape.segments)
             # The first tile may be loaded before the command comes, but for its last row.
             yield from self._words.take(self._rows, self._begun + 1)
             if len(started.times) <= place:
                 yield started, place + 1
-            yield from self._convolve(command, shape, started.times[place] + PREPARE_CYCLES)
+            yield from self._convolve(shape, started.times[place] + PREPARE_CYCLES)
 
-    def _convolve(self, command: Step, shape: Shape, begin: int) -> Process:
+    def _convolve(self, shape: Shape, begin: int) -> Process:
         """All passes of a command. begin: the first segment may be cut."""
         rows, words, walk, segments = self._rows, self._words, self._walk, shape.segments
-        passes = len(segments)
+        passes, columns = len(segments), shape.columns
         last = shape.blocks * passes - 1
         valid = self._cut(begin, segments[0], 0)
         for number in range(last + 1):
-            walked, known = (command, shape, number), valid
-            walk.begin(valid, walked)
+            known = valid
+            walk.begin(valid, columns)
             if number < last:
                 valid = self._cut(walk.taken, segments[(number + 1) % passes], 1)
             else:
@@ -110,8 +109,8 @@ class Execute:
             if number % passes == 0:
                 begin = yield from self._reserve(begin)
             self._begun = begin = max(begin, self._begun + REUSE_CYCLES)
-            self._ended = begin + shape.columns - 1
-            walk.go_on(begin, walked)
+            self._ended = begin + columns - 1
+            walk.go_on(begin, columns)
             if number == last:
                 self._lane.finish(walk.last + READ_CYCLES, self._ended)
             if (number + 1) % passes == 0:

@@ -2,7 +2,6 @@
 """LOAD, STREAM and STORE: the units that move data between external memory and the core."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from loomwork.arch.config import Config
 from loomwork.rtl.burst import burst_limit
@@ -12,7 +11,6 @@ from loomwork.rtl.stream_reader import COMMANDS_AHEAD as STREAMS_AHEAD
 from loomwork.sim.cycles.accesses import Accesses, Cursor, give_way
 from loomwork.sim.cycles.banks import transfer_words
 from loomwork.sim.cycles.commands import Step
-from loomwork.sim.cycles.drain import DrainedBlock
 from loomwork.sim.cycles.lanes import Lane
 from loomwork.sim.cycles.reads import CHECK_CYCLES, QUEUE_CYCLES, Reader
 from loomwork.sim.cycles.timeline import Clock, Process, Search, Timeline
@@ -64,9 +62,7 @@ class Stream:
 class Load:
     """The LOAD unit (rtl/load.py). drained: writes of the drain, which go first."""
 
-    def __init__(
-        self, clock: Clock, config: Config, lane: Lane, reader: Reader, drained: Accesses[DrainedBlock]
-    ) -> None:
+    def __init__(self, clock: Clock, config: Config, lane: Lane, reader: Reader, drained: Accesses) -> None:
         self._config = config
         self._lane = lane
         self._reader = reader
@@ -163,7 +159,7 @@ class Store:
     beats: that were written. idle: cycle from which on nothing is under way on the bus.
     """
 
-    def __init__(self, clock: Clock, config: Config, lane: Lane, latency: int, others: Sequence[Accesses[Any]]) -> None:
+    def __init__(self, clock: Clock, config: Config, lane: Lane, latency: int, others: Sequence[Accesses]) -> None:
         self._clock = clock
         self._config = config
         self._lane = lane
