@@ -87,6 +87,16 @@ def test_every_command_of_digits_begins_and_ends_as_predicted(latency: int) -> N
     assert sorted(prediction.events, key=str) == sorted(run.events, key=str)
 
 
+@pytest.mark.parametrize("config_name", ["small", "base"])
+def test_reads_that_give_way_are_predicted(config_name: str) -> None:
+    # The drain reads the operands of ADD while the feed reads the next tile.
+    program = compiled(model_path(NETWORKS["resnet8"]), config_name)
+    (run,) = measured(program, random_inputs(program))
+    (prediction,) = predict_program(program)
+    assert run.counters["drain_wait_bank"] > 100
+    assert prediction.counters["drain_wait_bank"] == run.counters["drain_wait_bank"]
+
+
 @pytest.mark.parametrize("latency", LATENCIES)
 @pytest.mark.parametrize("network", ["ds_cnn", "autoencoder"])
 def test_the_latency_of_memory_counts(network: str, latency: int) -> None:

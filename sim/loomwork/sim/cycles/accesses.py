@@ -56,11 +56,17 @@ class Cursor:
 
 
 def give_way(
-    clock: Clock, others: Sequence[Cursor], wanted: bytes, cycle: int, made: Callable[[int, int], None]
+    clock: Clock,
+    others: Sequence[Cursor],
+    wanted: bytes,
+    cycle: int,
+    made: Callable[[int, int], None],
+    patience: int = 0,
 ) -> Generator[Wait, None, int]:
     """Make accesses to the memories `wanted`, one per cycle from `cycle` on, each as soon as no other one takes them.
 
     made: told of each run without a gap: its first cycle, and how many accesses.
+    patience: cycles by which `made` may be told later than it could be known.
     Returns the cycle behind the last access.
     """
     first = number = 0
@@ -73,7 +79,7 @@ def give_way(
                 if number > first:
                     made(cycle - number + first, number - first)
                     first = number
-                yield cycle - accesses.lookahead
+                yield cycle - accesses.lookahead + patience
                 break
             taken |= other.at(cycle) & memories
         else:

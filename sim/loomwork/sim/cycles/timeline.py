@@ -54,6 +54,10 @@ class Timeline:
     def wake(self) -> None:
         """Resume those whose events are known."""
         known, waiting = len(self.times), self._waiting
+        if len(waiting) == 1:
+            if waiting[0][0] <= known:
+                self._clock.ready.append(waiting.pop()[1])
+            return
         ready = [process for count, process in waiting if count <= known]
         if ready:
             self._waiting = [item for item in waiting if item[0] > known]

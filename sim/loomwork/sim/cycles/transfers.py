@@ -166,6 +166,8 @@ class Store:
         self._latency = max(latency, 1)
         self._others = [Cursor(accesses) for accesses in others]
         self._reads: list[int] = []  # cycles in which the words of a command are read
+        # Nobody needs to know of a read before its command is done, and that takes queue, bus and response.
+        self._patience = 2 * QUEUE_CYCLES + self._latency
         self.beats = 0
         self.idle = 0
 
@@ -200,19 +202,20 @@ class Store:
                 burst = min(left, longest - address % longest)
                 needed = -(-(beats + burst) // ratio)
                 while len(reads) < needed:
-                    first = len(reads)
+                    words = len(reads)
                     # As many as there is room for; what leaves the queue later makes room for one at a time.
-                    end = min(len(memories), len(taken) + depth) if first < depth else first + 1
-                    if first >= depth:
-                        read = max(read, taken[first - depth] + 1)
-                    words = memories[first : min(end, max(needed, depth))]
-                    read = yield from give_way(self._clock, self._others, words, read, self._note)
+                    end = max(needed, depth) if words < depth else words + 1
+                    if words >= depth:
+                        read = max(read, taken[words - depth] + 1)
+                    read = yield from give_way(
+                        self._clock, self._others, memories[words:end], read, self._note, patience=self._patience
+                    )
                 requested = max(requested, reads[needed - 1] + SCRATCHPAD_LATENCY) + 1
-                for _ in range(burst):
-                    sent = max(sent + 1, requested + QUEUE_CYCLES)
-                    beats += 1
-                    if beats % ratio == 0:
-                        taken.append(sent)
+                first = max(sent + 1, requested + QUEUE_CYCLES)
+                sent = first + burst - 1
+                # A word leaves the queue with its last beat.
+                taken.extend(range(first + (-beats - 1) % ratio, sent + 1, ratio))
+                beats += burst
                 address += burst
                 left -= burst
         self.beats += beats
