@@ -88,13 +88,14 @@ def test_every_command_of_digits_begins_and_ends_as_predicted(latency: int) -> N
 
 
 @pytest.mark.parametrize("config_name", ["small", "base"])
-def test_reads_that_give_way_are_predicted(config_name: str) -> None:
-    # The drain reads the operands of ADD while the feed reads the next tile.
+def test_what_waits_for_banks_and_for_queues_is_predicted(config_name: str) -> None:
+    # The drain reads the operands of ADD while the feed reads the next tile; commands come faster than they are done.
     program = compiled(model_path(NETWORKS["resnet8"]), config_name)
     (run,) = measured(program, random_inputs(program))
     (prediction,) = predict_program(program)
-    assert run.counters["drain_wait_bank"] > 100
-    assert prediction.counters["drain_wait_bank"] == run.counters["drain_wait_bank"]
+    for counter in ("drain_wait_bank", "fetch_wait_queue"):
+        assert run.counters[counter] > 100
+        assert prediction.counters[counter] == run.counters[counter]
 
 
 @pytest.mark.parametrize("latency", LATENCIES)
