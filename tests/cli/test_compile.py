@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from loomwork.arch.isa import COMMAND_BYTES
@@ -33,7 +34,24 @@ def test_a_network_becomes_a_program(workspace: Path, loomwork):
 def test_the_report_is_that_of_the_program(workspace: Path, loomwork):
     finished = loomwork("compile", "net.tflite", "-o", "net.lwb", "-c", "tiny", "--report", "report.json")
     assert finished.out.endswith("wrote net.lwb and report.json\n")
-    assert json.loads((workspace / "report.json").read_text()) == read_program(workspace / "net.lwb").report
+    report = json.loads((workspace / "report.json").read_text())
+    assert report == read_program(workspace / "net.lwb").report
+    cycles = [layer["predicted_cycles"] for layer in report["layers"] if layer["where"] == "accelerator"]
+    assert sum(cycles) == report["totals"]["predicted_cycles"]
+    (heading,) = [line for line in finished.out.splitlines() if line.split()[:1] == ["layer"]]
+    assert heading.split()[-1] == "predicted"
+    totals = next(line.split() for line in finished.out.splitlines() if line.split()[:1] == ["total"])
+    assert totals[-1] == f"{report['totals']['predicted_cycles']:,}"
+
+
+def test_the_prediction_is_what_the_rtl_takes(workspace: Path, loomwork):
+    assert loomwork("compile", "net.tflite", "-o", "net.lwb", "-c", "tiny", "--report", "report.json").code == 0
+    predicted = json.loads((workspace / "report.json").read_text())["totals"]["predicted_cycles"]
+    np.save(workspace / "x.npy", np.zeros((6, 6, 3), np.int8))
+    run = ("run", "net.lwb", "-i", "x.npy", "-o", "y.npy", "--backend", "verilator", "--json", "run.json")
+    assert loomwork(*run).code == 0
+    (cycles,) = json.loads((workspace / "run.json").read_text())["cycles_per_image"]
+    assert abs(predicted - cycles) <= 0.02 * cycles
 
 
 def test_compiling_again_gives_the_same_file(workspace: Path, loomwork):

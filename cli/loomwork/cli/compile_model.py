@@ -33,12 +33,14 @@ def compile_model(
 ) -> None:
     """Compile a network into a program binary.
 
-    What the accelerator does not execute runs on the host in the same program; the report says which operator and why.
+    What the accelerator does not execute runs on the host in the same program; the report says which operator and why,
+    and how many cycles each layer will take.
 
     Example: `loomwork compile net.tflite -o net.lwb --config small --report net.json`
     """
     from loomwork.compiler import driver, report
     from loomwork.compiler.graph import CompileError
+    from loomwork.sim.cycles import with_predicted_cycles
 
     check_destination(output, report_file, inputs=[model, *config_files(config)])
     shape = load_config(config)
@@ -48,6 +50,7 @@ def compile_model(
             program = driver.compile_model(model, shape, eliminate_dead=not keep_dead_channels)
         except CompileError as error:
             raise UsageError(_with_path(str(error), model)) from error
+        program = with_predicted_cycles(program)
     write_file(output, write_program(program))
     if report_file is not None:
         write_json(report_file, program.report)

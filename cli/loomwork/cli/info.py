@@ -16,8 +16,9 @@ def info(program_file: ProgramArgument) -> None:
     Example: `loomwork info net.lwb`
     """
     from loomwork.compiler import report
+    from loomwork.sim.cycles import with_predicted_cycles
 
-    program = read_program(program_file)
+    program = with_predicted_cycles(read_program(program_file))
     config = program.config
     console.print(
         f"configuration {config.name}: {config.rows}x{config.cols} array, {config.scratchpad_kib} KiB scratchpad, "

@@ -18,6 +18,8 @@
 - `totals`: sums of these (of `scratchpad_bytes` the largest), and `accelerator_layers`, `host_operators`.
 - `memory`, of each feature map: `step`, `map`, `height`, `width`, `channels`, `base`, `pitch`, `words` (of each bank),
   `first_layer` and `last_layer` of its life, `whole`: or else a band through which its rows pass.
+
+The cycle model adds `predicted_cycles` to layers and totals (sim/cycles).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -206,7 +208,7 @@ def summary(program: Program) -> RenderableType:
     )
     table.add_column("layer", no_wrap=True)
     table.add_column("operator", min_width=12)
-    columns = {key: heading for key, heading in _COLUMNS.items() if key != "dead_macs" or report["totals"].get(key)}
+    columns = _columns(report["totals"])
     for heading in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
     on_host: list[Text] = []
@@ -218,7 +220,8 @@ def summary(program: Program) -> RenderableType:
             table.add_row(Text(short_name(layer["name"])), Text(layer["operator"]), *_numbers(layer, columns))
     table.add_section()
     table.add_row("total", "", *_numbers(report["totals"], columns))
-    return Group(table, Text(_EXPLANATION), *_dead(report["totals"]), *on_host)
+    explanation = _EXPLANATION + (_PREDICTED if "predicted_cycles" in report["totals"] else "")
+    return Group(table, Text(explanation), *_dead(report["totals"]), *on_host)
 
 
 def _dead(totals: Mapping[str, Any]) -> list[Text]:
@@ -234,6 +237,7 @@ _EXPLANATION = (
     "array: cycles in which the array is occupied if nothing stalls; bound: cycles that no design with as many\n"
     "multipliers and as wide a bus can beat, layer by layer."
 )
+_PREDICTED = "\npredicted: cycles from the end of the layers before to the end of this one, by the cycle model."
 
 
 _COLUMNS = {
@@ -244,7 +248,13 @@ _COLUMNS = {
     "array_cycles": "array",
     "bound_cycles": "bound",
 }
-"""Figures of the summary with their headings; `dead` only where there is something dead."""
+"""Figures of the summary with their headings."""
+
+
+def _columns(totals: Mapping[str, Any]) -> dict[str, str]:
+    """Those that a report has: `dead` only where there is something dead, predicted cycles once they are known."""
+    columns = {key: heading for key, heading in _COLUMNS.items() if key != "dead_macs" or totals.get(key)}
+    return columns | ({"predicted_cycles": "predicted"} if "predicted_cycles" in totals else {})
 
 
 def _numbers(entry: Mapping[str, Any], keys: Iterable[str]) -> list[str]:

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""EXECUTE: when each pass enters the array, and each block is finished.
+
+From rtl/sequencer.py, passes.py, weights.py, execute.py and accumulator.py; walk.py has the way to the array.
+"""
+
+from array import array
+from collections.abc import Sequence
+
+from loomwork.arch.config import Config
+from loomwork.rtl.accumulator import HALVES, REUSE_CYCLES
+from loomwork.rtl.align import Align
+from loomwork.rtl.execute import TILES_AHEAD
+from loomwork.rtl.pe import PE
+from loomwork.rtl.ports import SCRATCHPAD_LATENCY
+from loomwork.rtl.window import Window
+from loomwork.sim.cycles.convolution import Shape
+from loomwork.sim.cycles.lanes import Lane
+from loomwork.sim.cycles.reads import QUEUE_CYCLES
+from loomwork.sim.cycles.timeline import Clock, Process, Search, Timeline
+from loomwork.sim.cycles.walk import Walk
+from loomwork.sim.cycles.words import Words
+
+PREPARE_CYCLES = 6
+"""From a command to the cut of its first segment."""
+READ_CYCLES = Window.latency + SCRATCHPAD_LATENCY
+"""From the beginning of a pixel to its data."""
+FEED_CYCLES = READ_CYCLES + Align.latency + QUEUE_CYCLES
+"""From the beginning of a pixel to its bytes in front of the array."""
+PARAMETER_BUFFERS = 2
+
+
+class Execute:
+    """Sequencer, weight loader, array and accumulators.
+
+    finished: cycles from which on the accumulators of each block can be read. released: those in which the drain
+    launches the last read of a block.
+    parameters: those of a block are there. freed: its buffer may be filled again. (Only blocks that have any.)
+    active: cycles in which pixels enter the array. waited_weights, waited_accumulator: as the counters of the same
+    names (arch/registers.py).
+    """
+
+    def __init__(
+        self, clock: Clock, config: Config, lane: Lane, shapes: Sequence[Shape], words: Words, walk: Walk
+    ) -> None:
+        self._rows = config.rows
+        self._lane = lane
+        self._shapes = shapes
+        self._words = words
+        self._walk = walk
+        self.finished = Timeline(clock)
+        self.released = Timeline(clock)
+        self.parameters = Timeline(clock)
+        self.freed = Timeline(clock)
+        self.active = self.waited_weights = self.waited_accumulator = 0
+        self._finish_cycles = config.rows + PE.latency + config.cols + REUSE_CYCLES - 1  # through array, accumulators
+        self._walked = Timeline(clock)  # the walk takes the last pass of a command
+        self._present = array("q")  # when the weights of each pass are complete
+        self._begun, self._ended = -REUSE_CYCLES, -1  # the array takes the first and the last pixel of a pass
+        self._blocks = 0
+
+    def take_commands(self) -> Process:
+        """The process of the sequencer, which takes a command when the walk has the last pass of the one before."""
+        ready = 0
+        for number in range(len(self._shapes)):
+            yield from self._lane.take(ready)
+            if len(self._walked.times) <= number:
+                yield self._walked, number + 1
+            ready = self._walked.times[number] + 1
+
+    def run(self) -> Process:
+        """The process of the array."""
+        started = self._lane.started
+        for place, shape in enumerate(self._shapes):
+            self.active += shape.columns * shape.blocks * len(shape.segments)
+            # The first tile may be loaded before the command comes, but for its last row.
+            yield from self._words.take(self._rows, self._begun + 1)
+            if len(started.times) <= place:
+                yield started, place + 1
+            yield from self._convolve(shape, started.times[place] + PREPARE_CYCLES)
+
+    def _convolve(self, shape: Shape, begin: int) -> Process:
+        """All passes of a command. begin: the first segment may be cut."""
+        rows, words, walk, segments = self._rows, self._words, self._walk, shape.segments
+        passes, columns = len(segments), shape.columns
+        last = shape.blocks * passes - 1
+        valid = self._cut(begin, segments[0], 0)
+        for number in range(last + 1):
+            known = valid
+            walk.begin(valid, columns)
+            if number < last:
+                valid = self._cut(walk.taken, segments[(number + 1) % passes], 1)
+            else:
+                self._walked.add(walk.taken)
+            if not number:
+                pass  # loaded already
+            elif words.there >= rows:
+                words.use(rows, self._begun + 1)
+            else:
+                yield from words.take(rows, self._begun + 1)
+            # The last row waits until it is known what follows in the stream.
+            present = words.hold(known)
+            self._present.append(present)
+
+            begin = max(walk.first + FEED_CYCLES, self._ended + 1)
+            if present > begin:
+                self.waited_weights += present - begin
+                begin = present
+            if number % passes == 0:
+                begin = yield from self._reserve(begin)
+            self._begun = begin = max(begin, self._begun + REUSE_CYCLES)
+            self._ended = begin + columns - 1
+            walk.go_on(begin, columns)
+            if number == last:
+                self._lane.finish(walk.last + READ_CYCLES, self._ended)
+            if (number + 1) % passes == 0:
+                self.finished.add(self._ended - shape.tail + self._finish_cycles)
+                if shape.params:
+                    yield from self._take_parameters(shape.params)
+
+    def _cut(self, begin: int, segments: int, ahead: int) -> int:
+        """When a pass, whose first segment may be cut in cycle `begin`, is ready for the walk.
+
+        ahead: how many passes in front of it have not got their weights yet.
+        """
+        blocker = len(self._present) + ahead - TILES_AHEAD
+        return max(begin + segments, self._present[blocker] + 2) if blocker >= 0 else begin + segments
+
+    def _reserve(self, begin: int) -> Search:
+        """When a block that could begin in cycle `begin` may, for there is a free half."""
+        blocker = self._blocks - HALVES
+        self._blocks += 1
+        if blocker < 0:
+            return begin
+        if len(self.released.times) <= blocker:
+            yield self.released, blocker + 1
+        free = self.released.times[blocker] + 2
+        self.waited_accumulator += max(0, free - begin)
+        return max(begin, free)
+
+    def _take_parameters(self, words: int) -> Process:
+        """The parameters of a block follow its last tile, as soon as the drain has no use for those in their buffer."""
+        block = len(self.parameters.times) - PARAMETER_BUFFERS
+        free = 0
+        if block >= 0:
+            if len(self.freed.times) <= block:
+                yield self.freed, block + 1
+            free = self.freed.times[block]
+        yield from self._words.take(words, free)
+        self.parameters.add(self._words.used + 1)
