@@ -66,7 +66,7 @@ def give_way(
     """Make accesses to the memories `wanted`, one per cycle from `cycle` on, each as soon as no other one takes them.
 
     made: told of each run without a gap: its first cycle, and how many accesses.
-    patience: cycles by which `made` may be told later than it could be known.
+    patience: cycles by which `made` may be told later than the access is made.
     Returns the cycle behind the last access.
     """
     first = number = 0
@@ -79,7 +79,8 @@ def give_way(
                 if number > first:
                     made(cycle - number + first, number - first)
                     first = number
-                yield cycle - accesses.lookahead + patience
+                # Now it would be enough to know what comes before, but then every access would have to wait.
+                yield cycle + patience
                 break
             taken |= other.at(cycle) & memories
         else:

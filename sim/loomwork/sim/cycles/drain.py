@@ -40,8 +40,8 @@ class Drain:
         }
         self._clock = clock
         self._feed = [Cursor(walk.reads)]
-        # A launch is known some cycles before, for nothing but the feed can come between.
-        self.reads = Accesses(BEGIN_CYCLES - 1, self._memories_read)
+        # A launch is known in its own cycle at the latest.
+        self.reads = Accesses(-1, self._memories_read)
         self.writes = Accesses(min(self._write_cycles.values()) - 1, self._memories_written)
         self._block = self._parameters = 0
         self.waited_accumulator = self.waited_bank = 0
