@@ -61,17 +61,24 @@ def give_way(
     wanted: bytes,
     cycle: int,
     made: Callable[[int, int], None],
+    earliest: Sequence[int] | None = None,
     patience: int = 0,
 ) -> Generator[Wait, None, int]:
     """Make accesses to the memories `wanted`, one per cycle from `cycle` on, each as soon as no other one takes them.
 
+    earliest: of each access, a cycle before which it is not asked for.
     made: told of each run without a gap: its first cycle, and how many accesses.
-    patience: cycles by which `made` may be told later than it could be known.
+    patience: cycles by which `made` may be told later than the access is made.
     Returns the cycle behind the last access.
     """
     first = number = 0
     while number < len(wanted):
         memories = wanted[number]
+        if earliest is not None and earliest[number] > cycle:
+            if number > first:
+                made(cycle - number + first, number - first)
+                first = number
+            cycle = earliest[number]
         taken = 0
         for other in others:
             accesses = other.accesses
@@ -79,7 +86,8 @@ def give_way(
                 if number > first:
                     made(cycle - number + first, number - first)
                     first = number
-                yield cycle - accesses.lookahead + patience
+                # Now it would be enough to know what comes before, but then every access would have to wait.
+                yield cycle + patience
                 break
             taken |= other.at(cycle) & memories
         else:

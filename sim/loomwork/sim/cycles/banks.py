@@ -13,6 +13,7 @@ from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine, Source
 from loomwork.arch.reduction import Segment, depthwise_passes, passes
 from loomwork.sim.cycles.commands import Step
+from loomwork.sim.cycles.convolution import Shape
 
 Integers = NDArray[np.int64]
 
@@ -37,9 +38,9 @@ def _pass_segments(command: Step, number: int, config: Config) -> tuple[Segment,
     return _segments(config.rows, kernel_rows, operands["length"], row_step)[number]
 
 
-def pass_reads(command: Step, *, block: int, tap: int, number: int, columns: int, config: Config) -> bytes:
-    """Memories that the feed reads for each pixel, or input column, of one pass. columns: in a row of the tile."""
-    operands, rows = command.operands, config.rows
+def pass_reads(command: Step, *, block: int, tap: int, number: int, shape: Shape, config: Config) -> bytes:
+    """Memories that the feed reads for each pixel, or input column, of one pass."""
+    operands, rows, columns = command.operands, config.rows, shape.row_columns
     origin = operands["x_start"] + block * operands["block_step"] + tap * operands["tap_step"]
     reads = np.zeros((operands["tile_height"], columns), np.uint8)
     for segment in _pass_segments(command, number, config):
@@ -51,11 +52,15 @@ def pass_reads(command: Step, *, block: int, tap: int, number: int, columns: int
         wide = (x >= 0) & (x % rows - segment.row + high > rows)
         y = operands["y_start"] + np.arange(operands["tile_height"]) * operands["y_step"]
         y += segment.kernel_row * operands["row_step"]
-        slot = operands["base"] + (y >> 2) * operands["pitch"]
+        group = y >> 2
+        if ring := operands["ring"]:
+            group = np.where(group < ring, group, group - ring)
+        slot = operands["base"] + group * operands["pitch"]
         inside = ((y >= 0) & (y < operands["height"]))[:, np.newaxis] & (low < high)
         word = slot[:, np.newaxis] + np.maximum(x // rows, 0)
         reads |= np.where(inside, _memories((y & 3)[:, np.newaxis], word, wide), 0).astype(np.uint8)
-    return reads.tobytes()
+    # Of all rows but the last, the columns in common with the next row are its own.
+    return reads[:-1, : columns - shape.shared].tobytes() + reads[-1].tobytes()
 
 
 def _steps(command: Step, block: int, config: Config) -> tuple[Integers, ...]:
@@ -91,6 +96,14 @@ def drain_reads(command: Step, combine: Step | None, block: int, config: Config)
         tensors.append((combine.operands["operand_base"], combine.operands["operand_pitch"]))
     reads = [_memories(row & 3, base + (row >> 2) * pitch + byte // config.rows, wide) for base, pitch in tensors]
     return np.stack(reads, axis=-1).tobytes()
+
+
+def drain_pixels(command: Step, block: int, config: Config) -> Integers:
+    """The pixel of the accumulators that each step of one block of a DRAIN reads."""
+    operands = command.operands
+    oy, ox, _, py, px = _steps(command, block, config)
+    row, column = oy * operands["pool_y_step"] + py, ox * operands["pool_x_step"] + px
+    return row * operands["in_pitch"] + column
 
 
 def drain_writes(command: Step, block: int, config: Config) -> bytes:

@@ -3,13 +3,15 @@
 
 from math import ceil
 
+import numpy as np
+
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine, Params, Source
 from loomwork.rtl.drain.lane import Lane as DrainLane
 from loomwork.rtl.drain.shifter import Extractor, Inserter
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY
 from loomwork.sim.cycles.accesses import Accesses, Cursor, give_way
-from loomwork.sim.cycles.banks import drain_reads, drain_writes
+from loomwork.sim.cycles.banks import drain_pixels, drain_reads, drain_writes
 from loomwork.sim.cycles.commands import Step
 from loomwork.sim.cycles.execute import Execute
 from loomwork.sim.cycles.lanes import Lane
@@ -40,94 +42,136 @@ class Drain:
         }
         self._clock = clock
         self._feed = [Cursor(walk.reads)]
-        # A launch is known some cycles before, for nothing but the feed can come between.
-        self.reads = Accesses(BEGIN_CYCLES - 1, self._memories_read)
+        # A launch is known in its own cycle at the latest.
+        self.reads = Accesses(-1, self._memories_read)
         self.writes = Accesses(min(self._write_cycles.values()) - 1, self._memories_written)
         self._block = self._parameters = 0
         self.waited_accumulator = self.waited_bank = 0
         self._combine: Step | None = None
         # Every block: its command, the COMBINE in force, and which block of its command it is.
         self._drained: list[tuple[Step, Step | None, int]] = []
-        self._reads = self._behind = 0  # how many reads of the latest one are made, and the cycle behind the last
+        # Of the latest one: reads that are made, the cycle behind them, and when the sums are there, if it matters.
+        self._made = self._behind = 0
+        self._earliest: list[int] | None = None
         self._read_cache: dict[int, bytes] = {}
         self._write_cache: dict[int, bytes] = {}
 
     def run(self) -> Process:
         """The process."""
         lane = self._lane
-        ready = idle = 0
+        ready = done = idle = 0  # idle: everything is written
+        needed = 0  # both banks of settings are in use until then
         mode = Combine.NONE
         for command in lane.commands:
             start = yield from lane.take(ready)
             begin = start + 1
-            if command.mnemonic == "COMBINE":
-                self._combine = command
-            if command.mnemonic != "DRAIN":
-                begin = max(begin, idle)
-                lane.finish(begin)
+            if command.mnemonic == "REQUANT":
+                # It fills the bank that the results behind the REQUANT before the latest one needed.
+                begin, needed = max(begin, needed), idle
                 ready = begin + 1
-                continue
-            combine = Combine(command.operands["combine"])
-            from_scratchpad = command.operands["source"] == Source.SCRATCHPAD
-            if from_scratchpad or combine is Combine.ADD or combine is not mode:
+                written = 0
+            elif command.mnemonic == "COMBINE":
+                self._combine = command
                 begin = max(begin, idle)
-            mode = combine
-            last = yield from self._launch(command, begin + BEGIN_CYCLES)
-            lane.finish(last + self._write_cycles[mode])
-            idle = last + self._write_cycles[mode] + 1
-            ready = last + 1
+                ready = begin + 1
+                written = 0
+            else:
+                combine = Combine(command.operands["combine"])
+                from_scratchpad = command.operands["source"] == Source.SCRATCHPAD
+                if from_scratchpad or combine is Combine.ADD or combine is not mode:
+                    begin = max(begin, idle)
+                mode = combine
+                last = yield from self._launch(command, begin + BEGIN_CYCLES)
+                written = last + self._write_cycles[mode]
+                idle = written + 1
+                ready = last + 1
+            # One command is reported per cycle, in order, from the cycle behind its beginning on.
+            done = max(begin + 1, done + 1, written)
+            lane.finish(done)
 
     def _launch(self, command: Step, cycle: int) -> Search:
         """Launch the steps, the first one not before `cycle`. Returns the last one's cycle."""
-        config, operands = self._config, command.operands
+        config, operands, execute = self._config, command.operands, self._execute
         from_scratchpad = operands["source"] == Source.SCRATCHPAD
-        pixels = operands["width"] * operands["height"] * operands["pool_width"] * operands["pool_height"]
         reads = from_scratchpad or operands["combine"] == Combine.ADD
-        channels, released = operands["channels"], 0
-        write_cycles = self._write_cycles[Combine(operands["combine"])]
-        blocks, parameters, freed = self._execute.finished, self._execute.parameters, self._execute.freed
-        for block in range(ceil(channels / config.cols)):
-            steps = pixels * ceil(min(channels, config.cols) / config.requant_lanes)
-            channels -= config.cols
+        pixels = operands["width"] * operands["height"] * operands["pool_width"] * operands["pool_height"]
+        finished, parameters = execute.finished, execute.parameters
+        released = 0
+        for block in range(ceil(operands["channels"] / config.cols)):
+            self._drained.append((command, self._combine, block))
+            self._earliest = None
             if not from_scratchpad:
-                if len(blocks.times) <= self._block:
-                    yield blocks, self._block + 1
-                self._block += 1
-                finished = blocks.times[self._block - 1]
+                if len(finished.times) <= self._block:
+                    yield finished, self._block + 1
+                there = self._find_earliest(command, block)
                 # In the cycle of a release the accumulators do not yet show the state of the next half.
-                self.waited_accumulator += max(0, max(finished, released) - cycle)
-                cycle = max(cycle, finished, released)
+                self.waited_accumulator += max(0, max(there, released) - cycle)
+                cycle = max(cycle, there, released)
+                self._block += 1
             if operands["params"] != Params.UNIFORM:
                 if len(parameters.times) <= self._parameters:
                     yield parameters, self._parameters + 1
                 cycle = max(cycle, parameters.times[self._parameters])
                 self._parameters += 1
-            self._drained.append((command, self._combine, block))
-            number = len(self._drained) - 1
+            self._made, self._behind = 0, cycle
             if reads:
-                begin, wanted = cycle, self._memories_read(number)
-                self._reads, self._behind = 0, cycle
-                cycle = yield from give_way(self._clock, self._feed, wanted, cycle, self._launch_reads)
-                self.waited_bank += cycle - begin - len(wanted)
+                wanted = self._memories_read(len(self._drained) - 1)
+                cycle = yield from give_way(self._clock, self._feed, wanted, cycle, self._launched, self._earliest)
             else:
-                self.writes.add(cycle + write_cycles, 0, steps, number)
-                cycle += steps
+                channels = min(operands["channels"] - block * config.cols, config.cols)
+                cycle = self._launch_unhindered(cycle, pixels * ceil(channels / config.requant_lanes))
             if not from_scratchpad:
-                self._execute.released.add(cycle - 1)
+                execute.released.add(cycle - 1)
             if operands["params"] != Params.UNIFORM:
-                freed.add(cycle + self._read_cycles)
+                execute.freed.add(cycle + self._read_cycles)
             released = cycle + 1
         return cycle - 1
 
-    def _launch_reads(self, cycle: int, count: int) -> None:
-        """So many reads of the block are made, one per cycle from `cycle` on; the first one has waited until then."""
+    def _find_earliest(self, command: Step, block: int) -> int:
+        """When the first sum of the next block is there; leaves in `_earliest` when those of all steps are.
+
+        Those of a block of one pass come one after the other, others all together with the last one.
+        """
+        sums = self._execute.sums[self._block]
+        if sums is None:
+            return self._execute.finished.times[self._block]
+        earliest = sums[drain_pixels(command, block, self._config)]
+        # Steps follow each other at one per cycle: only those that come later than that are waited for.
+        lag = np.maximum.accumulate(earliest - np.arange(len(earliest)))
+        if lag[-1] > lag[0]:
+            self._earliest = (lag + np.arange(len(lag))).tolist()
+        return int(earliest[0])
+
+    def _launch_unhindered(self, cycle: int, steps: int) -> int:
+        """Launch steps without reads of the scratchpad. Returns the cycle behind the last one."""
+        number = 0
+        for step, earliest in enumerate(self._earliest or ()):
+            if earliest > cycle + step - number:
+                if step > number:
+                    self._launched(cycle, step - number)
+                number, cycle = step, earliest
+        self._launched(cycle, steps - number)
+        return cycle + steps - number
+
+    def _launched(self, cycle: int, count: int) -> None:
+        """So many reads of the latest block are made, or steps launched, one per cycle from `cycle` on.
+
+        The first one has waited until then, for its sum and, if it reads, for the feed.
+        """
         number = len(self._drained) - 1
-        for waiting in range(self._behind, cycle):
-            self.reads.add(waiting, self._reads, 1, number)
-        self.reads.add(cycle, self._reads, count, number)
-        combine = Combine(self._drained[number][0].operands["combine"])
-        self.writes.add(cycle + self._write_cycles[combine], self._reads, count, number)
-        self._reads += count
+        asked = self._behind
+        if self._earliest is not None:
+            asked = max(asked, min(cycle, self._earliest[self._made]))
+            self.waited_accumulator += asked - self._behind
+        self.waited_bank += cycle - asked
+        command, _, _ = self._drained[number]
+        combine = Combine(command.operands["combine"])
+        if combine is Combine.ADD or command.operands["source"] == Source.SCRATCHPAD:
+            for waiting in range(asked, cycle):
+                self.reads.add(waiting, self._made, 1, number)
+            self.reads.add(cycle, self._made, count, number)
+        self.writes.add(cycle + self._write_cycles[combine], self._made, count, number)
+        self._made += count
         self._behind = cycle + count
 
     def _memories_read(self, number: int) -> bytes:

@@ -7,6 +7,9 @@ From rtl/sequencer.py, passes.py, weights.py, execute.py and accumulator.py; wal
 from array import array
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from loomwork.arch.config import Config
 from loomwork.rtl.accumulator import HALVES, REUSE_CYCLES
 from loomwork.rtl.align import Align
@@ -33,7 +36,8 @@ PARAMETER_BUFFERS = 2
 class Execute:
     """Sequencer, weight loader, array and accumulators.
 
-    finished: cycles from which on the accumulators of each block can be read. released: those in which the drain
+    finished: cycles from which on the accumulators of each block can be read. sums: the same for each pixel of a block
+    of one pass, which may be read while the others are made; None for other blocks. released: those in which the drain
     launches the last read of a block.
     parameters: those of a block are there. freed: its buffer may be filled again. (Only blocks that have any.)
     active: cycles in which pixels enter the array. waited_weights, waited_accumulator: as the counters of the same
@@ -49,6 +53,7 @@ class Execute:
         self._words = words
         self._walk = walk
         self.finished = Timeline(clock)
+        self.sums: list[NDArray[np.int64] | None] = []
         self.released = Timeline(clock)
         self.parameters = Timeline(clock)
         self.freed = Timeline(clock)
@@ -114,7 +119,8 @@ class Execute:
             if number == last:
                 self._lane.finish(walk.last + READ_CYCLES, self._ended)
             if (number + 1) % passes == 0:
-                self.finished.add(self._ended - shape.tail + self._finish_cycles)
+                self.sums.append(shape.outputs + (begin + self._finish_cycles) if passes == 1 else None)
+                self.finished.add(begin + int(shape.outputs[-1]) + self._finish_cycles)
                 if shape.params:
                     yield from self._take_parameters(shape.params)
 

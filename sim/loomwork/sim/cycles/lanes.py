@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import COMMAND_BYTES, TICKET_UNITS, Unit
+from loomwork.rtl.ports import COMMANDS_IN_UNIT
 from loomwork.sim.cycles.commands import Step
 from loomwork.sim.cycles.reads import Reader
 from loomwork.sim.cycles.timeline import Clock, Process, Search, Timeline
@@ -53,6 +54,10 @@ class Lane:
             yield self.shifted, number + 1
         shifted = self.shifted.times[number]
         start = max(ready, shifted + 1)
+        if number >= COMMANDS_IN_UNIT:
+            if len(self.done.times) <= number - COMMANDS_IN_UNIT:
+                yield self.done, number - COMMANDS_IN_UNIT + 1
+            start = max(start, self.done.times[number - COMMANDS_IN_UNIT] + 1)
         tickets = 0
         for unit, count in self.commands[number].waits:
             done = self._done_by[unit]

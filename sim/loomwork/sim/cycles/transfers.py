@@ -19,6 +19,15 @@ ADDRESS_CYCLES = 3
 """From the placement of a transfer to the first word address (rtl/transfer.py `ScratchpadWords`)."""
 
 
+def spans_of(command: Step, config: Config) -> list[tuple[int, int]]:
+    """Offset and bytes of the spans of a LOAD or a STORE: its rows, or one when they lie end to end."""
+    operands = command.operands
+    rows, stride, row_bytes = operands["rows"], operands["row_stride"], operands["words"] * config.rows
+    if stride == row_bytes:
+        return [(operands["offset"], rows * row_bytes)]
+    return [(operands["offset"] + row * stride, row_bytes) for row in range(rows)]
+
+
 class Stream:
     """The STREAM unit (rtl/stream_reader.py). words: of each command, how many and behind how many beats."""
 
@@ -88,9 +97,8 @@ class Load:
                 ready = max(ready, moved + 1)
             start = yield from lane.take(ready)
             self._placed.add(start)
-            operands = command.operands
             accepted = start
-            for row in range(operands["rows"]):
+            for row, (offset, length) in enumerate(spans_of(command, self._config)):
                 accepted += 1
                 span += 1
                 # Spans stand behind each other: one at the splitter, one in front of it.
@@ -104,8 +112,7 @@ class Load:
                     if len(split.times) < span:
                         yield split, span
                     checked = max(checked, split.times[span - 1] + 1)
-                offset = operands["offset"] + row * operands["row_stride"]
-                reader.offer(checked, offset, operands["words"] * self._config.rows)
+                reader.offer(checked, offset, length)
 
     def finish(self) -> Process:
         """The process that writes the words as their beats come, and gives way to the drain."""
@@ -185,7 +192,7 @@ class Store:
 
     def _send(self, command: Step, start: int) -> Search:
         """When the last beat is on the bus. A word per cycle is read as long as the queue has room."""
-        config, operands = self._config, command.operands
+        config = self._config
         ratio = config.rows // config.bus_bytes
         longest = burst_limit(config, QUEUE_BEATS)
         depth = max(QUEUE_BEATS // ratio, MIN_QUEUE_WORDS)
@@ -195,9 +202,8 @@ class Store:
         read = start + ADDRESS_CYCLES
         requested = start + CHECK_CYCLES + 1  # a burst is at the bus from the next cycle on
         sent = beats = 0
-        for row in range(operands["rows"]):
-            address = (operands["offset"] + row * operands["row_stride"]) // config.bus_bytes
-            left = operands["words"] * ratio
+        for offset, length in spans_of(command, config):
+            address, left = offset // config.bus_bytes, length // config.bus_bytes
             while left:
                 burst = min(left, longest - address % longest)
                 needed = -(-(beats + burst) // ratio)

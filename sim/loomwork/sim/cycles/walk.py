@@ -76,8 +76,7 @@ class Walk:
         if not operands["block_step"]:
             block = 0  # every block reads the same
         if (command.index, block, place) not in self._cache:
-            columns = shape.columns // operands["tile_height"]
             self._cache[command.index, block, place] = pass_reads(
-                command, block=block, tap=tap, number=number, columns=columns, config=self._config
+                command, block=block, tap=tap, number=number, shape=shape, config=self._config
             )
         return self._cache[command.index, block, place]
