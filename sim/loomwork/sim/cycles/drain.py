@@ -8,7 +8,7 @@ import numpy as np
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine, Params, Source
 from loomwork.rtl.drain.lane import Lane as DrainLane
-from loomwork.rtl.drain.shifter import Extractor, Inserter
+from loomwork.rtl.drain.shifter import LEVELS_PER_STAGE
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY
 from loomwork.sim.cycles.accesses import Accesses, Cursor, give_way
 from loomwork.sim.cycles.banks import drain_pixels, drain_reads, drain_writes
@@ -34,8 +34,9 @@ class Drain:
         self._config = config
         self._lane = lane
         self._execute = execute
-        self._read_cycles = SCRATCHPAD_LATENCY + Extractor(8, config.requant_lanes, config.rows).latency
-        insert_cycles = Inserter(9, config.requant_lanes, config.rows).latency
+        # Extractor and inserter: stages of so many levels of multiplexers, which shift by up to a word.
+        insert_cycles = ceil((config.rows - 1).bit_length() / LEVELS_PER_STAGE)
+        self._read_cycles = SCRATCHPAD_LATENCY + insert_cycles
         self._write_cycles = {
             mode: self._read_cycles + cycles + QUEUE_CYCLES + insert_cycles
             for mode, cycles in DrainLane.latency.items()
