@@ -53,7 +53,7 @@ def test_what_convolutions_have_in_common_lies_at_the_same_bits():
     dense, depthwise = BY_MNEMONIC["CONVOLVE"], BY_MNEMONIC["DEPTHWISE"]
     shared = [field for field in dense.fields if field in depthwise.fields]
     assert dense.fields == (*shared, dense.operands[-1])
-    assert depthwise.fields == (*shared, *depthwise.operands[-2:])
+    assert depthwise.fields == (*shared, *depthwise.operands[-3:])
     assert dense.unit is depthwise.unit
     assert dense.bits >= depthwise.bits
 
