@@ -95,9 +95,9 @@ class AccumulatorRead(Signature):
     """How the drain takes finished blocks (seen from the drain). The halves take turns by themselves.
 
     ready: the next half holds a finished block. progress: if it does not, its pixels below this number are finished.
-    enable, pixel: read one pixel of it; data: `[cols] int32`, ACCUMULATOR_LATENCY cycles later. release: one cycle;
-    the half may be overwritten (reads already made still deliver). `ready` and `progress` show the state of the
-    following half in the cycle after.
+    enable, pixel: read one pixel of it; data: `[cols] int32`, ACCUMULATOR_LATENCY cycles later. release: one cycle,
+    only when `ready`; the half may be overwritten (reads already made still deliver). `ready` and `progress` show the
+    state of the following half in the cycle after.
     """
 
     def __init__(self, config: Config) -> None:

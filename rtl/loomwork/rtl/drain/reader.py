@@ -82,11 +82,13 @@ class Reader(Component):
         step, request, accumulator = self.i.payload, self.read.request, self.accumulator
 
         # Launch. `source_read` notes that the first of two reads is made; the release takes a cycle, in which `ready`
-        # still is that of the old half.
+        # still is that of the old half. The last step waits for the whole block, of which it may not take all pixels:
+        # a half is not given back while it is filled.
         from_scratchpad = self.command.source == Source.SCRATCHPAD
         has_parameters = self.command.params != Params.UNIFORM
         source_read, is_ready, first_of_two = Signal(), Signal(), Signal()
-        accumulator_ready = (accumulator.ready | (step.pixel < accumulator.progress)) & ~accumulator.release
+        is_there = accumulator.ready | ((step.pixel < accumulator.progress) & ~step.flags.block_last)
+        accumulator_ready = is_there & ~accumulator.release
         m.d.comb += [
             self.outside.eq(self.i.valid & ~from_scratchpad & step.outside),
             is_ready.eq(
