@@ -8,7 +8,7 @@
 /* What ID, VERSION, ISA_HASH and (by preset) CONFIG_HASH_HIGH, CONFIG_HASH_LOW read as. */
 #define LOOMWORK_ID 0x4c4f4f4du
 #define LOOMWORK_VERSION 1u
-#define LOOMWORK_ISA_HASH 0x1535cccdu
+#define LOOMWORK_ISA_HASH 0x300b8383u
 #define LOOMWORK_CONFIG_HASH_FORMAL UINT64_C(0xebdb70b751d339a9)
 #define LOOMWORK_CONFIG_HASH_NANO UINT64_C(0x2872eb9c8142e2f7)
 #define LOOMWORK_CONFIG_HASH_TINY UINT64_C(0x5f39f4d13bdeed70)
@@ -20,7 +20,7 @@
 /* Registers: byte offsets, and masks of their bits; the space has 0x200 bytes. */
 #define LOOMWORK_REG_ID 0x000u /* Reads as 'LOOM'. After reset 0x4c4f4f4d. */
 #define LOOMWORK_REG_VERSION 0x004u /* Version of this register map. After reset 0x1. */
-#define LOOMWORK_REG_ISA_HASH 0x008u /* Fingerprint of the command set. After reset 0x1535cccd. */
+#define LOOMWORK_REG_ISA_HASH 0x008u /* Fingerprint of the command set. After reset 0x300b8383. */
 #define LOOMWORK_REG_CONFIG_HASH_LOW 0x00cu /* Fingerprint of the configuration, bits 31..0. */
 #define LOOMWORK_REG_CONFIG_HASH_HIGH 0x010u /* Fingerprint of the configuration, bits 63..32. */
 #define LOOMWORK_REG_CONTROL 0x014u /* Start and reset. After reset 0x0. */
@@ -289,7 +289,9 @@ enum loomwork_rounding {
 #define LOOMWORK_CONVOLVE_PAD_WIDTH 8
 #define LOOMWORK_CONVOLVE_PARAMS_LOW 233
 #define LOOMWORK_CONVOLVE_PARAMS_WIDTH 2
-#define LOOMWORK_CONVOLVE_LENGTH_LOW 235
+#define LOOMWORK_CONVOLVE_RING_LOW 235
+#define LOOMWORK_CONVOLVE_RING_WIDTH 5
+#define LOOMWORK_CONVOLVE_LENGTH_LOW 240
 #define LOOMWORK_CONVOLVE_LENGTH_WIDTH 16
 
 #define LOOMWORK_OPCODE_REQUANT 5 /* Set the requantization of the DRAINs that follow: `clamp(requantize(value + bias) + zero_point)`. */
@@ -527,9 +529,11 @@ enum loomwork_rounding {
 #define LOOMWORK_DEPTHWISE_PAD_WIDTH 8
 #define LOOMWORK_DEPTHWISE_PARAMS_LOW 233
 #define LOOMWORK_DEPTHWISE_PARAMS_WIDTH 2
-#define LOOMWORK_DEPTHWISE_TAPS_LOW 235
+#define LOOMWORK_DEPTHWISE_RING_LOW 235
+#define LOOMWORK_DEPTHWISE_RING_WIDTH 5
+#define LOOMWORK_DEPTHWISE_TAPS_LOW 240
 #define LOOMWORK_DEPTHWISE_TAPS_WIDTH 5
-#define LOOMWORK_DEPTHWISE_X_STRIDE_LOW 240
+#define LOOMWORK_DEPTHWISE_X_STRIDE_LOW 245
 #define LOOMWORK_DEPTHWISE_X_STRIDE_WIDTH 4
 
 /* Put the low `width` bits of `value` at bit `low` of a command that was all zeros there. */
