@@ -41,6 +41,7 @@ int main(void)
     LOOMWORK_SET(command, CONVOLVE, BLOCKS, 1);
     LOOMWORK_SET(command, CONVOLVE, PAD, -128);
     LOOMWORK_SET(command, CONVOLVE, PARAMS, LOOMWORK_PARAMS_PER_CHANNEL);
+    LOOMWORK_SET(command, CONVOLVE, RING, 17);
     for (unsigned place = 0; place < LOOMWORK_COMMAND_BYTES; place++)
         printf("%02x", command[place]);
     printf("\n%x %x %x %d\n", LOOMWORK_ISA_HASH, LOOMWORK_REG_COUNT_WRITE_BEATS, LOOMWORK_CONTROL_RESET,
@@ -82,6 +83,7 @@ def test_header_compiles_and_encodes(language: str, standard: str, tmp_path: Pat
             "blocks": 1,
             "pad": -128,
             "params": 2,
+            "ring": 17,
             **zero,
         },
         {Unit.LOAD: 777},

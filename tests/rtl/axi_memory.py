@@ -8,6 +8,7 @@ from typing import Any
 
 from amaranth.sim import SimulatorContext
 
+from loomwork.arch.command import Command
 from loomwork.arch.config import BASE, FORMAL, MID, SMALL, TINY, Config
 from loomwork.arch.isa import Window
 from loomwork.rtl.axi import BURST_INCR
@@ -41,6 +42,28 @@ def set_windows(ctx: SimulatorContext, port: Any, regions: dict[Window, Region])
     for window, region in regions.items():
         ctx.set(port[window].base, region.base)
         ctx.set(port[window].size, len(region.contents))
+
+
+def bursts_of(transfer: Command, config: Config, first: int, longest: int) -> list[tuple[int, int]]:
+    """The bursts of a LOAD or STORE, as (first byte, bytes): rows that lie end to end are read as one.
+
+    first: address of the window. longest: bytes of the longest burst; bursts end at its multiples.
+    """
+    row_bytes = transfer["words"] * config.rows
+    starts = [first + transfer["offset"] + row * transfer["row_stride"] for row in range(transfer["rows"])]
+    runs: list[list[int]] = []
+    for start in starts:
+        if runs and transfer["row_stride"] == row_bytes:
+            runs[-1][1] += row_bytes
+        else:
+            runs.append([start, start + row_bytes])
+    bursts: list[tuple[int, int]] = []
+    for start, end in runs:
+        while start < end:
+            stop = min(end, (start // longest + 1) * longest)
+            bursts.append((start, stop - start))
+            start = stop
+    return bursts
 
 
 @dataclass

@@ -14,7 +14,7 @@ from loomwork.arch.command import Command, encode
 from loomwork.arch.config import BANKS, Config
 from loomwork.arch.isa import Params
 from loomwork.rtl.drain import Drain
-from loomwork.rtl.ports import ACCUMULATOR_LATENCY, SCRATCHPAD_LATENCY
+from loomwork.rtl.ports import ACCUMULATOR_LATENCY, COMMANDS_IN_UNIT, SCRATCHPAD_LATENCY
 from tests.rtl.drain_model import BlockParameters
 
 FINISHED_BLOCKS = 2
@@ -30,9 +30,11 @@ class DrainBench:
     patience: chance that a request is taken or a thing that is expected arrives, in each cycle; 1 = always.
     on_done: called with the number of finished commands, whenever one is. halt_after: cycle from which `halt` is 1.
     blocks_after: cycle before which no block is finished. write_patience: as `patience`, of writes alone.
+    made: for each block, how many pixels the array makes, one by one in a single pass, so that those below `progress`
+    may be read meanwhile; 0, or no entry: it is finished all at once, as by the last of several passes.
 
-    After `run`: cycles, finish (cycle of each done), error, the sums of the two counters, and the last cycle in which
-    the scratchpad was read or written.
+    After `run`: cycles, finish (cycle of each done), whole (cycle from which each block is finished), error, the sums
+    of the two counters, and the last cycle in which the scratchpad was read or written.
     """
 
     config: Config
@@ -45,7 +47,9 @@ class DrainBench:
     halt_after: int | None = None
     blocks_after: int = 0
     write_patience: float = 1.0
+    made: Sequence[int] = ()
     finish: list[int] = field(default_factory=list[int])
+    whole: list[int] = field(default_factory=list[int])
     cycles: int = 0
     error: int = 0
     waited_accumulator: int = 0
@@ -63,7 +67,7 @@ class DrainBench:
         )
         self._word_arrived = False
         self._blocks = deque(self.blocks)
-        self._finished_blocks = 0
+        self._finished_blocks = self._progress = self._unanswered = 0
         self._reads = deque[int | None]([None] * SCRATCHPAD_LATENCY)
         self._pixels = deque[int | None]([None] * ACCUMULATOR_LATENCY)
         self._refused: int | None = None
@@ -99,12 +103,12 @@ class DrainBench:
     def _offer(self, ctx: SimulatorContext, dut: Drain) -> None:
         """Set all inputs of this cycle."""
         ctx.set(dut.halt, self._halted)
-        ctx.set(dut.unit.command.valid, bool(self._commands))
+        ctx.set(dut.unit.command.valid, bool(self._commands) and self._unanswered < COMMANDS_IN_UNIT)
         if self._commands:
             ctx.set(dut.unit.command.payload, self._commands[0])
-        room = self._finished_blocks < min(FINISHED_BLOCKS, len(self._blocks))
-        self._finished_blocks += room and self.cycles >= self.blocks_after and self._luck()
+        self._fill()
         ctx.set(dut.accumulator.ready, self._finished_blocks > 0)
+        ctx.set(dut.accumulator.progress, self._progress)
         self._word_arrived = bool(self._words) and (self._word_arrived or self._luck())
         ctx.set(dut.params.valid, self._word_arrived)
         if self._words:
@@ -115,13 +119,24 @@ class DrainBench:
         ctx.set(dut.read.data.as_value(), self._data(self._reads.popleft(), 2 * self.config.rows))
         ctx.set(dut.accumulator.data.as_value(), self._data(self._pixels.popleft(), 4 * self.config.cols))
 
+    def _fill(self) -> None:
+        """The array goes on: by a pixel of a block that it makes in one pass, or by a block."""
+        room = self._finished_blocks < min(FINISHED_BLOCKS, len(self._blocks))
+        if room and self.cycles >= self.blocks_after and self._luck():
+            self._progress += 1
+            if self._progress >= (self.made[len(self.whole)] if self.made else 0):
+                self.whole.append(self.cycles)
+                self._finished_blocks += 1
+                self._progress = 0
+
     @property
     def _halted(self) -> bool:
         return self.halt_after is not None and self.cycles >= self.halt_after
 
     def _take_inputs(self, ctx: SimulatorContext, dut: Drain) -> None:
-        if self._commands and ctx.get(dut.unit.command.ready):
+        if ctx.get(dut.unit.command.valid) and ctx.get(dut.unit.command.ready):
             self._commands.popleft()
+            self._unanswered += 1
         if self._word_arrived and ctx.get(dut.params.ready):
             self._words.popleft()
             self._word_arrived = False
@@ -149,8 +164,9 @@ class DrainBench:
     def _take_pixel(self, ctx: SimulatorContext, dut: Drain) -> None:
         taken = None
         if ctx.get(dut.accumulator.enable):
-            assert self._finished_blocks, "a block was read that is not finished"
-            values = self._blocks[0][ctx.get(dut.accumulator.pixel)]
+            pixel = ctx.get(dut.accumulator.pixel)
+            assert self._finished_blocks or pixel < self._progress, "a pixel was read that is not finished"
+            values = self._blocks[0][pixel]
             taken = int.from_bytes(values.astype("<i4").tobytes(), "little")
         self._pixels.append(taken)
         if ctx.get(dut.accumulator.release):
@@ -175,6 +191,7 @@ class DrainBench:
         if ctx.get(dut.unit.done):
             assert ctx.get(dut.unit.busy)
             self.finish.append(self.cycles)
+            self._unanswered -= 1
             self.on_done(len(self.finish))
         self.error = ctx.get(dut.unit.error)
         self.waited_accumulator += ctx.get(dut.wait_accumulator)

@@ -234,7 +234,8 @@ class Bench:
     """An Execute between its neighbours, which are not ready in a share `stall` of all cycles.
 
     blocks: sums [pixels][cols] as the drain got them. params: words with index and last. active, done: cycles.
-    errors: (cycle, code). waits: cycles counted. last_read: cycle of the last scratchpad read.
+    errors: (cycle, code). waits: cycles counted. last_read: cycle of the last scratchpad read. early: pixels that the
+    drain read before their block was ready.
     """
 
     def __init__(self, config: Config, jobs: list[Job], seed: int = SEED, stall: float = 0.0):
@@ -258,6 +259,7 @@ class Bench:
         self.drained = deque([0] * ACCUMULATOR_LATENCY)
         self.asked = self.taken = 0
         self.last_read = -1
+        self.early = 0
         self.block: list[list[int]] = []
         self.blocks: list[list[list[int]]] = []
         self.params: list[tuple[bytes, int, int]] = []
@@ -352,7 +354,7 @@ class Bench:
             self.params.append((word, ctx.get(payload.index), ctx.get(payload.last)))
 
     def drain_step(self, ctx: SimulatorContext) -> None:
-        """Read the finished half pixel by pixel and release it with the last one."""
+        """Read a half pixel by pixel, as soon as each may be read, and release it with the last one."""
         port = self.dut.accumulator
         size = self.drained.popleft()
         if size:
@@ -360,13 +362,16 @@ class Bench:
             if len(self.block) == size:
                 self.blocks.append(self.block)
                 self.block = []
-        asks = bool(ctx.get(port.ready)) and self.goes() and self.cycle >= self.drain_from
+        is_there = ctx.get(port.ready) or self.asked < ctx.get(port.progress)
+        asks = bool(is_there) and self.goes() and self.cycle >= self.drain_from
+        self.early += asks and not ctx.get(port.ready)
         size = self.pixels[0] if asks else 0
         if asks:
             ctx.set(port.pixel, self.asked)
             self.asked = (self.asked + 1) % size
         releases = asks and self.asked == 0
         if releases:
+            assert ctx.get(port.ready)
             self.pixels.popleft()
         ctx.set(port.enable, int(asks))
         ctx.set(port.release, int(releases))

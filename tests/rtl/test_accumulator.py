@@ -4,6 +4,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from amaranth.sim import Simulator, SimulatorContext
 
 from loomwork.arch.config import TINY
@@ -15,13 +16,23 @@ COLS = TINY.cols
 
 
 class Bench:
-    """Feeds blocks of sums [passes][pixels][cols] and reads them back."""
+    """Feeds blocks of sums [passes][pixels][cols] and reads them back.
 
-    def __init__(self, blocks: list[np.ndarray], drain_from: int = 0):
-        self.blocks, self.drain_from = blocks, drain_from
+    drain_from: cycle before which nothing is read. follows: pixels are read as soon as they may be, the last ones not
+    before the whole block. stall: share of cycles in which the array has no pixel.
+    After a run: by block, the cycles in which it was reserved, found ready, and read first; by cycle, `progress`, and
+    what it should be: the pixels of an only pass that are in the memories of all columns.
+    """
+
+    def __init__(self, blocks: list[np.ndarray], drain_from: int = 0, *, follows: bool = False, stall: float = 0.0):
+        self.blocks, self.drain_from, self.follows, self.stall = blocks, drain_from, follows, stall
+        self.rng = np.random.default_rng(SEED)
         self.results: list[np.ndarray] = []
         self.reserved: list[int] = []
         self.ready: list[int] = []
+        self.first_read: list[int] = []
+        self.progress: list[int] = []
+        self.changes: dict[int, int | None] = {}
         self.last_tag = [0] * len(blocks)
         self.sums: dict[int, np.ndarray] = {}
 
@@ -31,6 +42,7 @@ class Bench:
         simulator = Simulator(self.dut)
         simulator.add_clock(1e-6)
         simulator.add_testbench(self.count, background=True)
+        simulator.add_testbench(self.watch, background=True)
         simulator.add_testbench(self.fill)
         simulator.add_testbench(self.skew, background=True)
         simulator.add_testbench(self.drain)
@@ -40,6 +52,21 @@ class Bench:
         while True:
             await ctx.tick()
             self.cycle += 1
+
+    @property
+    def right_progress(self) -> list[int]:
+        """What `progress` should have been in each cycle."""
+        values, count = [], 0
+        for cycle in range(len(self.progress)):
+            change = self.changes.get(cycle, 0)
+            count = 0 if change is None else count + change
+            values.append(count)
+        return values
+
+    async def watch(self, ctx: SimulatorContext):
+        while True:
+            self.progress.append(ctx.get(self.dut.read.progress))
+            await ctx.tick()
 
     async def fill(self, ctx: SimulatorContext):
         """Tags of all blocks, and their sums into `sums` by cycle."""
@@ -56,11 +83,16 @@ class Bench:
                 ctx.set(dut.tag.valid, 1)
                 ctx.set(dut.tag.start, int(pixel == 0))
                 ctx.set(dut.tag.overwrite, int(p == 0))
+                ctx.set(dut.tag.closes, int(p == passes - 1))
                 ctx.set(dut.tag.last, int((p, pixel) == (passes - 1, pixels - 1)))
                 self.sums[self.cycle] = block[p, pixel]
                 self.last_tag[number] = self.cycle
+                is_last = (p, pixel) == (passes - 1, pixels - 1)
+                self.changes[self.cycle + COLS - 1 + REUSE_CYCLES] = None if is_last else int(passes == 1)
                 await ctx.tick()
                 ctx.set(dut.tag.valid, 0)
+                while self.rng.random() < self.stall:
+                    await ctx.tick()
                 if pixel == pixels - 1 and pixels < REUSE_CYCLES:
                     await ctx.tick().repeat(REUSE_CYCLES - pixels)
 
@@ -77,19 +109,28 @@ class Bench:
         """Read each block as soon as it may be read, and release it with the last pixel."""
         read = self.dut.read
         for block in self.blocks:
-            while not ctx.get(read.ready) or self.cycle < self.drain_from:
-                await ctx.tick()
-            self.ready.append(self.cycle)
             pixels = block.shape[1]
-            found = np.zeros((pixels, COLS), np.int64)
-            for step in range(pixels + ACCUMULATOR_LATENCY):
-                if step >= ACCUMULATOR_LATENCY:
-                    found[step - ACCUMULATOR_LATENCY] = [ctx.get(read.data[col]) for col in range(COLS)]
-                ctx.set(read.enable, int(step < pixels))
-                ctx.set(read.pixel, step % pixels)
-                ctx.set(read.release, int(step == pixels - 1))
+            found: list[list[int]] = []
+            asked, under_way = 0, [False] * ACCUMULATOR_LATENCY
+            while len(found) < pixels:
+                if under_way.pop(0):
+                    found.append([ctx.get(read.data[col]) for col in range(COLS)])
+                is_ready = bool(ctx.get(read.ready))
+                is_there = is_ready or (self.follows and asked < ctx.get(read.progress))
+                asks = is_there and asked < pixels and self.cycle >= self.drain_from
+                if asks and asked == 0:
+                    self.first_read.append(self.cycle)
+                if asks and asked == pixels - 1:
+                    assert is_ready, "`progress` never counts the last pixel: the block is whole with it"
+                    self.ready.append(self.cycle)
+                ctx.set(read.enable, int(asks))
+                ctx.set(read.pixel, asked if asks else int(self.rng.integers(pixels)))
+                asked += asks
+                ctx.set(read.release, int(asks and asked == pixels))
+                under_way.append(asks)
                 await ctx.tick()
-            self.results.append(found)
+            ctx.set(read.release, 0)
+            self.results.append(np.array(found))
 
 
 def make_block(rng: np.random.Generator, passes: int, pixels: int) -> np.ndarray:
@@ -110,6 +151,37 @@ def test_a_half_is_ready_when_its_last_column_is():
     bench.run()
     # Written REUSE_CYCLES after the sum; the last column's sum comes COLS - 1 cycles after the first's.
     assert bench.ready[0] - bench.last_tag[0] <= COLS - 1 + REUSE_CYCLES + 1
+
+
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+@pytest.mark.parametrize("drain_from", [0, 150])
+def test_pixels_of_an_only_pass_are_read_while_it_lasts(drain_from: int, stall: float):
+    """Passes between them, and a drain that comes late: the pixels counted are always those of the next block."""
+    rng = np.random.default_rng(SEED + 1)
+    blocks = [make_block(rng, passes, int(rng.integers(1, 33))) for passes in (1, 1, 2, 1, 3, 1, 1, 1, 2, 2, 1, 1)]
+    bench = Bench(blocks, drain_from, follows=True, stall=stall)
+    bench.run()
+    for found, block in zip(bench.results, blocks, strict=True):
+        np.testing.assert_array_equal(found, block.sum(axis=0))
+    assert bench.progress == bench.right_progress
+    assert max(bench.progress) > 8
+    if not drain_from:
+        lead = [ready - first for first, ready in zip(bench.first_read, bench.ready, strict=True)]
+        sizes = [len(block[0]) for block in blocks]
+        assert lead[0] >= sizes[0] - 1, "read from its first pixel on"
+
+
+def test_pixels_of_several_passes_are_not_counted():
+    rng = np.random.default_rng(SEED)
+    bench = Bench([make_block(rng, passes, 9) for passes in (2, 3, 2)], follows=True)
+    bench.run()
+    assert not any(bench.progress)
+
+
+def test_one_pixel_alone_is_not_counted():
+    bench = Bench([make_block(np.random.default_rng(SEED), 1, 1)] * 3, follows=True)
+    bench.run()
+    assert not any(bench.progress)
 
 
 def test_two_blocks_are_reserved_and_the_third_waits_for_the_drain():

@@ -117,6 +117,7 @@ def cycles_of_a_drain(source: Source, combine: Combine, lanes: int, height: int)
     }  # fmt: skip
     scenario.commands.append(Command("DRAIN", {**command.operands, **shape}))
     del scenario.blocks[1:]
+    scenario.made = [0] * len(scenario.blocks)
     bench = scenario.run()
     assert bench.waited_bank == 0
     return bench.finish[-1]
@@ -179,6 +180,62 @@ def test_gap_between_tiles() -> None:
     finish = scenario.run().finish
     gaps = np.diff(finish[1:])
     assert gaps.max() <= 2 * 64 + 2 + 6, f"cycles from DRAIN to DRAIN: {gaps}"
+
+
+@pytest.mark.parametrize(
+    ("windows", "most"),
+    [
+        ({"width": 8, "height": 8, "pool_x_step": 1}, 0),
+        # The last row of windows begins with the array's last row: 16 steps, half of them behind it.
+        ({"width": 4, "height": 4, "pool": Pool.MAX, "pool_height": 2, "pool_width": 2, "pool_y_step": 2}, 8),
+    ],
+    ids=["pixels", "maxima"],
+)
+def test_takes_a_block_while_the_array_makes_it(windows: dict[str, int], most: int) -> None:
+    """One pixel per cycle: when the last one is there, only the way to the scratchpad is left, and `most` steps."""
+    scenario = Scenario.make(replace(DEEP, requant_lanes=4), 1)
+    scenario.commands = [
+        requant(),
+        drain(**{"channels": 4, "in_pitch": 8, "out_step": 8, "out_pitch": 16, "pool_x_step": 2, **windows}),
+    ]
+    scenario.add_block(made=64)
+    bench = scenario.run()
+    assert bench.finish[-1] - bench.whole[0] <= most + 28
+    assert bench.waited_accumulator <= 64
+
+
+@pytest.mark.parametrize("made", [17, 40, 64])
+def test_keeps_a_block_until_the_array_has_made_all_of_it(made: int) -> None:
+    """Of each block 16 pixels are taken: the half may not be given back before the array has left it."""
+    scenario = Scenario.make(replace(DEEP, requant_lanes=4), made)
+    scenario.commands = [requant(), drain(width=4, height=4, channels=12, in_pitch=4, out_step=12, out_pitch=12)]
+    for _ in range(3):
+        scenario.add_block(made=made)
+    bench = scenario.run()
+    assert bench.finish[-1] - bench.whole[-1] <= 28
+
+
+@pytest.mark.parametrize("patience", [0.9, 0.5])
+@pytest.mark.parametrize("lanes", [1, 2, 4])
+def test_blocks_in_one_pass_and_in_several(lanes: int, patience: float) -> None:
+    """The array is before the drain, and the drain before the array, in turn: no pixel is read before it is there."""
+    scenario = Scenario.make(replace(DEEP, requant_lanes=lanes), lanes)
+    for _ in range(25):
+        if scenario.rng.random() < 0.3:
+            scenario.add_requant()
+        scenario.add_drain(source=Source.ACCUMULATOR)
+    scenario.run(patience)
+
+
+def test_more_commands_are_on_their_way_than_there_are_writes() -> None:
+    """Writes that are hardly ever taken: tiles of one pixel pile up, to as many as a unit may have."""
+    scenario = Scenario.make(DEEP, 4)
+    for _ in range(30):
+        if scenario.rng.random() < 0.5:
+            scenario.add_requant()
+        scenario.commands.append(drain(channels=4, out_base=scenario.rng.randint(0, 900)))
+        scenario.add_block()
+    scenario.run(write_patience=0.05)
 
 
 def test_counts_cycles_without_a_block() -> None:

@@ -169,6 +169,16 @@ def test_waits_for_a_free_accumulator_half():
     assert bench.waits["wait_accumulator"] > 100
 
 
+@pytest.mark.parametrize("kernel", [{}, {"taps": 3, "x_stride": 2, "kernel_rows": 3}], ids=["dense", "depthwise"])
+@pytest.mark.parametrize("tap_count", [1, 2])
+def test_the_drain_reads_pixels_of_an_only_pass_while_it_lasts(kernel: dict[str, int], tap_count: int):
+    """All but those that come out with the last one, and of blocks of several passes none."""
+    config = TALL
+    operands = {**kernel, "row_bytes": 64, "x_step": config.cols, "blocks": 2, "tap_count": tap_count}
+    bench = run(config, [operands])
+    assert bench.early >= 2 * 12 if tap_count == 1 else bench.early == 0
+
+
 def test_waits_for_weights():
     bench = Bench(TINY, make_jobs(TINY, SEED, [{"blocks": 2}]))
     words, bench.words = bench.words, deque()

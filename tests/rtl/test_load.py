@@ -17,7 +17,7 @@ from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.load import Load
 from loomwork.rtl.ports import WORD_ADDRESS_BITS
 from loomwork.rtl.read_master import ReadMaster
-from tests.rtl.axi_memory import CONFIGS, DECERR, SLVERR, AxiMemory, make_windows, set_windows
+from tests.rtl.axi_memory import CONFIGS, DECERR, SLVERR, AxiMemory, bursts_of, make_windows, set_windows
 from tests.rtl.unit_driver import UnitLog, send_commands, simulate, wait_for, watch_unit
 
 READER = 1
@@ -161,9 +161,42 @@ def test_reads_of_the_next_command_do_not_wait_for_the_words_of_this_one():
     assert bench.log.done[-1] - bench.log.taken[0] <= 4 * 32 + 40 + 4 * 8
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+@pytest.mark.parametrize("gap", [0, 1, -1])
+def test_rows_that_lie_end_to_end_are_read_in_the_longest_bursts(config: Config, gap: int):
+    """gap: bus words between the rows, which then have bursts of their own; -1: rows overlap."""
+    bench = Bench(config, seed=8, latency=5)
+    words = 3 if gap < 0 else 2
+    stride = words * config.rows + gap * config.bus_bytes
+    commands = [
+        load(offset=config.rows, row_stride=stride, rows=17, words=words, row=2, pitch=words),
+        # Ends with its window.
+        load(
+            offset=(256 - words) * config.rows - 39 * stride,
+            row_stride=stride,
+            rows=40,
+            words=words,
+            row=1,
+            pitch=words,
+        ),
+        load(offset=0, row_stride=7 * config.bus_bytes, rows=1, words=9),
+    ]
+    bench.run_commands(commands)
+    assert bench.writes == [word for command in commands for word in bench.expected(command)]
+    longest = min(1024, 64 * config.bus_bytes, config.stream_beats // 4 * config.bus_bytes)
+    first = bench.memory.regions[Window.INPUTS].base
+    assert bench.memory.reads == [burst for command in commands for burst in bursts_of(command, config, first, longest)]
+    if gap == 0:
+        assert len(bench.memory.reads) < 17 + 40
+
+
 @pytest.mark.parametrize(
     ("operands", "bursts"),
     [
+        ({"offset": 1024, "row_stride": 64, "words": 8, "rows": 17}, 0),
+        ({"offset": 1024, "row_stride": 64, "words": 4, "rows": 17}, 16),
+        ({"row_stride": 8 * 4095, "words": 4095, "rows": 4095}, 0),
+        ({"offset": 4, "row_stride": 8, "rows": 3}, 0),
         ({"offset": 2048 - 8, "words": 2}, 0),
         ({"offset": 2048, "words": 1}, 0),
         ({"offset": 4}, 0),

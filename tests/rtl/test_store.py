@@ -17,9 +17,10 @@ from loomwork.arch.config import BASE, SMALL, Config
 from loomwork.arch.isa import READABLE_WINDOWS, WRITABLE_WINDOWS, Window
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY
+from loomwork.rtl.scratchpad_reader import QUEUE_BEATS
 from loomwork.rtl.store import Store
 from loomwork.rtl.write_master import WriteMaster
-from tests.rtl.axi_memory import CONFIGS, DECERR, SLVERR, AxiMemory, make_windows, set_windows
+from tests.rtl.axi_memory import CONFIGS, DECERR, SLVERR, AxiMemory, bursts_of, make_windows, set_windows
 from tests.rtl.unit_driver import UnitLog, send_commands, simulate, wait_for, watch_unit
 
 
@@ -146,9 +147,32 @@ def test_one_beat_per_cycle_at_40_cycles_latency(config: Config, split: int):
     assert bench.log.done[0] - bench.log.taken[0] <= 4096 // config.bus_bytes + 40 + 32
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+@pytest.mark.parametrize("gap", [0, 1])
+def test_rows_that_lie_end_to_end_are_written_in_the_longest_bursts(config: Config, gap: int):
+    """gap: bus words between the rows, which then have bursts of their own."""
+    bench = Bench(config, seed=8, latency=5)
+    stride = 2 * config.rows + gap * config.bus_bytes
+    rows = (256 * config.rows - 2 * config.rows) // stride
+    commands = [
+        store(offset=256 * config.rows - rows * stride, row_stride=stride, rows=rows, words=2, row=1, pitch=2),
+        store(window=Window.WORKSPACE, row_stride=7 * config.bus_bytes, rows=1, words=9),
+    ]
+    bench.run_commands(commands)
+    assert bench.contents() == bench.expected(commands)
+    longest = min(1024, 64 * config.bus_bytes, QUEUE_BEATS // 4 * config.bus_bytes)
+    bases = [bench.memory.regions[Window(command["window"])].base for command in commands]
+    bursts = [bursts_of(command, config, base, longest) for command, base in zip(commands, bases, strict=True)]
+    assert bench.memory.writes == [*bursts[0], *bursts[1]]
+    assert (len(bursts[0]) < rows) == (gap == 0)
+
+
 @pytest.mark.parametrize(
     "operands",
     [
+        {"offset": 1024, "row_stride": 64, "words": 8, "rows": 17},
+        {"row_stride": 8 * 4095, "words": 4095, "rows": 4095},
+        {"offset": 4, "row_stride": 8, "rows": 3},
         {"offset": 2048 - 8, "words": 2},
         {"offset": (1 << 32) - 8, "words": 2},
         {"offset": 4},
