@@ -65,7 +65,7 @@ def test_header_compiles_and_encodes(language: str, standard: str, tmp_path: Pat
     )
     assert result.returncode == 0, result.stderr
     output = subprocess.run([tmp_path / "a.out"], check=True, capture_output=True, text=True).stdout.split()
-    zero = dict.fromkeys(("pitch", "x_step", "y_step", "tap_step", "block_step", "ring"), 0)
+    zero = dict.fromkeys(("pitch", "x_step", "y_step", "tap_step", "block_step"), 0)
     assert decode(bytes.fromhex(output[0])) == Command(
         "CONVOLVE",
         {
