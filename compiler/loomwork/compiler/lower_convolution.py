@@ -65,6 +65,7 @@ class ConvolutionWork(Work):
             words = blocks * (self._mapping.passes * config.rows + words_of_params(self._params))
             self._groups.append(_Group(first, channels, blocks, pool.add(data), words))
         self._pooling = _pooling(self._fused.pool) if self._fused and self._fused.pool else NO_POOLING
+        self._needs: dict[Rows, dict[str, Rows]] = {}
         # A tile of one row or column takes no step, however large the step would be.
         widest_step = max(convolution.stride[1] * self._source.channels, self._result.channels)
         self.max_rows, self._tile_width = largest_tile(
@@ -78,6 +79,12 @@ class ConvolutionWork(Work):
 
     def needs(self, rows: Rows) -> dict[str, Rows]:
         """See `Work`."""
+        # The planner asks again and again.
+        if rows not in self._needs:
+            self._needs[rows] = self._needed(rows)
+        return self._needs[rows]
+
+    def _needed(self, rows: Rows) -> dict[str, Rows]:
         layer, pooling = self._convolution, self._pooling
         values = Rows(
             rows.first * pooling.step[0],
