@@ -4,7 +4,7 @@
 Every map is *whole* in the scratchpad if there is room. One that finds none becomes *streamed*, if only convolutions
 read it: the layers from its maker to its last reader then run together (streaming.py), and a ring of its rows is
 enough. Where that cannot be, or finds no room either, it lies in *external* memory: rows are loaded into a band of the
-scratchpad for each layer that reads it, and stored from one by the layer that makes it.
+scratchpad for each layer that reads it, and stored from one by the layer that makes it. So are maps in parts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +79,9 @@ class _Planner:
         self._lives = {life.map: life for life in lifetimes(graph, config)}
         self._fitter = BandFitter(graph, config)
         self._streamed: set[str] = set()
-        self._external: set[str] = set()
+        # What is divided is in external memory: the parts lie in the wholes.
+        parts = [feature_map for feature_map in graph.maps.values() if feature_map.part]
+        self._external = {name for part in parts for name in (part.name, part.whole)}
         self._slots_of_runs: dict[_RunKey, tuple[dict[tuple[int, str], int] | None, dict[int, int]]] = {}
 
     def place(self) -> Storage | range:
