@@ -197,7 +197,7 @@ def test_pieces_of_a_run_come_in_an_order_that_works() -> None:
         ]
         for work in works[:-1]:
             output = work.layer.output
-            kept = BANKS * ring_slots(output, order)
+            kept = BANKS * ring_slots(order, [output])[output]
             made = 0
             for reader, part in order:
                 if reader is work:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Addresses: of what occupies the scratchpad, and of tensors in the windows of external memory."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -113,6 +113,25 @@ def check_map(feature_map: FeatureMap, config: Config) -> None:
 def described(feature_map: FeatureMap) -> str:
     """A map in a message: its name and shape."""
     return f"{readable(feature_map.name)} ({feature_map.height}x{feature_map.width}x{feature_map.channels})"
+
+
+def place_parts(graph: Graph, wholes: Mapping[str, Placement]) -> list[Placement]:
+    """Where the parts of maps lie in external memory. wholes: where those do, by name."""
+    placements: list[Placement] = []
+    for feature_map in graph.maps.values():
+        if feature_map.part:
+            whole, channels = wholes[feature_map.whole], graph.maps[feature_map.whole].channels
+            offset = feature_map.part.row * whole.row_stride + feature_map.part.column * channels
+            placements.append(
+                Placement(
+                    tensor=feature_map.name,
+                    offset=whole.offset + offset + feature_map.part.channel,
+                    row_stride=whole.row_stride,
+                    rows=feature_map.height,
+                    row_bytes=feature_map.row_bytes,
+                )
+            )
+    return placements
 
 
 def place_external(graph: Graph, names: Sequence[str], config: Config) -> tuple[Placement, ...]:

@@ -114,6 +114,9 @@ def _after(
 ) -> _State:
     """The state when a layer, cut like this, has been done."""
     array, drain, streamed = state.array, state.drain, state.streamed
+    output = work.maps[work.layer.output]
+    # Of a map that comes in parts, the latest one has the last word.
+    first_row = output.part.row if output.part else 0
     arrivals: list[_Arrival] = []
     efforts: dict[int, Effort] = {}
     for rows in cut:
@@ -132,20 +135,23 @@ def _after(
             array = max(array, drain - 2 * effort.tail - latency)
         else:
             drain = max(drain, ready) + DRAIN_CYCLES + effort.drain
-        external = 0 if work.layer.output in storage.whole else EXTERNAL_CYCLES
-        arrivals.append(_Arrival(rows.end, drain + DRAIN_CYCLES + external))
+        external = 0 if output.name in storage.whole else EXTERNAL_CYCLES
+        arrivals.append(_Arrival(first_row + rows.end, drain + DRAIN_CYCLES + external))
     return replace(
         state,
         cuts=(*state.cuts, cut),
         array=array,
         drain=drain,
         streamed=streamed,
-        maps={**state.maps, work.layer.output: tuple(arrivals)},
+        maps={**state.maps, output.whole: tuple(arrivals)},
     )
 
 
 def _arrival(work: Work, name: str, end: int, state: _State, inputs: Sequence[str], config: Config) -> float:
     """When the rows in front of `end` of a map are there."""
+    feature_map = work.maps[name]
+    if feature_map.part:
+        name, end = feature_map.whole, feature_map.part.row + end
     if name in inputs and name not in state.maps:
         return START_CYCLES + end * ceil(work.maps[name].row_bytes / config.bus_bytes)
     return next((arrival.time for arrival in state.maps[name] if arrival.row >= end), 0.0)

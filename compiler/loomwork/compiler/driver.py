@@ -8,8 +8,9 @@ from loomwork.arch.command import encode
 from loomwork.arch.config import Config
 from loomwork.arch.isa import IsaError, Window, isa_hash
 from loomwork.arch.program import AcceleratorStep, HostStep, Program
-from loomwork.compiler.allocate import place_external
+from loomwork.compiler.allocate import place_external, place_parts
 from loomwork.compiler.cuts import choose_cuts
+from loomwork.compiler.divide import divide
 from loomwork.compiler.graph import CompileError, Graph, HostPart, Partition
 from loomwork.compiler.importers.tflite import import_tflite
 from loomwork.compiler.lower import lower
@@ -106,16 +107,21 @@ def compile_graph(
         graph = fuse_pool(graph, config)
     constants = ConstantPool()
     works = lower(graph, config, constants)
+    if (divided := divide(graph, works, config)) is not graph:
+        graph, constants = divided, ConstantPool()
+        works = lower(graph, config, constants)
     storage = plan_storage(works, graph, config)
     cuts = choose_cuts(works, storage, graph.inputs, config)
     elsewhere = {*storage.streamed, *graph.inputs, *graph.outputs}
-    between = sorted({name for _, name in storage.bands} - elsewhere)
+    between = sorted({graph.maps[name].whole for _, name in storage.bands} - elsewhere)
     places = {
         Window.INPUTS: place_external(graph, graph.inputs, config),
         Window.OUTPUTS: place_external(graph, graph.outputs, config),
         Window.WORKSPACE: place_external(graph, between, config),
     }
     external = {p.tensor: External(window, p) for window, placements in places.items() for p in placements}
+    for part in place_parts(graph, {name: place.placement for name, place in external.items()}):
+        external[part.tensor] = External(external[graph.maps[part.tensor].whole].window, part)
     tasks = schedule(works, cuts, graph, storage, external, config)
     step = AcceleratorStep(
         commands=_encode(tasks, graph, config),

@@ -19,14 +19,33 @@ class CompileError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """Where a part of a map begins in it: image row, column and channel. map: the name of the whole."""
+
+    map: str
+    row: int
+    column: int
+    channel: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeatureMap:
-    """An int8 tensor `[height, width, channels]` of one image. A vector of n values is `[1, 1, n]`."""
+    """An int8 tensor `[height, width, channels]` of one image. A vector of n values is `[1, 1, n]`.
+
+    part: of which other map this is a part (divide.py); only external memory holds both in the same place.
+    """
 
     name: str
     height: int
     width: int
     channels: int
     zero_point: int
+    part: Part | None = None
+
+    @property
+    def whole(self) -> str:
+        """Name of the map that this one is a part of, or else its own."""
+        return self.part.map if self.part else self.name
 
     @property
     def row_bytes(self) -> int:

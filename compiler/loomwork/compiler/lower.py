@@ -14,10 +14,11 @@ from loomwork.compiler.work import Work
 
 def lower(graph: Graph, config: Config, constants: ConstantPool) -> list[Work]:
     """The work of each layer; weights go to `constants`. Raises UnsupportedLayerError for what cannot be expressed."""
-    return [_lower_layer(layer, index, graph, config, constants) for index, layer in enumerate(graph.layers)]
+    return [lower_layer(layer, index, graph, config, constants) for index, layer in enumerate(graph.layers)]
 
 
-def _lower_layer(layer: Layer, index: int, graph: Graph, config: Config, constants: ConstantPool) -> Work:
+def lower_layer(layer: Layer, index: int, graph: Graph, config: Config, constants: ConstantPool | None) -> Work:
+    """The work of one layer, number `index` of the graph. constants: None for work of which only the cost is wanted."""
     if isinstance(layer, Add) and not config.residual_add:
         raise UnsupportedLayerError(layer, f"configuration {config.name} leaves it out (residual_add)")
     match layer:

@@ -48,7 +48,7 @@ class ConvolutionWork(Work):
     """
 
     def __init__(
-        self, layer: Convolution | FusedConvolution, index: int, graph: Graph, config: Config, pool: ConstantPool
+        self, layer: Convolution | FusedConvolution, index: int, graph: Graph, config: Config, pool: ConstantPool | None
     ) -> None:
         super().__init__(layer, index, graph, config)
         self._fused = layer if isinstance(layer, FusedConvolution) else None
@@ -60,11 +60,12 @@ class ConvolutionWork(Work):
         self._params = params_mode(convolution.requantize)
         self._groups: list[_Group] = []
         for first, channels in channel_groups(self._result.channels, config.cols):
-            data = pack_weights(convolution, self._mapping, config, first, channels)
+            offset = pool.add(pack_weights(convolution, self._mapping, config, first, channels)) if pool else 0
             blocks = ceil(channels / config.cols)
             words = blocks * (self._mapping.passes * config.rows + words_of_params(self._params))
-            self._groups.append(_Group(first, channels, blocks, pool.add(data), words))
+            self._groups.append(_Group(first, channels, blocks, offset, words))
         self._pooling = _pooling(self._fused.pool) if self._fused and self._fused.pool else NO_POOLING
+        self._needs: dict[Rows, dict[str, Rows]] = {}
         # A tile of one row or column takes no step, however large the step would be.
         widest_step = max(convolution.stride[1] * self._source.channels, self._result.channels)
         self.max_rows, self._tile_width = largest_tile(
@@ -78,6 +79,12 @@ class ConvolutionWork(Work):
 
     def needs(self, rows: Rows) -> dict[str, Rows]:
         """See `Work`."""
+        # The planner asks again and again.
+        if rows not in self._needs:
+            self._needs[rows] = self._needed(rows)
+        return self._needs[rows]
+
+    def _needed(self, rows: Rows) -> dict[str, Rows]:
         layer, pooling = self._convolution, self._pooling
         values = Rows(
             rows.first * pooling.step[0],

@@ -11,6 +11,7 @@
   channels of the convolution's result); `executed_macs`: those that are left;
   `weight_bytes`: of the channels that are left; `parameter_bytes`: their biases, multipliers and shifts, once;
   `streamed_bytes`: as read from external memory for all tiles, weights and parameters;
+  `parts`: into which the layer is divided because no row of it fits the scratchpad, 1 where one does;
   `scratchpad_bytes`: in use while the layer runs;
   `array_cycles`: in which pixels or weights occupy the array, if nothing ever stalls;
   `bound_cycles`: that no design with as many MAC units and as wide a bus can beat (the larger of both quotients, of
@@ -105,12 +106,13 @@ def build_report(
 def _layers(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
     entries: list[Entry] = []
     given = {layer.output: layer for layer in part.given.layers}
-    for index, layer in enumerate(part.graph.layers):
-        own = [(position, task) for position, task in enumerate(part.tasks) if task.layer == index]
+    for indices in _divided_layers(part.graph):
+        layer = part.graph.layers[indices[0]]
+        own = [(position, task) for position, task in enumerate(part.tasks) if task.layer in indices]
         convolution = _convolution(layer)
         kernel = 0 if convolution is None else convolution.kernel.size
         # Fusion changes what a layer writes, but not what its convolution does.
-        result = layer.output if convolution is None else convolution.output
+        result = part.graph.maps[layer.output if convolution is None else convolution.output].whole
         macs, executed = _macs(_convolution(given[result]), part.given), _macs(convolution, part.graph)
         entries.append(
             {
@@ -130,7 +132,8 @@ def _layers(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
                 "streamed_bytes": sum(
                     task.command["words"] * config.cols for _, task in own if task.command.mnemonic == "STREAM"
                 ),
-                "scratchpad_bytes": part.storage.words_at(index) * BANKS * config.rows,
+                "parts": len(indices),
+                "scratchpad_bytes": max(part.storage.words_at(i) for i in indices) * BANKS * config.rows,
                 "array_cycles": sum(_array_cycles(task, config) for _, task in own),
                 "bound_cycles": max(ceil(executed / config.macs_per_cycle), ceil(kernel / config.bus_bytes)),
             }
@@ -138,8 +141,21 @@ def _layers(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
     return entries
 
 
+def _divided_layers(graph: Graph) -> list[range]:
+    """Indices of the layers that are one layer of the network, in order: mostly one, or its parts."""
+    groups: list[range] = []
+    for index, layer in enumerate(graph.layers):
+        whole = graph.maps[layer.output].whole
+        if groups and graph.maps[graph.layers[groups[-1].start].output].whole == whole:
+            groups[-1] = range(groups[-1].start, index + 1)
+        else:
+            groups.append(range(index, index + 1))
+    return groups
+
+
 def _memory(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
     entries: list[Entry] = []
+    numbers = {index: number for number, group in enumerate(_divided_layers(part.graph)) for index in group}
     for life, base in part.storage.lives.items():
         feature_map = part.graph.maps[life.map]
         entries.append(
@@ -152,8 +168,8 @@ def _memory(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
                 "base": base,
                 "pitch": row_words(feature_map, config),
                 "words": life.words,
-                "first_layer": life.first,
-                "last_layer": life.last,
+                "first_layer": numbers[life.first],
+                "last_layer": numbers[life.last],
                 "whole": life.band is None,
             }
         )
@@ -169,7 +185,7 @@ def _convolution(layer: Layer) -> Convolution | None:
 def _macs(convolution: Convolution | None, graph: Graph) -> int:
     if convolution is None:
         return 0
-    result = graph.maps[convolution.output]
+    result = graph.maps[graph.maps[convolution.output].whole]
     return result.height * result.width * convolution.kernel.size
 
 

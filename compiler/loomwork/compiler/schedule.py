@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order of commands: piece by piece, rows loaded one piece ahead of their use, stored just behind."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -78,7 +79,7 @@ class _Residence:
         for name, need in work.needs(rows).items():
             views[name], missing = self._room(work, name, need)
             if missing.first < missing.end:
-                piece.loads.append(self._transfer("LOAD", name, missing, views[name], work.index))
+                piece.loads += self._transfers("LOAD", name, missing, views[name], work.index)
         output = work.layer.output
         views[output], _ = self._room(work, output, rows)
         for name in (work.layer.input, getattr(work.layer, "operand", None)):
@@ -86,7 +87,7 @@ class _Residence:
                 views[name] = View(self._maps[name], 0)
         piece.tasks = work.tasks(rows, Views(self._config, views))
         if output in self._external and output not in self._inputs:
-            piece.stores.append(self._transfer("STORE", output, rows, views[output], work.index))
+            piece.stores += self._transfers("STORE", output, rows, views[output], work.index)
         return piece
 
     def _room(self, work: Work, name: str, need: Rows) -> tuple[View, Rows]:
@@ -111,27 +112,33 @@ class _Residence:
         self._lap[key] = Rows(lap.first, max(lap.end, need.end))
         return View(feature_map, band.base, lap.first), missing
 
-    def _transfer(self, mnemonic: str, name: str, rows: Rows, view: View, layer: int) -> Task:
-        """LOAD or STORE of image rows."""
-        place = self._external[name]
-        words = row_words(self._maps[name], self._config)
-        command = Command(
-            mnemonic,
-            {
-                "window": place.window,
-                "offset": place.placement.offset + rows.first * place.placement.row_stride,
-                "row_stride": place.placement.row_stride,
-                "base": view.base,
-                "pitch": words,
-                "row": rows.first - view.origin,
-                "rows": rows.end - rows.first,
-                "words": words,
-            },
-        )
-        regions = (Views(self._config, {name: view}).region(name, rows.first, rows.end - rows.first),)
-        touched = {"writes": regions} if mnemonic == "LOAD" else {"reads": regions}
-        outside = ExternalRows(map=name, first=rows.first, end=rows.end)
-        return Task(command=command, layer=layer, external=outside, **touched)
+    def _transfers(self, mnemonic: str, name: str, rows: Rows, view: View, layer: int) -> Iterator[Task]:
+        """LOAD or STORE of image rows: one command, or one for each column of which only some channels are wanted."""
+        place, part = self._external[name], self._maps[name]
+        whole = self._maps[part.whole]
+        contiguous = part.width == 1 or part.channels == whole.channels
+        columns, size = (1, part.row_bytes) if contiguous else (part.width, part.channels)
+        views, count = Views(self._config, {name: view}), rows.end - rows.first
+        first_row = rows.first + (part.part.row if part.part else 0)
+        for column in range(columns):
+            region = views.region(name, rows.first, count, column * size, (column + 1) * size)
+            offset = rows.first * place.placement.row_stride + column * whole.channels
+            command = Command(
+                mnemonic,
+                {
+                    "window": place.window,
+                    "offset": place.placement.offset + offset,
+                    "row_stride": place.placement.row_stride,
+                    "base": view.base + region.word,
+                    "pitch": row_words(part, self._config),
+                    "row": rows.first - view.origin,
+                    "rows": count,
+                    "words": region.words,
+                },
+            )
+            touched = {"writes": (region,)} if mnemonic == "LOAD" else {"reads": (region,)}
+            outside = ExternalRows(map=whole.name, first=first_row, end=first_row + count)
+            yield Task(command=command, layer=layer, external=outside, **touched)
 
 
 def _in_order(placed: Sequence[_Piece], config: Config) -> Iterator[Task]:
@@ -139,8 +146,8 @@ def _in_order(placed: Sequence[_Piece], config: Config) -> Iterator[Task]:
     have yet to be stored by it.
     """
     occupied = _Occupied(config)
-    stored: set[tuple[str, int]] = set()
-    made = {(task.external.map) for piece in placed for task in piece.stores if task.external}
+    # How many STOREs of each row are still to come: a row of which there are parts has several.
+    coming = Counter(row for piece in placed for row in _stored_rows(piece))
     early: list[Task] = []
     for piece, following in zip(placed, [*placed[1:], _Piece()], strict=True):
         yield from (load for load in piece.loads if load not in early)
@@ -148,15 +155,20 @@ def _in_order(placed: Sequence[_Piece], config: Config) -> Iterator[Task]:
         for load in following.loads:
             rows = load.external
             assert rows is not None
-            there = rows.map not in made or all((rows.map, row) in stored for row in range(rows.first, rows.end))
+            there = not any(coming[rows.map, row] for row in range(rows.first, rows.end))
             if there and not occupied.meets((*piece.tasks, *piece.stores), load):
                 early.append(load)
         yield from early
         yield from piece.tasks
         yield from piece.stores
-        for store in piece.stores:
-            assert store.external is not None
-            stored.update((store.external.map, row) for row in range(store.external.first, store.external.end))
+        coming.subtract(_stored_rows(piece))
+
+
+def _stored_rows(piece: _Piece) -> Iterator[tuple[str, int]]:
+    """Map and row of all rows that a piece stores."""
+    for store in piece.stores:
+        if store.external is not None:
+            yield from ((store.external.map, row) for row in range(store.external.first, store.external.end))
 
 
 class _Occupied:

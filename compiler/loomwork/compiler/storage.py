@@ -4,12 +4,11 @@
 Every map is *whole* in the scratchpad if there is room. One that finds none becomes *streamed*, if only convolutions
 read it: the layers from its maker to its last reader then run together (streaming.py), and a ring of its rows is
 enough. Where that cannot be, or finds no room either, it lies in *external* memory: rows are loaded into a band of the
-scratchpad for each layer that reads it, and stored from one by the layer that makes it.
+scratchpad for each layer that reads it, and stored from one by the layer that makes it. So are maps in parts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from loomwork.arch.config import BANKS, Config
 from loomwork.compiler.allocate import (
@@ -68,6 +67,10 @@ def plan_storage(works: Sequence[Work], graph: Graph, config: Config) -> Storage
     return result
 
 
+_RunKey = tuple[range, int, tuple[str, ...], tuple[str, ...]]
+"""A run, the most rows of its pieces, and its maps that are streamed and external."""
+
+
 class _Planner:
     def __init__(self, works: Sequence[Work], graph: Graph, config: Config) -> None:
         self._works = works
@@ -76,7 +79,10 @@ class _Planner:
         self._lives = {life.map: life for life in lifetimes(graph, config)}
         self._fitter = BandFitter(graph, config)
         self._streamed: set[str] = set()
-        self._external: set[str] = set()
+        # What is divided is in external memory: the parts lie in the wholes.
+        parts = [feature_map for feature_map in graph.maps.values() if feature_map.part]
+        self._external = {name for part in parts for name in (part.name, part.whole)}
+        self._slots_of_runs: dict[_RunKey, tuple[dict[tuple[int, str], int] | None, dict[int, int]]] = {}
 
     def place(self) -> Storage | range:
         """A storage with the maps as they are divided now, or the run that is in the way."""
@@ -208,19 +214,9 @@ class _Planner:
         """Rings and bands of layers that run together, with the tallest pieces for which they fit."""
         works = [self._works[index] for index in run]
         for height in PIECE_HEIGHTS:
-            rows = {work.index: _aligned(min(work.max_rows, height), work.height) for work in works}
-            order = piece_order(works, {work.index: pieces(work.height, rows[work.index]) for work in works})
-            slots: dict[tuple[int, str], int] = {}
-            for name in dict.fromkeys(chain.from_iterable(touched_maps(work.layer) for work in works)):
-                if name in self._streamed:
-                    slots[run.start, name] = min(ring_slots(name, order), self._fitter.all_slots(name))
-            if max(slots.values()) > MAX_RING:
+            slots, rows = self._run_slots(run, height)
+            if slots is None:
                 continue
-            for work in works:
-                for name in touched_maps(work.layer):
-                    if name in self._external:
-                        needed = self._fitter.needed(work, name, rows[work.index], twice=True)
-                        slots[work.index, name] = needed
             packed = self._fitter.pack(slots, gaps)
             if packed is None:
                 continue
@@ -231,6 +227,33 @@ class _Planner:
                         bands[work.index, name] = packed[run.start, name]
             return bands, rows
         return None
+
+    def _run_slots(self, run: range, height: int) -> tuple[dict[tuple[int, str], int] | None, dict[int, int]]:
+        """Groups of rows that layers which run together need, and the rows of their pieces, of at most `height` rows.
+
+        None when a ring would be too long.
+        """
+        works = [self._works[index] for index in run]
+        touched = [name for work in works for name in touched_maps(work.layer)]
+        streamed = tuple(dict.fromkeys(name for name in touched if name in self._streamed))
+        external = tuple(dict.fromkeys(name for name in touched if name in self._external))
+        key = run, height, streamed, external
+        if key not in self._slots_of_runs:
+            rows = {work.index: _aligned(min(work.max_rows, height), work.height) for work in works}
+            order = piece_order(works, {work.index: pieces(work.height, rows[work.index]) for work in works})
+            slots: dict[tuple[int, str], int] | None = {
+                (run.start, name): min(count, self._fitter.all_slots(name))
+                for name, count in ring_slots(order, streamed).items()
+            }
+            if max(slots.values()) > MAX_RING:
+                slots = None
+            else:
+                for work in works:
+                    for name in touched_maps(work.layer):
+                        if name in external:
+                            slots[work.index, name] = self._fitter.needed(work, name, rows[work.index], twice=True)
+            self._slots_of_runs[key] = slots, rows
+        return self._slots_of_runs[key]
 
     def _why_not(self, work: Work) -> str:
         names = touched_maps(work.layer)

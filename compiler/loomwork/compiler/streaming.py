@@ -6,8 +6,10 @@ them never has to be whole: a ring of rows in the scratchpad holds what is still
 all, however large it is.
 """
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
 from math import ceil, lcm
+from typing import NamedTuple
 
 from loomwork.arch.config import BANKS
 from loomwork.compiler.limits import largest
@@ -24,6 +26,7 @@ def piece_order(works: Sequence[Work], cuts: Mapping[int, Sequence[Rows]]) -> li
     it can, but for one: while its rows are on their way through the drain, the array is at work on that one.
     """
     makers = {work.layer.output: work for work in works}
+    ends = {index: [rows.end for rows in parts] for index, parts in cuts.items()}
     done = dict.fromkeys(cuts, 0)
     order: list[tuple[Work, Rows]] = []
 
@@ -36,9 +39,9 @@ def piece_order(works: Sequence[Work], cuts: Mapping[int, Sequence[Rows]]) -> li
         done[work.index] += 1
 
     def make_until(work: Work, end: int) -> None:
-        parts = cuts[work.index]
-        wanted = next((number for number, rows in enumerate(parts) if rows.end >= end), len(parts) - 1)
-        while done[work.index] <= min(wanted + 1, len(parts) - 1):
+        last = ends[work.index]
+        wanted = min(bisect_left(last, end) + 1, len(last) - 1)
+        while done[work.index] <= wanted:
             make(work)
 
     for work in reversed(works):
@@ -46,27 +49,46 @@ def piece_order(works: Sequence[Work], cuts: Mapping[int, Sequence[Rows]]) -> li
     return order
 
 
-def ring_slots(name: str, order: Sequence[tuple[Work, Rows]]) -> int:
-    """Groups of BANKS rows that a ring must have for a map that the pieces write and read in this order.
+def ring_slots(order: Sequence[tuple[Work, Rows]], names: Collection[str]) -> dict[str, int]:
+    """Groups of BANKS rows that a ring must have for each of these maps, which the pieces write and read in this order.
 
     No piece reaches over the end of a ring but one that reads it as the input of a convolution.
     """
-    readers = {work.index for work, _ in order if work.layer.output != name}
+    uses: dict[str, list[_Use]] = {name: [] for name in names}
+    for work, rows in order:
+        operand = getattr(work.layer, "operand", None)
+        for name, need in work.needs(rows).items():
+            if name in uses:
+                uses[name].append(_Use(need, written=False, in_one=name == operand and rows.first == 0, piece=rows))
+        if work.layer.output in uses:
+            uses[work.layer.output].append(_Use(rows, written=True, in_one=rows.first == 0, piece=rows))
+    return {name: _slots(found) for name, found in uses.items()}
+
+
+class _Use(NamedTuple):
+    """A piece writes or reads rows of a map. in_one: it tells how many rows must never be parted by a ring's end."""
+
+    rows: Rows
+    written: bool
+    in_one: bool
+    piece: Rows
+
+
+def _slots(uses: Sequence[_Use]) -> int:
+    """The ring of one map, from its uses in order."""
     # From behind: the first row that any later piece still needs.
     needed: list[int | None] = []
     oldest: int | None = None
-    for work, rows in reversed(order):
-        if work.index in readers and (need := work.needs(rows).get(name)) is not None:
-            oldest = need.first if oldest is None else min(oldest, need.first)
+    for use in reversed(uses):
+        if not use.written:
+            oldest = use.rows.first if oldest is None else min(oldest, use.rows.first)
         needed.append(oldest)
-    most, end = 1, 0
-    whole = 1
-    for (work, rows), first in zip(order, reversed(needed), strict=True):
-        if work.layer.output == name:
-            end = rows.end
-            whole = lcm(whole, ceil((rows.end - rows.first) / BANKS)) if rows.first == 0 else whole
-        elif getattr(work.layer, "operand", None) == name and rows.first == 0:
-            whole = lcm(whole, ceil((rows.end - rows.first) / BANKS))
+    most, end, whole = 1, 0, 1
+    for use, first in zip(uses, reversed(needed), strict=True):
+        if use.written:
+            end = use.rows.end
+        if use.in_one:
+            whole = lcm(whole, ceil((use.piece.end - use.piece.first) / BANKS))
         if first is not None:
             most = max(most, end - first)
     return ceil(ceil(most / BANKS) / whole) * whole

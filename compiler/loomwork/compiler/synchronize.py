@@ -4,7 +4,7 @@
 Order that needs no ticket: the commands of one unit begin in program order, its reads and writes reach the scratchpad
 in that order, so that only a read of what the same unit wrote has to wait (for the unit to be finished with it).
 EXECUTE and DRAIN meet in the accumulators, STREAM and EXECUTE in the weight queue, by handshake. In external memory
-every map has a place of its own, where each row is stored once: a LOAD waits for the STORE of its rows.
+every map has a place of its own, where each byte is stored once: a LOAD waits for the last STORE into its rows.
 
 Tickets count modulo 1024 and hold while the counter is less than 512 ahead (arch/isa.py), which limits how far a unit
 may run ahead of one that has yet to look at a ticket. Every REFRESH-th command of a unit therefore waits until all
