@@ -65,7 +65,7 @@
 #define LOOMWORK_REG_COUNT_EXECUTE_WAIT_WEIGHTS 0x0e0u /* Counter: cycles in which EXECUTE waits for weights. After reset 0x0. */
 #define LOOMWORK_REG_COUNT_EXECUTE_WAIT_ACCUMULATOR 0x0e4u /* Counter: cycles in which EXECUTE waits for a free accumulator half. After reset 0x0. */
 #define LOOMWORK_REG_COUNT_DRAIN_WAIT_TICKET 0x0e8u /* Counter: cycles in which DRAIN waits for another unit's ticket. After reset 0x0. */
-#define LOOMWORK_REG_COUNT_DRAIN_WAIT_ACCUMULATOR 0x0ecu /* Counter: cycles in which DRAIN waits for a full accumulator half. After reset 0x0. */
+#define LOOMWORK_REG_COUNT_DRAIN_WAIT_ACCUMULATOR 0x0ecu /* Counter: cycles in which DRAIN waits for finished sums. After reset 0x0. */
 #define LOOMWORK_REG_COUNT_DRAIN_WAIT_BANK 0x0f0u /* Counter: cycles in which DRAIN waits for a scratchpad bank. After reset 0x0. */
 #define LOOMWORK_REG_COUNT_LOAD_WAIT_TICKET 0x0f4u /* Counter: cycles in which LOAD waits for another unit's ticket. After reset 0x0. */
 #define LOOMWORK_REG_COUNT_STORE_WAIT_TICKET 0x0f8u /* Counter: cycles in which STORE waits for another unit's ticket. After reset 0x0. */

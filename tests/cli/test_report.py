@@ -325,10 +325,10 @@ def test_a_run_measures_what_the_files_say(net: Program, loomwork):
     assert "one random input, 40 cycles of read latency" in now.text
     # The same figures on the terminal.
     counters = json.loads(Path("stats.json").read_text())["steps"][0][0]
-    (found,) = [line for line in shown.out.splitlines() if "full accumulator half" in line]
+    (found,) = [line for line in shown.out.splitlines() if "finished sums" in line]
     line = [cell.strip() for cell in found.strip("│").split("│")]
     waited = counters["drain_wait_accumulator"]
-    assert line[1:] == ["waits for", "full accumulator half", f"{waited:,}", f"{waited / cycles:.1%}"]
+    assert line[1:] == ["waits for", "finished sums", f"{waited:,}", f"{waited / cycles:.1%}"]
 
 
 # Errors

@@ -78,7 +78,7 @@ def test_each_cycle_of_a_unit_has_a_cause():
 def test_causes_that_coincide_are_counted_once():
     # 60 cycles without a block and 15 without a bank, but only 70 in all: 5 of them were both.
     assert parts(copy_program(), COUNTS)["DRAIN"] == {
-        (WAIT, "full accumulator half"): 60,
+        (WAIT, "finished sums"): 60,
         (WAIT, "scratchpad bank"): 10,
         (WORK, "requantize, pool, write"): 0,
         (WAIT, "ticket"): 5,

@@ -86,7 +86,7 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("execute_wait_weights", "cycles in which EXECUTE waits for weights"),
     ("execute_wait_accumulator", "cycles in which EXECUTE waits for a free accumulator half"),
     ("drain_wait_ticket", "cycles in which DRAIN waits for another unit's ticket"),
-    ("drain_wait_accumulator", "cycles in which DRAIN waits for a full accumulator half"),
+    ("drain_wait_accumulator", "cycles in which DRAIN waits for finished sums"),
     ("drain_wait_bank", "cycles in which DRAIN waits for a scratchpad bank"),
     ("load_wait_ticket", "cycles in which LOAD waits for another unit's ticket"),
     ("store_wait_ticket", "cycles in which STORE waits for another unit's ticket"),

@@ -95,7 +95,7 @@ def _step(config: Config, step: AcceleratorStep, counts: Mapping[str, int]) -> d
         "DRAIN": _parts(
             cycles,
             {
-                (WAIT, "full accumulator half"): counts["drain_wait_accumulator"],
+                (WAIT, "finished sums"): counts["drain_wait_accumulator"],
                 (WAIT, "scratchpad bank"): counts["drain_wait_bank"],
             },
             (WORK, "requantize, pool, write"),
