@@ -14,7 +14,8 @@ ALLOWED = {
     "rtl": {"arch", "rtl"},
     "compiler": {"arch", "compiler"},
     "sim": {"arch", "rtl", "sim"},
-    "cli": {"arch", "rtl", "compiler", "sim", "cli"},
+    "fpga": {"arch", "rtl", "compiler", "sim", "fpga"},
+    "cli": {"arch", "rtl", "compiler", "sim", "fpga", "cli"},
 }
 
 

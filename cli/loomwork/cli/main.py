@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from loomwork.cli import bench, compile_model, configs, demo, disasm, info, regress, report, run, verilog
+from loomwork.cli import area, bench, compile_model, configs, demo, disasm, info, regress, report, run, verilog
 from loomwork.cli.output import UsageError, status
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("disasm")(disasm.disasm)
 app.command("verilog")(verilog.verilog)
 app.command("configs")(configs.configs)
 app.command("bench", cls=bench.BenchCommand)(bench.bench)
+app.command("area")(area.area)
 app.command("regress")(regress.regress)
 app.command("demo")(demo.demo)
 
@@ -36,12 +37,13 @@ def user_errors() -> tuple[type[Exception], ...]:
     from loomwork.arch.isa import IsaError
     from loomwork.arch.program_file import ProgramError
     from loomwork.compiler.graph import CompileError
+    from loomwork.fpga.yosys import SynthesisError
     from loomwork.sim.backend import RunError
     from loomwork.sim.host import HostError
     from loomwork.sim.toolchain import ToolchainError
 
     return (
-        *(CompileError, ConfigError, HostError, IsaError, ProgramError, RunError, ToolchainError),
+        *(CompileError, ConfigError, HostError, IsaError, ProgramError, RunError, SynthesisError, ToolchainError),
         # OSError: a missing or unreadable file, a full disk.
         *(UsageError, OSError),
     )
