@@ -26,10 +26,12 @@ def read_cycles(latency: int) -> int:
     return 1 + BUS_CYCLES + max(latency, 1) + ARRIVAL_CYCLES + QUEUE_CYCLES
 
 
-class Reading(Protocol):
-    """Who reads the scratchpad first. reading: the share of its memories that the feed takes at present."""
+class Feed(Protocol):
+    """Who reads the scratchpad first."""
 
-    reading: float
+    def reading(self, cycle: int) -> float:
+        """The share of the memories that the feed takes in a cycle, on average."""
+        ...
 
 
 class Fetch:
@@ -69,8 +71,8 @@ class Weights:
         self._ready = 0.0  # when all beats asked for are there
         self._beats = 0  # so many
         self._used: deque[tuple[int, float]] = deque()  # after how many beats, and when
-        self._space = 0.0
-        self._transfers = 0.0
+        self._before, self._space = 0, 0.0  # beats of the blocks whose places are free, and when those are filled
+        self._transfers: deque[tuple[float, float]] = deque()  # begin and end of those that want all of the bus
 
     def run(self) -> Process:
         """The process of the unit."""
@@ -105,17 +107,38 @@ class Weights:
         self._beats += beats
         depth, used = self._config.stream_beats, self._used
         while used and used[0][0] <= self._beats - depth:
-            self._space = used.popleft()[1] + self._turn
-        self._ready = max(self._ready + beats * self.beat_cycles + self._transfers, self._space)
-        self._transfers = 0.0
+            self._before, cycle = used.popleft()
+            self._space = cycle + self._turn
+        self._ready = max(self._after_transfers(self._ready, beats * self.beat_cycles), self._space)
 
-    def use(self, cycle: int) -> None:
-        """The words asked for so far are used by `cycle`."""
+    def _after_transfers(self, cycle: float, work: float) -> float:
+        """When `work` cycles of the bus are done, begun in `cycle`, while transfers get their share."""
+        transfers = self._transfers
+        while transfers:
+            begin, end = transfers[0]
+            if begin >= cycle + work:
+                break
+            if end > cycle:
+                work -= max(0.0, begin - cycle)
+                cycle = max(cycle, begin)
+                if cycle + work / FAIR_SHARE <= end:
+                    return cycle + work / FAIR_SHARE
+                work -= (end - cycle) * FAIR_SHARE
+                cycle = end
+            transfers.popleft()
+        return cycle + work
+
+    def use(self, cycle: int, pace: float) -> None:
+        """The words of a block, asked for last, are used by `cycle`; a beat of them every `pace` cycles."""
+        beats = self._beats - (self._used[-1][0] if self._used else self._before)
+        if beats > self._config.stream_beats:
+            # The last beats come when the block itself has made room for them.
+            self._ready = max(self._ready, cycle - self._config.stream_beats * pace + self._turn)
         self._used.append((self._beats, cycle))
 
-    def give_way(self, beats: int) -> None:
-        """So many beats of others come in between."""
-        self._transfers += beats
+    def give_way(self, begin: float, end: float) -> None:
+        """A transfer wants all beats from `begin` to `end`, behind those told before."""
+        self._transfers.append((begin, end))
 
 
 class Load:
@@ -138,8 +161,9 @@ class Load:
             words = operands["rows"] * operands["words"]
             beats = words * config.rows // config.bus_bytes
             self.beats += beats
-            weights.give_way(beats)
-            came = max(start + self._first, written + 1) + ceil(beats / (1 - weights.share))
+            first = max(start + self._first, written + 1)
+            came = first + ceil(beats / (1 - weights.share))
+            weights.give_way(first, came)
             ready = max(start + operands["rows"] + CHECK_CYCLES, before)
             before, written = written, came - 1
             lane.finish(came)
@@ -148,7 +172,7 @@ class Load:
 class Store:
     """The STORE unit, one command at a time."""
 
-    def __init__(self, config: Config, lane: Lane, feed: Reading, latency: int) -> None:
+    def __init__(self, config: Config, lane: Lane, feed: Feed, latency: int) -> None:
         self._config = config
         self._lane = lane
         self._feed = feed
@@ -166,7 +190,7 @@ class Store:
             words = command.operands["rows"] * command.operands["words"]
             beats = words * ratio
             self.beats += beats
-            slowness = 1 / (1 - self._feed.reading)
+            slowness = 1 / (1 - self._feed.reading(start))
             burst = min(beats, longest)
             first = start + ADDRESS_CYCLES + ceil(burst / ratio * slowness) + SCRATCHPAD_LATENCY + 1 + QUEUE_CYCLES
             sent = first + max(beats - 1, ceil((words - burst / ratio) * slowness) + burst - 1)

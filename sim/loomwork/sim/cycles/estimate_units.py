@@ -22,9 +22,10 @@ _MEMORIES = BANKS * PARITIES
 
 
 class Array:
-    """EXECUTE, block by block. Members: as those of `execute.Execute`.
+    """EXECUTE, block by block.
 
-    reading: of the memories of the scratchpad, the share that the feed reads at present.
+    first_sums: when the first sum of each block of one pass is there; None for other blocks. The other members are as
+    those of execute.Execute.
     """
 
     def __init__(self, clock: Clock, config: Config, lane: Lane, shapes: Sequence[Shape], weights: Weights) -> None:
@@ -38,7 +39,7 @@ class Array:
         self.parameters = Timeline(clock)
         self.freed = Timeline(clock)
         self.active = self.waited_weights = self.waited_accumulator = 0
-        self.reading = 0.0
+        self._reading = 0.0  # share of the memories that it reads
         self._finish_cycles = config.rows + PE.latency + config.cols + REUSE_CYCLES - 1
         self._used = -1  # when the latest word of the stream is used
         self._begun, self._ended = -REUSE_CYCLES, -1  # as in execute.Execute
@@ -54,13 +55,17 @@ class Array:
             ready = max(start + PREPARE_CYCLES + 1, self._begun - PIXELS_AHEAD)
             self._lane.finish(max(start + 1, self._ended - PIXELS_AHEAD + SCRATCHPAD_LATENCY), self._ended)
 
+    def reading(self, cycle: int) -> float:
+        """The share of the scratchpad's memories that the feed takes in a cycle; none when it is done."""
+        return self._reading if cycle <= self._ended else 0.0
+
     def _convolve(self, shape: Shape, begin: int) -> Process:
         config, weights, rows = self._config, self._weights, self._config.rows
         passes, columns = len(shape.segments), shape.columns
         tile_beats = rows * config.cols / config.bus_bytes
         pitch = max(columns, rows, REUSE_CYCLES, max(shape.segments) + 1, tile_beats * weights.beat_cycles)
         weights.share = min(FAIR_SHARE, tile_beats / pitch)
-        self.reading = sum(shape.segments) / passes * columns / pitch / _MEMORIES
+        self._reading = sum(shape.segments) / passes * columns / pitch / _MEMORIES
         last_sum = int(shape.outputs[-1]) + self._finish_cycles
         words = passes * rows + shape.params
         for _ in range(shape.blocks):
@@ -82,7 +87,7 @@ class Array:
             self.finished.add(last + last_sum)
             if shape.params:
                 yield from self._take_parameters(shape.params)
-            weights.use(self._used)
+            weights.use(self._used, pitch / tile_beats)
 
     def _reserve(self, begin: int) -> Search:
         """When a block that could begin in cycle `begin` may, for there is a free half."""
@@ -151,8 +156,6 @@ class Drain:
         pixels = operands["width"] * operands["height"] * operands["pool_width"] * operands["pool_height"]
         channels, cols, lanes = operands["channels"], config.cols, config.requant_lanes
         finished, parameters, parametric = execute.finished, execute.parameters, operands["params"] != Params.UNIFORM
-        # A read waits as long as the feed reads the same memory.
-        slowness = max(1.0, reads / (1 - execute.reading)) if reads else 1.0
         released = 0
         while channels > 0:
             groups = ceil(min(channels, cols) / lanes)
@@ -174,7 +177,9 @@ class Drain:
                     yield parameters, self._parameters + 1
                 cycle = max(cycle, parameters.times[self._parameters])
                 self._parameters += 1
-            behind = cycle + int(pixels * groups * slowness)
+            # A read waits as long as the feed reads the same memory.
+            step = reads / (1 - execute.reading(cycle)) if reads else 1
+            behind = cycle + int(pixels * groups * step)
             self.waited_accumulator += max(0, end - behind)
             cycle = max(behind, end)
             if not from_scratchpad:
