@@ -70,6 +70,7 @@ class Array:
         words = passes * rows + shape.params
         for _ in range(shape.blocks):
             free = max(begin, self._ended + 1)
+            yield free  # transfers that have begun by then are known
             there = yield from weights.bring(words)
             # The first tile is there as many cycles before the rest as that takes.
             first = there - int((words - rows) * config.cols / config.bus_bytes * weights.beat_cycles)
