@@ -69,9 +69,9 @@ class Weights:
         self._number = -1  # of the STREAM in use
         self._left = 0  # its words that are not yet asked for
         self._ready = 0.0  # when all beats asked for are there
-        self._beats = 0  # so many
-        self._used: deque[tuple[int, float]] = deque()  # after how many beats, and when
-        self._before, self._space = 0, 0.0  # beats of the blocks whose places are free, and when those are filled
+        self._beats = 0.0  # so many
+        self._used: deque[tuple[float, int]] = deque()  # after how many beats, and when
+        self._before, self._space = 0.0, 0.0  # beats of the blocks whose places are free, and when those are filled
         self._transfers: deque[tuple[float, float]] = deque()  # begin and end of those that want all of the bus
 
     def run(self) -> Process:
@@ -83,6 +83,11 @@ class Weights:
                 if len(lane.done.times) <= number - STREAMS_AHEAD:
                     yield lane.done, number - STREAMS_AHEAD + 1
                 ready = lane.done.times[number - STREAMS_AHEAD]
+            if number >= 2:
+                # The one in front comes to the splitter when the one before that has all its bursts.
+                if len(lane.done.times) <= number - 2:
+                    yield lane.done, number - 1
+                ready = max(ready, lane.done.times[number - 2] - self._first)
             yield from lane.take(ready)
 
     def bring(self, words: int) -> Search:
@@ -98,12 +103,12 @@ class Weights:
             count = min(words, self._left)
             words -= count
             self._left -= count
-            self._bring_beats(ceil(count * config.cols / config.bus_bytes))
+            self._bring_beats(count * config.cols / config.bus_bytes)
             if not self._left:
                 lane.finish(int(self._ready) - QUEUE_CYCLES + 1)
         return int(self._ready)
 
-    def _bring_beats(self, beats: int) -> None:
+    def _bring_beats(self, beats: float) -> None:
         self._beats += beats
         depth, used = self._config.stream_beats, self._used
         while used and used[0][0] <= self._beats - depth:

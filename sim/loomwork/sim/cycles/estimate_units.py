@@ -67,13 +67,12 @@ class Array:
         weights.share = min(FAIR_SHARE, tile_beats / pitch)
         self._reading = sum(shape.segments) / passes * columns / pitch / _MEMORIES
         last_sum = int(shape.outputs[-1]) + self._finish_cycles
-        words = passes * rows + shape.params
+        words = (passes - 1) * rows + shape.params  # behind the first tile
         for _ in range(shape.blocks):
             free = max(begin, self._ended + 1)
             yield free  # transfers that have begun by then are known
+            first = yield from weights.bring(rows)
             there = yield from weights.bring(words)
-            # The first tile is there as many cycles before the rest as that takes.
-            first = there - int((words - rows) * config.cols / config.bus_bytes * weights.beat_cycles)
             self._used = max(self._used, self._begun, first) + rows
             first = max(free, self._used)
             self.waited_weights += first - free
