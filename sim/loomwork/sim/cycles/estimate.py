@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 
 from loomwork.arch.config import Config
-from loomwork.arch.isa import COMMAND_BYTES, Unit
+from loomwork.arch.isa import Unit
 from loomwork.rtl.dispatch import ENGINES
 from loomwork.sim.cycles.commands import Step, by_unit
 from loomwork.sim.cycles.convolution import Shape
@@ -16,11 +16,14 @@ from loomwork.sim.cycles.timeline import Clock
 from loomwork.sim.memory import MemoryTiming
 
 
-def estimate(commands: Sequence[Step], shapes: Sequence[Shape], config: Config, timing: MemoryTiming) -> Prediction:
+def estimate(
+    commands: Sequence[Step], size: int, shapes: Sequence[Shape], config: Config, timing: MemoryTiming
+) -> Prediction:
     """About what one run of a program takes.
 
-    Raises RunError when a command is never finished, which may be wrong: a STREAM is taken to be finished only when
-    the array asks for its last words.
+    size: bytes of the program, which fetch reads to their end. shapes: of the commands of EXECUTE. Raises RunError when
+    a command is never finished, which may be wrong: a STREAM counts as finished only when the array asks for its last
+    words, so that streams far ahead of the array stop each other.
     """
     clock = Clock()
     lists = by_unit(commands)
@@ -41,7 +44,7 @@ def estimate(commands: Sequence[Step], shapes: Sequence[Shape], config: Config, 
     clock.run()
     require_end(lanes)
     streamed = sum(-(-step.operands["words"] * config.cols // config.bus_bytes) for step in lists[Unit.STREAM])
-    fetched = -(-len(commands) * COMMAND_BYTES // config.bus_bytes)
+    fetched = -(-size // config.bus_bytes)
     counters = {
         "array_active": array.active,
         "execute_wait_weights": array.waited_weights,

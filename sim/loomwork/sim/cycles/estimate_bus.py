@@ -160,7 +160,7 @@ class Load:
         """The process."""
         config, weights, lane = self._config, self._weights, self._lane
         ready = written = before = 0
-        for number, command in enumerate(lane.commands):
+        for command in lane.commands:
             start = yield from lane.take(ready)
             operands = command.operands
             words = operands["rows"] * operands["words"]

@@ -73,7 +73,9 @@ class Array:
             yield free  # transfers that have begun by then are known
             first = yield from weights.bring(rows)
             there = yield from weights.bring(words)
-            self._used = max(self._used, self._begun, first) + rows
+            # Of a tile the loader takes one row after the other, as they come.
+            began = first - ceil(tile_beats * weights.beat_cycles)
+            self._used = max(max(self._used, self._begun, began) + rows, first + 1)
             first = max(free, self._used)
             self.waited_weights += first - free
             first = yield from self._reserve(max(first, self._begun + REUSE_CYCLES))
