@@ -81,7 +81,8 @@ def share(value: int | None, total: int) -> str:
 
 def _cards(data: ReportData, sums: Mapping[str, int | None]) -> list[dict[str, str]]:
     cycles, macs, bound = data.cycles, sums["macs"] or 0, sums["bound"]
-    kind = "measured" if data.measured is not None else "predicted"
+    exact = data.totals.get("predicted_exactly", True)
+    kind = "measured" if data.measured is not None else "predicted" if exact else "predicted, about"
     on_host = sum(layer.on_host for layer in data.layers)
     peak = data.totals.get("scratchpad_bytes")
     cards: list[tuple[str, str]] = []

@@ -20,7 +20,7 @@
 - `memory`, of each feature map: `step`, `map`, `height`, `width`, `channels`, `base`, `pitch`, `words` (of each bank),
   `first_layer` and `last_layer` of its life, `whole`: or else a band through which its rows pass.
 
-The cycle model adds `predicted_cycles` to layers and totals (sim/cycles).
+The cycle model adds `predicted_cycles` to layers and totals, and `predicted_exactly` to totals (sim/cycles).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -236,8 +236,16 @@ def summary(program: Program) -> RenderableType:
             table.add_row(Text(short_name(layer["name"])), Text(layer["operator"]), *_numbers(layer, columns))
     table.add_section()
     table.add_row("total", "", *_numbers(report["totals"], columns))
-    explanation = _EXPLANATION + (_PREDICTED if "predicted_cycles" in report["totals"] else "")
-    return Group(table, Text(explanation), *_dead(report["totals"]), *on_host)
+    return Group(table, Text(_EXPLANATION + _predicted(report["totals"])), *_dead(report["totals"]), *on_host)
+
+
+def _predicted(totals: Mapping[str, Any]) -> str:
+    """What the predicted cycles are, if there are any."""
+    if "predicted_cycles" not in totals:
+        return ""
+    if totals.get("predicted_exactly", True):
+        return f"{_PREDICTED}."
+    return f"{_PREDICTED};\nabout {totals['predicted_cycles']:,} in all: so much work is estimated."
 
 
 def _dead(totals: Mapping[str, Any]) -> list[Text]:
@@ -253,7 +261,7 @@ _EXPLANATION = (
     "array: cycles in which the array is occupied if nothing stalls; bound: cycles that no design with as many\n"
     "multipliers and as wide a bus can beat, layer by layer."
 )
-_PREDICTED = "\npredicted: cycles from the end of the layers before to the end of this one, by the cycle model."
+_PREDICTED = "\npredicted: cycles from the end of the layers before to the end of this one, by the cycle model"
 
 
 _COLUMNS = {

@@ -8,6 +8,7 @@ Every unit is modelled as its RTL works: see timeline.py for how, and the module
 """
 
 from loomwork.sim.cycles.layers import layer_cycles, with_predicted_cycles
-from loomwork.sim.cycles.prediction import Prediction, predict, predict_program
+from loomwork.sim.cycles.outcome import Prediction
+from loomwork.sim.cycles.prediction import predict, predict_program
 
 __all__ = ["Prediction", "layer_cycles", "predict", "predict_program", "with_predicted_cycles"]

@@ -23,6 +23,16 @@ BEGIN_CYCLES = 4
 """From the beginning of a DRAIN to its first step in front of the launch: walker and address pipeline."""
 
 
+class DrainCycles:
+    """How long a step of the drain takes. read: from its launch to its value. write: to its bytes, by mode."""
+
+    def __init__(self, config: Config) -> None:
+        # Extractor and inserter: stages of so many levels of multiplexers, which shift by up to a word.
+        insert = ceil((config.rows - 1).bit_length() / LEVELS_PER_STAGE)
+        self.read = SCRATCHPAD_LATENCY + insert
+        self.write = {mode: self.read + cycles + QUEUE_CYCLES + insert for mode, cycles in DrainLane.latency.items()}
+
+
 class Drain:
     """Carries out REQUANT, COMBINE and DRAIN in order.
 
@@ -34,18 +44,12 @@ class Drain:
         self._config = config
         self._lane = lane
         self._execute = execute
-        # Extractor and inserter: stages of so many levels of multiplexers, which shift by up to a word.
-        insert_cycles = ceil((config.rows - 1).bit_length() / LEVELS_PER_STAGE)
-        self._read_cycles = SCRATCHPAD_LATENCY + insert_cycles
-        self._write_cycles = {
-            mode: self._read_cycles + cycles + QUEUE_CYCLES + insert_cycles
-            for mode, cycles in DrainLane.latency.items()
-        }
+        self._cycles = DrainCycles(config)
         self._clock = clock
         self._feed = [Cursor(walk.reads)]
         # A launch is known in its own cycle at the latest.
         self.reads = Accesses(-1, self._memories_read)
-        self.writes = Accesses(min(self._write_cycles.values()) - 1, self._memories_written)
+        self.writes = Accesses(min(self._cycles.write.values()) - 1, self._memories_written)
         self._block = self._parameters = 0
         self.waited_accumulator = self.waited_bank = 0
         self._combine: Step | None = None
@@ -83,7 +87,7 @@ class Drain:
                     begin = max(begin, idle)
                 mode = combine
                 last = yield from self._launch(command, begin + BEGIN_CYCLES)
-                written = last + self._write_cycles[mode]
+                written = last + self._cycles.write[mode]
                 idle = written + 1
                 ready = last + 1
             # One command is reported per cycle, in order, from the cycle behind its beginning on.
@@ -124,7 +128,7 @@ class Drain:
             if not from_scratchpad:
                 execute.released.add(cycle - 1)
             if operands["params"] != Params.UNIFORM:
-                execute.freed.add(cycle + self._read_cycles)
+                execute.freed.add(cycle + self._cycles.read)
             released = cycle + 1
         return cycle - 1
 
@@ -171,7 +175,7 @@ class Drain:
             for waiting in range(asked, cycle):
                 self.reads.add(waiting, self._made, 1, number)
             self.reads.add(cycle, self._made, count, number)
-        self.writes.add(cycle + self._write_cycles[combine], self._made, count, number)
+        self.writes.add(cycle + self._cycles.write[combine], self._made, count, number)
         self._made += count
         self._behind = cycle + count
 

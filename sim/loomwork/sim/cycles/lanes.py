@@ -2,12 +2,12 @@
 """Fetch, decoder and dispatch: when each unit can take its commands (rtl/fetch.py, decoder.py, dispatch.py)."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import COMMAND_BYTES, TICKET_UNITS, Unit
 from loomwork.rtl.ports import COMMANDS_IN_UNIT
 from loomwork.sim.cycles.commands import Step
-from loomwork.sim.cycles.reads import Reader
 from loomwork.sim.cycles.timeline import Clock, Process, Search, Timeline
 
 
@@ -86,13 +86,23 @@ class Lane:
         return busy, waited
 
 
+class Beats(Protocol):
+    """What fetch has read ahead, as reads.Reader has it."""
+
+    popped: Timeline
+
+    def arrival(self, beat: int) -> Search:
+        """The cycle in which `beat` is at the queue's end, if all before have left it."""
+        ...
+
+
 class Dispatcher:
     """Takes commands from the beats that fetch has read ahead and puts them into the lanes, one after the other.
 
     end: cycle in which END is reached; 0 as long as it is not known. waited: cycles in which a command waited for room.
     """
 
-    def __init__(self, config: Config, commands: Sequence[Step], lanes: dict[Unit, Lane], fetch: Reader) -> None:
+    def __init__(self, config: Config, commands: Sequence[Step], lanes: dict[Unit, Lane], fetch: Beats) -> None:
         self._commands = commands
         self._lanes = lanes
         self._fetch = fetch

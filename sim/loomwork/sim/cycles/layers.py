@@ -17,6 +17,7 @@ _ENDS = (Unit.EXECUTE.name, Unit.DRAIN.name)
 def with_predicted_cycles(program: Program, timing: MemoryTiming | None = None) -> Program:
     """The program with `predicted_cycles` in its report: of every accelerator layer, and in `totals`.
 
+    `predicted_exactly` in `totals` says whether they are exact, or an estimate (docs/cycle-model.md).
     The cycles of a layer go from the end of the layers before it to the end of its own last EXECUTE or DRAIN command,
     those of a step's last layer to `done`: they add up to the total. A program without a report stays as it is.
     Raises what `predict` raises.
@@ -26,12 +27,18 @@ def with_predicted_cycles(program: Program, timing: MemoryTiming | None = None) 
     numbers = [number for number, step in enumerate(program.steps) if isinstance(step, AcceleratorStep)]
     layers = [dict(layer) for layer in program.report["layers"]]
     total = 0
-    for number, prediction in zip(numbers, predict_program(program, timing), strict=True):
+    predictions = predict_program(program, timing)
+    for number, prediction in zip(numbers, predictions, strict=True):
         own = [layer for layer in layers if layer["where"] == "accelerator" and layer["step"] == number]
         for layer, cycles in zip(own, layer_cycles([layer["commands"] for layer in own], prediction), strict=True):
             layer["predicted_cycles"] = cycles
         total += prediction.cycles
-    totals: Mapping[str, Any] = {**program.report["totals"], "predicted_cycles": total}
+    exactly = all(prediction.exact for prediction in predictions)
+    totals: Mapping[str, Any] = {
+        **program.report["totals"],
+        "predicted_cycles": total,
+        "predicted_exactly": exactly,
+    }
     return replace(program, report={**program.report, "layers": layers, "totals": totals})
 
 
