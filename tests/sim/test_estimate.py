@@ -2,16 +2,19 @@
 """The estimate of large programs against the exact cycle model, which test_cycles.py compares with the RTL."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 
 from loomwork.arch.command import Command, encode
-from loomwork.arch.config import PRESETS, TINY
+from loomwork.arch.config import BASE, PRESETS, TINY
 from loomwork.arch.isa import BY_MNEMONIC, COMMAND_BYTES, Unit
 from loomwork.arch.program import AcceleratorStep, Program
 from loomwork.compiler.driver import compile_model
 from loomwork.compiler.report import summary
+from loomwork.compiler.tflite_writer import ModelBuilder
 from loomwork.sim.backend import RunError
 from loomwork.sim.cycles import Prediction, predict, predict_program, with_predicted_cycles
 from loomwork.sim.cycles.commands import read_commands
@@ -29,7 +32,7 @@ NETWORKS = {
 }
 MOBILENET = "tflite/tf2_mobilenet_v2_1.0_224_ptq.tflite"
 MOBILENET_CYCLES = 1_424_423
-"""What MobileNetV2 takes on the RTL of `base`, with a memory latency of 40 cycles (docs/benchmarks.md)."""
+"""What MobileNetV2 takes on the RTL of `base`, with a memory latency of 40 cycles."""
 TOLERANCE = 0.02
 
 
@@ -64,6 +67,29 @@ def test_it_is_near_the_exact_model(network: str, config_name: str, latency: int
         assert {(event.unit, event.offset) for event in estimate.events} == places
         assert len(estimate.events) == len(places)
         assert all(0 < event.start < event.end <= estimate.cycles for event in estimate.events)
+
+
+@pytest.mark.parametrize("latency", [100, 200])
+@pytest.mark.parametrize("config_name", ["tiny", "base"])
+def test_weights_wait_for_the_latency_of_memory(config_name: str, latency: int) -> None:
+    # The array has one pixel per tile, so that it is as fast as its weights come through the queue.
+    exact, _ = compare(compiled(NETWORKS["autoencoder"], config_name), latency)
+    assert total(exact) > 1.05 * total(predict_program(compiled(NETWORKS["autoencoder"], config_name)))
+
+
+@pytest.mark.parametrize("network", ["resnet8", "autoencoder"])
+def test_tiles_of_more_beats_than_rows(network: str) -> None:
+    config = replace(BASE, bus_bytes=4)
+    compare(compile_model(model_path(NETWORKS[network]), config), 40)
+
+
+def test_weights_wait_for_transfers() -> None:
+    # Tiles of 32 beats for few pixels, while the next image rows are loaded.
+    model = ModelBuilder()
+    image = model.input("image", (1, 14, 14, 1024), scale=0.02, zero_point=0)
+    kernel = np.ones((256, 1, 1, 1024), np.int8)
+    model.output(model.conv_2d(image, kernel, weight_scale=0.01, scale=0.05, zero_point=0))
+    compare(compile_model(model.build(), PRESETS["large"]), 40)
 
 
 @pytest.mark.parametrize("latency", [40, 100])
