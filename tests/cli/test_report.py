@@ -202,7 +202,14 @@ def test_predicted_cycles_are_shown_where_the_compiler_knows_them(net: Program, 
     assert page.row(first["name"])[5] == "1,234"
     assert page.row(first["name"])[8:10] == ["700", f"{5832 / (700 * 16):.1%}"]
     assert page.row("total")[8] == "1,033"
-    assert "Cycles predicted by the cycle model" in page.text
+    assert "Cycles predicted by the cycle model; nothing was measured" in page.text
+
+    totals = {**net.report["totals"], "predicted_cycles": 1033, "predicted_exactly": False}
+    estimated = replace(net, report={**net.report, "layers": layers, "totals": totals})
+    Path("large.lwb").write_bytes(write_program(estimated))
+    assert loomwork("report", "large.lwb", "-o", "large.html").code == 0
+    page = Page(Path("large.html").read_text(encoding="utf-8"))
+    assert "Cycles predicted by the cycle model, about; nothing was measured" in page.text
 
     write_measurements(net)  # what is executed is the same
     assert loomwork("report", "new.lwb", "-o", "both.html", "--trace", "trace.json").code == 0

@@ -76,6 +76,8 @@ def test_networks_take_as_many_cycles_as_predicted(network: str, config_name: st
         # What can be counted is not subject to any timing.
         for counter in ("array_active", "read_beats", "write_beats"):
             assert prediction.counters[counter] == run.counters[counter]
+    for estimate, run in zip(predict_program(program, exact=False), runs, strict=True):
+        assert_equal_but_for(TOLERANCE, estimate, run, "estimate")
 
 
 @pytest.mark.parametrize("latency", LATENCIES)

@@ -10,7 +10,6 @@ from loomwork.rtl.burst import burst_limit
 from loomwork.rtl.fetch import PREFETCH_BEATS
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY
 from loomwork.rtl.scratchpad_reader import QUEUE_BEATS
-from loomwork.rtl.stream_reader import COMMANDS_AHEAD as STREAMS_AHEAD
 from loomwork.sim.cycles.lanes import Lane
 from loomwork.sim.cycles.reads import ADDRESS_CYCLES as BUS_CYCLES
 from loomwork.sim.cycles.reads import ARRIVAL_CYCLES, CHECK_CYCLES, QUEUE_CYCLES
@@ -79,15 +78,11 @@ class Weights:
         lane = self._lane
         for number in range(len(lane.commands)):
             ready = 0
-            if number >= STREAMS_AHEAD:
-                if len(lane.done.times) <= number - STREAMS_AHEAD:
-                    yield lane.done, number - STREAMS_AHEAD + 1
-                ready = lane.done.times[number - STREAMS_AHEAD]
             if number >= 2:
                 # The one in front comes to the splitter when the one before that has all its bursts.
                 if len(lane.done.times) <= number - 2:
                     yield lane.done, number - 1
-                ready = max(ready, lane.done.times[number - 2] - self._first)
+                ready = lane.done.times[number - 2] - self._first
             yield from lane.take(ready)
 
     def bring(self, words: int) -> Search:
