@@ -158,7 +158,7 @@ def test_parts_are_loaded_when_all_of_their_bytes_are_stored(kind: str) -> None:
     for position, (_, touched) in enumerate(stores):
         assert not any(touched & other for _, other in stores[:position])
     pairs = [(store, load) for load, read in loads for store, written in stores if read & written]
-    assert len(pairs) > 10
+    assert len(pairs) >= 8
     for run in range(5):
         spans = simulate(commands, SCANT, seed=run)
         assert all(spans[store][1] <= spans[load][0] for store, load in pairs)

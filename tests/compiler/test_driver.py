@@ -164,4 +164,4 @@ def test_a_model_that_does_not_fit_is_refused() -> None:
     with pytest.raises(
         CompileError, match=r"layer 'layer0' .* one row of its output needs .* configuration tiny has 16"
     ):
-        compile_graph(maker.graph(maker.rescale(maker.input(1, 1500, 8))), TINY)
+        compile_graph(maker.graph(maker.dense(maker.input(60, 40, 8), 3)), TINY)
