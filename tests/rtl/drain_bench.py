@@ -29,7 +29,8 @@ class DrainBench:
     parameters: those of each block that has any, with what part of them comes.
     patience: chance that a request is taken or a thing that is expected arrives, in each cycle; 1 = always.
     on_done: called with the number of finished commands, whenever one is. halt_after: cycle from which `halt` is 1.
-    blocks_after: cycle before which no block is finished. write_patience: as `patience`, of writes alone.
+    blocks_after: cycle before which no block is finished. write_patience: as `patience`, of writes alone; writes_after:
+    cycle before which none is taken.
     made: for each block, how many pixels the array makes, one by one in a single pass, so that those below `progress`
     may be read meanwhile; 0, or no entry: it is finished all at once, as by the last of several passes.
 
@@ -47,6 +48,7 @@ class DrainBench:
     halt_after: int | None = None
     blocks_after: int = 0
     write_patience: float = 1.0
+    writes_after: int = 0
     made: Sequence[int] = ()
     finish: list[int] = field(default_factory=list[int])
     whole: list[int] = field(default_factory=list[int])
@@ -115,7 +117,8 @@ class DrainBench:
             word, index, last = self._words[0]
             ctx.set(dut.params.payload, {"word": word, "index": index, "last": last})
         ctx.set(dut.read.request.ready, self._luck())
-        ctx.set(dut.write.ready, self._luck() and self.rng.random() < self.write_patience)
+        writes = self.cycles >= self.writes_after and self.rng.random() < self.write_patience
+        ctx.set(dut.write.ready, self._luck() and writes)
         ctx.set(dut.read.data.as_value(), self._data(self._reads.popleft(), 2 * self.config.rows))
         ctx.set(dut.accumulator.data.as_value(), self._data(self._pixels.popleft(), 4 * self.config.cols))
 

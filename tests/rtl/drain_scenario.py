@@ -186,7 +186,7 @@ class Scenario:
         )
         self.parameters.append((block, params))
 
-    def run(self, patience: float = 1.0, write_patience: float = 1.0) -> DrainBench:
+    def run(self, patience: float = 1.0, write_patience: float = 1.0, writes_after: int = 0) -> DrainBench:
         """On the unit, comparing the whole scratchpad with the model's whenever a command is done.
 
         Commands behind it that may begin before it is done may have written already.
@@ -215,6 +215,7 @@ class Scenario:
             self.parameters,
             patience=patience,
             write_patience=write_patience,
+            writes_after=writes_after,
             made=self.made,
             on_done=compare,
         )

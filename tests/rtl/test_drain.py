@@ -3,6 +3,7 @@
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -227,15 +228,19 @@ def test_blocks_in_one_pass_and_in_several(lanes: int, patience: float) -> None:
     scenario.run(patience)
 
 
-def test_more_commands_are_on_their_way_than_there_are_writes() -> None:
-    """Writes that are hardly ever taken: tiles of one pixel pile up, to as many as a unit may have."""
-    scenario = Scenario.make(DEEP, 4)
-    for _ in range(30):
-        if scenario.rng.random() < 0.5:
+@pytest.mark.parametrize("writes", [{"write_patience": 0.05}, {"writes_after": 300}], ids=["rare", "late"])
+@pytest.mark.parametrize("requants", [0.5, 1.0])
+def test_reports_keep_their_order_when_writes_are_slow(requants: float, writes: Any) -> None:
+    """Tiles of one result pile up to as many commands as a unit may have. Then results may be written one per cycle,
+    faster than DRAINs and the REQUANTs between them are reported.
+    """
+    scenario = Scenario.make(replace(DEEP, requant_lanes=4), 4)
+    for _ in range(20):
+        if scenario.rng.random() < requants:
             scenario.add_requant()
         scenario.commands.append(drain(channels=4, out_base=scenario.rng.randint(0, 900)))
         scenario.add_block()
-    scenario.run(write_patience=0.05)
+    scenario.run(**writes)
 
 
 def test_counts_cycles_without_a_block() -> None:

@@ -231,6 +231,30 @@ def test_brings_the_bytes_of_every_pixel(config: Config, stall: float, seed: int
     assert bench.tiles == tiles
 
 
+@pytest.mark.parametrize("row_step", [1, 2, 3])
+@pytest.mark.parametrize("config", [SMALL, TALL], ids=lambda c: c.name)
+def test_kernel_rows_lie_on_both_sides_of_the_end_of_a_ring(config: Config, row_step: int):
+    """Every segment of a pass crosses the end, at a pixel of its own; commands that follow each other without a gap
+    have a ring and none, or another one.
+    """
+    rng = random.Random(SEED)
+    shape = {
+        "pitch": 2, "height": 16, "row_bytes": 2 * config.rows, "x_start": 0, "x_step": 1, "y_start": -1, "y_step": 1,
+        "tap_count": 1, "row_step": row_step, "kernel_rows": 4, "tile_width": 2, "tile_height": 9, "blocks": 1,
+    }  # fmt: skip
+    operands: list[dict[str, int]] = []
+    for base, ring in ((0, 1), (200, 0), (100, 2), (0, 3), (220, 1), (3, 2)):
+        dense = random_operands(rng, config) | shape | {"length": 2, "base": base, "ring": ring}
+        columns = random_depthwise(rng, config) | shape | {"base": base, "ring": ring, "taps": 2, "x_stride": 1}
+        operands += [dense, columns]
+    # Only the first two laps of a ring are there.
+    operands = [o | {"height": min(o["height"], 8 * o["ring"])} if o["ring"] else o for o in operands]
+    bench = Bench(config, operands, 0.0, SEED)
+    expected = [pixel for o in operands for pixel in expected_pixels(config, o, bench.scratchpad)]
+    bench.run(4000, len(expected))
+    assert bench.pixels == expected
+
+
 def test_reads_no_further_than_there_is_room():
     """An array that never takes a pixel: the feed stops, and nothing is lost."""
     inside = {"x_start": 0, "y_start": 0, "y_step": 1, "row_step": 1, "height": 12, "base": 0}

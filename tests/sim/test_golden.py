@@ -132,14 +132,16 @@ def test_fused_layers_do_what_the_command_set_says(combine: Combine, pool: Pool,
 @pytest.mark.parametrize("depthwise", [False, True], ids=["convolve", "depthwise"])
 @pytest.mark.parametrize("seed", range(10))
 def test_rings_hold_the_latest_rows(seed: int, depthwise: bool, config: Config) -> None:
-    """The input is a ring full of rows, of which the array wants any, from the first lap and from the second."""
+    """The input is a ring full of rows, of which the array wants any, from the first lap and the second. Rows behind
+    these go on beyond the ring, for it is taken once.
+    """
     config = Config.from_dict({**config.to_dict(), "scratchpad_kib": 64})
     rng = random.Random(seed)
     program = layer_program(config, rng, depthwise=depthwise)
     commands = [*program.commands]
     load, convolve = commands[0], commands[3]
     ring = -(-load["rows"] // 4)
-    height = rng.randint(4 * ring + 1, 8 * ring)
+    height = rng.randint(4 * ring + 1, 12 * ring)
     commands[0] = command("LOAD", load.operands, rows=4 * ring)
     changes = {"ring": ring, "height": height, "y_start": rng.randint(-2, height)}
     commands[3] = replace(convolve, operands={**convolve.operands, **changes})
