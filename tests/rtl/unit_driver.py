@@ -44,12 +44,17 @@ async def watch_unit(ctx: SimulatorContext, unit: Any, log: UnitLog) -> None:
         cycle += 1
 
 
-async def send_commands(ctx: SimulatorContext, unit: Any, commands: Sequence[Command]) -> None:
-    """Hand over commands, each as soon as the unit takes it."""
+async def send_commands(ctx: SimulatorContext, unit: Any, commands: Sequence[Command], cycles: int = 5000) -> None:
+    """Hand over commands, each as soon as the unit takes it; fails when it does not take one within `cycles` cycles."""
     for command in commands:
         ctx.set(unit.command.payload, int.from_bytes(encode(command), "little"))
         ctx.set(unit.command.valid, 1)
-        await ctx.tick().until(unit.command.ready)
+        for _ in range(cycles):
+            *_, is_taken = await ctx.tick().sample(unit.command.ready)
+            if is_taken:
+                break
+        else:
+            raise AssertionError(f"{command} is not taken for {cycles} cycles")
         ctx.set(unit.command.valid, 0)
 
 

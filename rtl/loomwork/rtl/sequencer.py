@@ -81,9 +81,8 @@ class PassSequencer(Component):
                     with m.Case(2):
                         m.d.sync += row_words.eq(product)
                     with m.Case(3):
+                        # Without a ring both are such that nothing changes: zero words less from the first word on.
                         m.d.sync += [ring_words.eq(product), ring_end.eq(command.base + product)]
-                        with m.If(command.ring == 0):
-                            m.d.sync += ring_end.eq(~0)
                     with m.Case(4):
                         m.next = "RUN"
                         with m.If(self._is_illegal(command)):
