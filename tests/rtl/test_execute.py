@@ -169,7 +169,9 @@ def test_waits_for_a_free_accumulator_half():
     assert bench.waits["wait_accumulator"] > 100
 
 
-@pytest.mark.parametrize("kernel", [{}, {"taps": 3, "x_stride": 2, "kernel_rows": 3}], ids=["dense", "depthwise"])
+@pytest.mark.parametrize(
+    "kernel", [{}, {"taps": 3, "x_stride": 2, "shared": 0, "kernel_rows": 3}], ids=["dense", "depthwise"]
+)
 @pytest.mark.parametrize("tap_count", [1, 2])
 def test_the_drain_reads_pixels_of_an_only_pass_while_it_lasts(kernel: dict[str, int], tap_count: int):
     """All but those that come out with the last one, and of blocks of several passes none."""
