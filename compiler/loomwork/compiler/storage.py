@@ -167,13 +167,11 @@ class _Planner:
         return Lifetime(life.map, touched[0][0], touched[-1][-1], life.words)
 
     def _can_stream(self, name: str) -> bool:
-        """Whether a ring will do: every reader is a convolution, as its input or as what it adds."""
+        """Whether a ring will do: every reader is a convolution, which takes it as its input or adds it, not both."""
         if name in (*self._graph.inputs, *self._graph.outputs):
             return False
         readers = [work for work in self._works if name in operand_maps(work.layer)]
-        return all(
-            isinstance(work, ConvolutionWork) and len(set(operand_maps(work.layer))) > 0 for work in readers
-        ) and (not any(operand_maps(work.layer).count(name) > 1 for work in readers))
+        return all(isinstance(work, ConvolutionWork) and operand_maps(work.layer).count(name) == 1 for work in readers)
 
     def _frees(self, life: Lifetime, run: range) -> int:
         """Words of each bank that are free when a map is no longer whole (or streamed)."""
