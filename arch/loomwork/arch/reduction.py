@@ -13,6 +13,7 @@ groups of `depthwise_taps` array rows, the weights of kernel column `k` of a pas
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from loomwork.arch.config import BANKS
 
@@ -57,6 +58,7 @@ def passes(rows: int, kernel_rows: int, length: int, row_step: int) -> Iterator[
         yield tuple(segments)
 
 
+@cache
 def pass_count(rows: int, kernel_rows: int, length: int, row_step: int) -> int:
     """Number of passes of `passes` with the same arguments."""
     return sum(1 for _ in passes(rows, kernel_rows, length, row_step))

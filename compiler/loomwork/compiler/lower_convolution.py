@@ -16,7 +16,7 @@ from loomwork.compiler.mapping import Mapping, map_convolution
 from loomwork.compiler.task import Region, Task
 from loomwork.compiler.tiling import MAX_TILE_SIDE, Tile, balanced, channel_groups, covered, largest_tile
 from loomwork.compiler.views import Views
-from loomwork.compiler.weights import ConstantPool, pack_weights, params_mode
+from loomwork.compiler.weights import ConstantPool, params_mode
 from loomwork.compiler.work import Effort, Rows, Work
 
 MAX_STEP_BYTES = min(largest("CONVOLVE", "x_step"), largest("DRAIN", "out_step"))
@@ -60,7 +60,7 @@ class ConvolutionWork(Work):
         self._params = params_mode(convolution.requantize)
         self._groups: list[_Group] = []
         for first, channels in channel_groups(self._result.channels, config.cols):
-            offset = pool.add(pack_weights(convolution, self._mapping, config, first, channels)) if pool else 0
+            offset = pool.add_stream(convolution, self._mapping, config, first, channels) if pool else 0
             blocks = ceil(channels / config.cols)
             words = blocks * (self._mapping.passes * config.rows + words_of_params(self._params))
             self._groups.append(_Group(first, channels, blocks, offset, words))

@@ -23,6 +23,18 @@ class ConstantPool:
     def __init__(self) -> None:
         self._data = bytearray()
         self._offsets: dict[bytes, int] = {}
+        self._streams: dict[tuple[int, int, Mapping, int, int], tuple[Convolution, int]] = {}
+
+    def add_stream(self, layer: Convolution, mapping: Mapping, config: Config, first: int, channels: int) -> int:
+        """Store what `pack_weights` makes of these arguments; returns its offset.
+
+        Layers that share the arrays of their kernel and requantization, as the parts of one do, are packed once.
+        """
+        key = id(layer.kernel), id(layer.requantize), mapping, first, channels
+        if key not in self._streams:
+            # The layer is kept, so that no other object takes the identities of its members.
+            self._streams[key] = layer, self.add(pack_weights(layer, mapping, config, first, channels))
+        return self._streams[key][1]
 
     def add(self, piece: bytes) -> int:
         """Store a piece, padded to ALIGNMENT; returns its offset."""
