@@ -113,6 +113,17 @@ def test_a_reduction_of_the_whole_image_takes_some_channels_at_a_time(kind: str)
     check(maker, graph, SCANT)
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_column_that_is_too_deep_is_divided_by_channels(*, fused: bool) -> None:
+    maker = GraphMaker(7)
+    source = maker.input(5, 4, 96)
+    result = maker.convolution(source, 96, pad=(1, 1), depthwise=True)
+    graph = maker.graph(maker.add(result, source) if fused else result)
+    parts = divided(graph, SCANT).maps.values()
+    assert {part.channels for part in parts if part.part} < {4, 8, 12, 16, 20, 24, 28, 32}
+    check(maker, graph, SCANT, fuse=fused)
+
+
 def test_a_layer_that_fits_is_left_alone() -> None:
     maker = GraphMaker(0)
     graph = maker.graph(_depthwise(maker, _convolution(maker, maker.input(20, 4, 3))))

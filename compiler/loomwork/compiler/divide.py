@@ -16,7 +16,7 @@ from loomwork.arch.config import Config
 from loomwork.compiler.allocate import MAX_PITCH, MAX_ROW_BYTES, MAX_ROWS, touched_maps
 from loomwork.compiler.bands import BandFitter, Gap
 from loomwork.compiler.fused import FusedConvolution
-from loomwork.compiler.graph import Add, Convolution, FeatureMap, Graph, Layer, Mean, Part, PoolLayer, Rescale
+from loomwork.compiler.graph import Convolution, FeatureMap, Graph, Layer, Mean, Part, PoolLayer
 from loomwork.compiler.lower import lower_layer
 from loomwork.compiler.tiling import covered
 from loomwork.compiler.unsupported import UnsupportedLayerError
@@ -154,17 +154,9 @@ _Outputs = tuple[_Span, _Span, _Span]
 
 
 def _grids(layer: Layer, graph: Graph, config: Config) -> Iterator[list[_Outputs]]:
-    """Ways to divide the output of a layer, the fewest parts first."""
+    """Ways to divide the output of a layer, the fewest parts first; some channels at a time where nothing else does."""
     output, source = graph.maps[layer.output], graph.maps[layer.input]
-    whole = _Span(0, output.channels)
     bands = max(ceil(output.height / MAX_ROWS), ceil(source.height / MAX_ROWS))
-    if isinstance(layer, Mean) or (isinstance(layer, PoolLayer | Add | Rescale) and output.height == output.width == 1):
-        if output.channels % config.rows:
-            return
-        for count in _counts(output.channels // config.rows):
-            if count > 1:
-                yield [(_Span(0, 1), _Span(0, 1), channels) for channels in _spans(output.channels, count, config.rows)]
-        return
     alignment = _alignment(output, config)
     # Parts of one or two rows need the fewest rows of the input: four neighbours may lie in two groups of four.
     heights = dict.fromkeys((bands, ceil(output.height / 2), output.height))
@@ -172,7 +164,20 @@ def _grids(layer: Layer, graph: Graph, config: Config) -> Iterator[list[_Outputs
     for row_count, column_count in sorted(grids, key=lambda grid: grid[0] * grid[1]):
         if 1 < row_count * column_count <= MAX_PARTS:
             rows, columns = _spans(output.height, row_count, 1), _spans(output.width, column_count, alignment)
-            yield [(y, x, whole) for y, x in product(rows, columns)]
+            yield [(y, x, _Span(0, output.channels)) for y, x in product(rows, columns)]
+    if output.channels % config.rows == 0 and _channel_by_channel(layer, source, output):
+        for count in _counts(output.channels // config.rows):
+            if 1 < count <= MAX_PARTS:
+                channels = _spans(output.channels, count, config.rows)
+                yield [(_Span(0, output.height), _Span(0, output.width), part) for part in channels]
+
+
+def _channel_by_channel(layer: Layer, source: FeatureMap, output: FeatureMap) -> bool:
+    """Whether a channel of the output depends on just the same channel of the input, and commands can name some."""
+    convolution = layer.convolution if isinstance(layer, FusedConvolution) else layer
+    if isinstance(convolution, Convolution):
+        return convolution.depthwise and source.channels == output.channels
+    return isinstance(layer, Mean | PoolLayer) or output.height == output.width == 1
 
 
 def _counts(most: int) -> Iterator[int]:
@@ -201,13 +206,12 @@ def _part(layer: Layer, outputs: _Outputs, graph: Graph, config: Config) -> _Lay
     source, output = graph.maps[layer.input], graph.maps[layer.output]
     axes = _axes(layer, source)
     y, x, channels = outputs
+    alike = _channel_by_channel(layer, source, output) or not isinstance(layer, Convolution | FusedConvolution)
     given = (
         axes[0].inputs(y, source.height, 1),
         axes[1].inputs(x, source.width, _alignment(source, config)),
-        channels if output.channels == source.channels else _Span(0, source.channels),
+        channels if alike else _Span(0, source.channels),
     )
-    if isinstance(layer, Convolution | FusedConvolution):
-        given = (*given[:2], _Span(0, source.channels))
     pads = tuple(axis.part_pad(*spans) for axis, spans in zip(axes, zip((y, x), given[:2], strict=True), strict=True))
     read, written = _cut(source, given), _cut(output, outputs)
     operand = None
@@ -218,14 +222,29 @@ def _part(layer: Layer, outputs: _Outputs, graph: Graph, config: Config) -> _Lay
         changed["operand"] = operand.name
     match layer:
         case FusedConvolution():
-            changed["convolution"] = replace(layer.convolution, input=read.name, pad=pads)
+            convolution = _some_channels(layer.convolution, channels)
+            changed["convolution"] = replace(convolution, input=read.name, pad=pads)
             if layer.add and operand:
                 changed["add"] = replace(layer.add, operand=operand.name)
-        case Convolution() | PoolLayer():
+        case Convolution():
+            changed["pad"] = pads
+            layer = _some_channels(layer, channels)
+        case PoolLayer():
             changed["pad"] = pads
         case _:
             pass
     return _LayerPart(replace(layer, **changed), tuple(m for m in (read, operand, written) if m))
+
+
+def _some_channels(layer: Convolution, channels: _Span) -> Convolution:
+    """Of a convolution, these channels of the output."""
+    count, some = layer.kernel.shape[3], slice(channels.first, channels.end)
+    if channels == _Span(0, count):
+        return layer
+    rule = layer.requantize
+    shared = {name: getattr(rule, name) for name in ("multiplier", "shift", "bias")}
+    own = {name: values[some] if len(values) == count else values for name, values in shared.items()}
+    return replace(layer, kernel=layer.kernel[..., some], requantize=replace(rule, **own))
 
 
 def _cut(whole: FeatureMap, spans: _Outputs) -> FeatureMap:
