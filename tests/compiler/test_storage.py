@@ -209,6 +209,23 @@ def test_pieces_of_a_run_come_in_an_order_that_works() -> None:
             assert kept <= 8 + 4 * rows
 
 
+@pytest.mark.parametrize("seed", [47, 61, 156, 195, 286])
+def test_maps_of_one_row_that_leave_no_gap_for_the_next_make_room(seed: int) -> None:
+    """All maps of the layer fit, but not where the places of the ones around them leave free words."""
+    maker = GraphMaker(seed)
+    name = maker.input(1, maker.random.randint(4, 20), 4)
+    for _ in range(4):
+        channels = maker.random.choice([2, 4, 6])
+        branch = maker.convolution(name, channels, kernel=(1, 3), pad=(0, 1))
+        other = maker.convolution(name, channels, kernel=(1, 1))
+        if maker.random.random() < 0.7:
+            name = maker.add(branch, other)
+        else:
+            name = branch
+            maker.rescale(other)
+    check(maker, maker.graph(name), replace(TINY, name="scant", scratchpad_kib=1))
+
+
 def test_a_layer_of_which_no_row_fits_is_refused() -> None:
     maker = GraphMaker(0)
     graph = maker.graph(maker.dense(maker.input(9, 140, 16), 16))

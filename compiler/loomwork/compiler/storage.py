@@ -130,7 +130,8 @@ class _Planner:
                 self._streamed.add(life.map)
                 return
         # When streaming needs too many rows at once, a run can be parted.
-        candidates = free or whole + [life for life in near if life.map in self._streamed]
+        # Maps of few rows free nothing, but bands go where each layer has room for them.
+        candidates = free or whole + [life for life in near if life.map in self._streamed] or near
         if not candidates:
             layer = self._works[run.start]
             raise UnsupportedLayerError(layer.layer, self._why_not(layer))
