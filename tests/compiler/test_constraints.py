@@ -61,8 +61,11 @@ VIOLATIONS: dict[str, tuple[Constraint[Operator], Callable[[ModelBuilder], Tenso
     "constant": (needs.computed_inputs, constant_operand),
     "batch": (needs.one_image, lambda m: m.max_pool_2d(m.reshape(image(m, 1, 4, 4, 2), (2, 4, 4, 1)), 2)),
     "rank": (needs.one_image, lambda m: m.relu(m.reshape(image(m, 1, 4, 4, 2), (1, 1, 4, 4, 2)))),
-    "rows": (needs.image_fits, lambda m: m.max_pool_2d(m.reshape(image(m, 1, 4, 4, 257), (1, 4112, 1, 1)), 1)),
-    "row bytes": (needs.image_fits, lambda m: m.max_pool_2d(m.reshape(image(m, 1, 2, 2, 16384), (1, 1, 65536, 1)), 1)),
+    "rows": (needs.image_fits, lambda m: m.max_pool_2d(m.reshape(image(m, 1, 4, 4, 4096), (1, 65536, 1, 1)), 1)),
+    "row bytes": (
+        needs.image_fits,
+        lambda m: m.max_pool_2d(m.reshape(image(m, 1, 1, 4096, 4096), (1, 1, 1 << 24, 1)), 1),
+    ),
     "weights": (needs.constant_weights, computed_weights),
     "asymmetric weights": (
         needs.symmetric_weights,

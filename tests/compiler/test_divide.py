@@ -124,6 +124,25 @@ def test_a_column_that_is_too_deep_is_divided_by_channels(*, fused: bool) -> Non
     check(maker, graph, SCANT, fuse=fused)
 
 
+@pytest.mark.parametrize("shape", [(5000, 1, 2), (1, 4500, 16), (2, 9000, 8)], ids=str)
+def test_images_that_no_command_can_name_are_exact(shape: tuple[int, int, int]) -> None:
+    """More than 4095 rows, 65535 bytes in a row, or 4095 words."""
+    maker = GraphMaker(8)
+    kernel, stride = ((9, 1), (4, 1)) if shape[0] > shape[1] else ((1, 9), (1, 4))
+    first = maker.convolution(maker.input(*shape), 8, kernel=kernel)
+    second = maker.convolution(first, 8, kernel=kernel, stride=stride, depthwise=True)
+    graph = maker.graph(maker.pool(MaxPool, second, window=stride, stride=stride))
+    step, _ = compile_graph(graph, TINY)
+    assert step.workspace_bytes >= first_bytes(graph)
+    check(maker, graph, TINY)
+
+
+def first_bytes(graph: Graph) -> int:
+    """Of the first layer's output."""
+    feature_map = graph.maps[graph.layers[0].output]
+    return feature_map.height * feature_map.row_bytes
+
+
 def test_a_layer_that_fits_is_left_alone() -> None:
     maker = GraphMaker(0)
     graph = maker.graph(_depthwise(maker, _convolution(maker, maker.input(20, 4, 3))))

@@ -7,9 +7,10 @@ from math import ceil
 
 from loomwork.arch.config import BANKS, Config
 from loomwork.arch.program import Placement
-from loomwork.compiler.graph import CompileError, FeatureMap, Graph, Layer
+from loomwork.compiler.graph import FeatureMap, Graph, Layer
 from loomwork.compiler.limits import largest
 from loomwork.compiler.names import readable
+from loomwork.compiler.unsupported import UnsupportedLayerError
 from loomwork.compiler.views import row_words
 
 MAX_ROWS = largest("CONVOLVE", "height")
@@ -98,15 +99,15 @@ def _first_fit(lives: Iterable[Lifetime], capacity: int) -> dict[Lifetime, int] 
     return {life: base for base, life in placed}
 
 
-def check_map(feature_map: FeatureMap, config: Config) -> None:
-    """Raise CompileError when a map is larger than commands can name."""
+def check_map(layer: Layer, feature_map: FeatureMap, config: Config) -> None:
+    """Raise UnsupportedLayerError when a map that a layer reads or writes is larger than commands can name."""
     for value, limit, what in (
         (feature_map.height, MAX_ROWS, "rows"),
         (feature_map.row_bytes, min(MAX_ROW_BYTES, MAX_PITCH * config.rows), "bytes per row"),
     ):
         if value > limit:
-            raise CompileError(
-                f"feature map {described(feature_map)} has {value} {what}, the command set has room for {limit}"
+            raise UnsupportedLayerError(
+                layer, f"feature map {described(feature_map)} has {value} {what}, the command set has room for {limit}"
             )
 
 

@@ -159,7 +159,7 @@ def _grids(layer: Layer, graph: Graph, config: Config) -> Iterator[list[_Outputs
     bands = max(ceil(output.height / MAX_ROWS), ceil(source.height / MAX_ROWS))
     alignment = _alignment(output, config)
     # Parts of one or two rows need the fewest rows of the input: four neighbours may lie in two groups of four.
-    heights = dict.fromkeys((bands, ceil(output.height / 2), output.height))
+    heights = dict.fromkeys((bands, bands + 1, ceil(output.height / 2), output.height))
     grids = product((count for count in heights if count >= bands), _counts(ceil(output.width / alignment)))
     for row_count, column_count in sorted(grids, key=lambda grid: grid[0] * grid[1]):
         if 1 < row_count * column_count <= MAX_PARTS:

@@ -56,11 +56,12 @@ class Storage:
 def plan_storage(works: Sequence[Work], graph: Graph, config: Config) -> Storage:
     """Find room for every map.
 
-    Raises CompileError for a map larger than commands can name, UnsupportedLayerError for a layer of which not even
-    one row finds room.
+    Raises UnsupportedLayerError for a layer with a map larger than commands can name, or of which not even one row
+    finds room.
     """
-    for name in dict.fromkeys(name for work in works for name in touched_maps(work.layer)):
-        check_map(graph.maps[name], config)
+    for work in works:
+        for name in touched_maps(work.layer):
+            check_map(work.layer, graph.maps[name], config)
     planner = _Planner(works, graph, config)
     while not isinstance(result := planner.place(), Storage):
         planner.make_room(result)

@@ -22,8 +22,9 @@ from loomwork.compiler.importers.tflite_quantization import (
 )
 from loomwork.compiler.importers.tflite_shapes import bias, operand, paddings, reduced_axes, window
 
-MAX_HEIGHT = limit("CONVOLVE", "height")
-MAX_ROW_BYTES = limit("CONVOLVE", "row_bytes")
+MAX_HEIGHT = (1 << 16) - 1
+MAX_ROW_BYTES = limit("LOAD", "row_stride") + 1 - 64
+"""Of images in external memory, where rows begin at multiples of at most 64 bytes; layers are divided (divide.py)."""
 MAX_STRIDE = limit("CONVOLVE", "y_step")
 MAX_STEP_BYTES = limit("CONVOLVE", "x_step")
 MAX_KERNEL_HEIGHT = limit("CONVOLVE", "kernel_rows")
@@ -70,7 +71,7 @@ def one_image(operator: Operator) -> str | None:
 
 @constraint(f"images of at most {MAX_HEIGHT} rows of at most {MAX_ROW_BYTES} bytes (width x channels)")
 def image_fits(operator: Operator) -> str | None:
-    """Bounds of the commands' operands."""
+    """Bounds of what commands can transfer."""
     for tensor in activations(operator):
         height, width, channels = image(tensor)
         if height > MAX_HEIGHT or width * channels > MAX_ROW_BYTES:
