@@ -64,7 +64,7 @@ VIOLATIONS: dict[str, tuple[Constraint[Operator], Callable[[ModelBuilder], Tenso
     "rows": (needs.image_fits, lambda m: m.max_pool_2d(m.reshape(image(m, 1, 4, 4, 4096), (1, 65536, 1, 1)), 1)),
     "row bytes": (
         needs.image_fits,
-        lambda m: m.max_pool_2d(m.reshape(image(m, 1, 1, 4096, 4096), (1, 1, 1 << 24, 1)), 1),
+        lambda m: m.max_pool_2d(m.reshape(image(m, 1, 4, 1024, 4096), (1, 1, 1 << 24, 1)), 1),
     ),
     "weights": (needs.constant_weights, computed_weights),
     "asymmetric weights": (

@@ -119,8 +119,9 @@ def test_a_column_that_is_too_deep_is_divided_by_channels(*, fused: bool) -> Non
     source = maker.input(5, 4, 96)
     result = maker.convolution(source, 96, pad=(1, 1), depthwise=True)
     graph = maker.graph(maker.add(result, source) if fused else result)
-    parts = divided(graph, SCANT).maps.values()
-    assert {part.channels for part in parts if part.part} < {4, 8, 12, 16, 20, 24, 28, 32}
+    channels = [part.channels for part in divided(graph, SCANT).maps.values() if part.part]
+    assert len(channels) >= 4
+    assert max(channels) < 96
     check(maker, graph, SCANT, fuse=fused)
 
 
