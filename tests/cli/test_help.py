@@ -9,7 +9,20 @@ import pytest
 
 from loomwork.cli.main import app
 
-COMMANDS = ("compile", "run", "info", "report", "disasm", "verilog", "configs", "bench", "area", "regress", "demo")
+COMMANDS = (
+    "compile",
+    "run",
+    "info",
+    "report",
+    "disasm",
+    "verilog",
+    "configs",
+    "bench",
+    "area",
+    "asic",
+    "regress",
+    "demo",
+)
 HEAVY = (
     "amaranth",
     "tflite_micro",

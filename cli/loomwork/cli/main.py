@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from loomwork.cli import area, bench, compile_model, configs, demo, disasm, info, regress, report, run, verilog
+from loomwork.cli import area, asic, bench, compile_model, configs, demo, disasm, info, regress, report, run, verilog
 from loomwork.cli.output import UsageError, status
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command("verilog")(verilog.verilog)
 app.command("configs")(configs.configs)
 app.command("bench", cls=bench.BenchCommand)(bench.bench)
 app.command("area")(area.area)
+app.command("asic")(asic.asic)
 app.command("regress")(regress.regress)
 app.command("demo")(demo.demo)
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The core on FPGAs: what it costs there."""
+"""The core on FPGAs and chips: what it costs there."""

@@ -80,9 +80,17 @@ def synthesize(yosys: Yosys, rtlil: str, directory: Path) -> Mapping[str, int]:
     directory: empty, for Yosys's files; where it fails `yosys.log` is the last thing to look at.
     Raises SynthesisError with the end of that log.
     """
-    # Relative names: the packaged Yosys has a /tmp of its own.
     (directory / "unit.il").write_text(rtlil, encoding="utf-8")
-    script = f"{SCRIPT}; tee -q -o cells.json stat -json"
+    run_script(yosys, f"{SCRIPT}; tee -q -o cells.json stat -json", directory)
+    counts: dict[str, int] = json.loads((directory / "cells.json").read_text())["design"]["num_cells_by_type"]
+    return counts
+
+
+def run_script(yosys: Yosys, script: str, directory: Path) -> None:
+    """Run Yosys in a directory. Names in the script are relative to it: the packaged Yosys has a /tmp of its own.
+
+    Raises SynthesisError with the end of what it said.
+    """
     done = subprocess.run(
         [*yosys.command, "-q", "-l", "yosys.log", "-p", script],
         cwd=directory,
@@ -90,9 +98,6 @@ def synthesize(yosys: Yosys, rtlil: str, directory: Path) -> Mapping[str, int]:
         text=True,
         check=False,
     )
-    cells = directory / "cells.json"
-    if done.returncode or not cells.is_file():
+    if done.returncode:
         last = " / ".join(line for line in done.stderr.splitlines()[-_LOG_LINES:] if line)
         raise SynthesisError(f"Yosys {yosys.version} failed with exit code {done.returncode}: {last or 'no message'}")
-    counts: dict[str, int] = json.loads(cells.read_text(encoding="utf-8"))["design"]["num_cells_by_type"]
-    return counts
