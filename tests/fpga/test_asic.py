@@ -164,3 +164,31 @@ def test_a_macro_without_its_size_is_an_error(tmp_path):
     (tmp_path / "one.lib").write_text(macro_text("ONE", 6, 8, 1, 1000).replace("word_width", "other"))
     with pytest.raises(SynthesisError, match=r"one\.lib: no word_width found"):
         read_library(tmp_path)
+
+
+TRISTATE = """\
+module \\unit
+  wire input 1 \\e
+  wire input 2 \\d
+  wire output 3 \\o
+  cell $tribuf \\buffer
+    parameter \\WIDTH 1
+    connect \\EN \\e
+    connect \\A \\d
+    connect \\Y \\o
+  end
+end
+"""
+
+
+def test_a_cell_that_cannot_be_counted_is_an_error(library):
+    with pytest.raises(SynthesisError, match=r"^cells that cells\.lib lacks, .*: \$_TBUF_$"):
+        synthesize(TRISTATE, find_yosys(), library)
+    with pytest.raises(SynthesisError, match=r"could not count transistors, of cells \$_TBUF_$"):
+        synthesize(TRISTATE, find_yosys(), None)
+
+
+def test_of_two_corners_the_one_of_the_higher_voltage_is_read(library, tmp_path):
+    (tmp_path / "slow.lib").write_text(STANDARD_CELLS.replace("1.2", "1.08"))
+    (tmp_path / "fast.lib").write_text(STANDARD_CELLS.replace("1.2", "1.32"))
+    assert read_library(tmp_path).cells.name == "fast.lib"
