@@ -100,6 +100,13 @@ def test_a_library_is_read(library):
     )
 
 
+def test_a_macro_may_be_written_in_other_ways(library, tmp_path):
+    text = macro_text("OTHER", 7, 16, 1, 0).replace("cell(OTHER)", 'cell ( "OTHER" )')
+    text = text.replace(" area : 0;\n", "").replace(" memory() {", " area : 1.25e+03;\n memory() {")
+    (tmp_path / "other.lib").write_text(text)
+    assert Macro("OTHER", 128, 16, 1, 1250.0) in read_library(tmp_path).macros
+
+
 def test_cells_are_counted_by_their_area(library):
     assert synthesize(text(Registers()), find_yosys(), library) == Area(logic=5 * 101.0, registers=5 * 100.0)
 

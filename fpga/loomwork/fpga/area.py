@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from amaranth.back import rtlil
 from amaranth.lib.wiring import Component
@@ -37,6 +37,8 @@ from loomwork.rtl.stream_reader import StreamReader
 from loomwork.rtl.weights import WeightLoader
 from loomwork.rtl.write_master import WriteMaster
 from loomwork.sim.toolchain import cache_directory
+
+Figure = TypeVar("Figure")
 
 
 @dataclass(frozen=True)
@@ -144,11 +146,21 @@ def measure(config: Config, yosys: Yosys, *, report: Callable[[str], None]) -> d
     RTLIL by the same version of Yosys, comes from the cache.
     Raises SynthesisError when Yosys fails, OSError when the cache directory cannot be written.
     """
-    result: dict[str, Cells] = {}
+    return for_each_unit(config, lambda unit: count_cells(_synthesize_once(unit, config, yosys)), report=report)
+
+
+def for_each_unit(
+    config: Config, synthesize_unit: Callable[[UnitOfCore], Figure], *, report: Callable[[str], None]
+) -> dict[str, Figure]:
+    """What `synthesize_unit` gives, by the name of the unit. report: told before each.
+
+    Raises the SynthesisError of a unit with its name and that of the configuration.
+    """
+    result: dict[str, Figure] = {}
     for number, unit in enumerate(UNITS, 1):
         report(f"{config.name}: {unit.name} ({number} of {len(UNITS)})")
         try:
-            result[unit.name] = count_cells(_synthesize_once(unit, config, yosys))
+            result[unit.name] = synthesize_unit(unit)
         except SynthesisError as error:
             raise SynthesisError(f"{unit.name} of {config.name}: {error}") from error
     return result

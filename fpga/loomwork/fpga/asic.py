@@ -5,7 +5,6 @@ Each unit by itself, as for FPGAs (`area`). With a Liberty library in square mic
 equivalents: the transistors of static CMOS divided by the four of a two-input NAND.
 """
 
-import json
 import re
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from typing import Any
 from amaranth.back import rtlil
 
 from loomwork.arch.config import Config
-from loomwork.fpga.area import GROUPS, UNITS
+from loomwork.fpga.area import GROUPS, UNITS, for_each_unit
 from loomwork.fpga.yosys import TOP, SynthesisError, Yosys, run_script
 
 MACRO_WORDS = 32
@@ -25,6 +24,8 @@ MACRO_WORDS = 32
 _NAND2_TRANSISTORS = 4
 _FLIP_FLOP_TRANSISTORS = 16
 """As `stat -tech cmos` of Yosys counts a `$_DFF_P_`."""
+
+_CELL = re.compile(r"^\s*cell\s*\(\s*\"?(\w+)\"?\s*\)", re.MULTILINE)
 
 _COARSE = (
     f"read_rtlil unit.il; hierarchy -top {TOP}; proc; flatten; rename -hide w:*; synth -top {TOP} -run begin:fine; "
@@ -35,9 +36,7 @@ _MAPPED = "dfflibmap -liberty cells.lib; abc -liberty cells.lib; opt_clean; "
 _GENERIC = "dfflegalize -cell $_DFF_P_ x; opt_clean; abc -g cmos; opt_clean; "
 # The memories that remain become macros, which are counted by size. Without them what is around them would be optimized
 # away, so that they go last.
-_MEMORIES = "tee -q -o memories.txt dump t:$mem_v2; delete t:$mem_v2; "
-_MAPPED_AREA = "tee -q -o area.json stat -liberty cells.lib -json"
-_GENERIC_AREA = "tee -q -o area.json stat -tech cmos -json"
+_MEMORIES = "tee -q -o memories.txt dump t:$mem_v2; delete t:$mem_v2"
 
 
 @dataclass(frozen=True)
@@ -112,16 +111,17 @@ class Area:
 def read_library(folder: Path) -> Library:
     """The `.lib` files of a folder: one library of standard cells, and SRAM macros (a cell with a `memory` group each).
 
-    Area does not depend on the corner: of several files of standard cells or of one macro the one of the highest
-    voltage is taken. Raises SynthesisError when there are no standard cells, OSError when a file cannot be read.
+    Area does not depend on the corner: of several files of standard cells the one of the highest voltage is taken, of
+    several files of one macro any. Raises SynthesisError when there are no standard cells or a file lacks a figure,
+    OSError when it cannot be read.
     """
     macros: dict[str, Macro] = {}
     standard: list[tuple[float, str, frozenset[str]]] = []
     for path in sorted(folder.glob("*.lib")):
         text = path.read_text(encoding="utf-8", errors="replace")
-        names = re.findall(r"^\s*cell\s*\(\s*\"?(\w+)\"?\s*\)", text, re.MULTILINE)
+        names = _CELL.findall(text)
         if re.search(r"^\s*memory\s*\(\s*\)", text, re.MULTILINE):
-            macro = _read_macro(path, names, text)
+            macro = _read_macro(path, text)
             macros[macro.name] = macro
         elif re.search(r"^\s*ff\s*\(", text, re.MULTILINE):
             standard.append((_number(path, text, "nom_voltage"), path.name, frozenset(names)))
@@ -131,17 +131,18 @@ def read_library(folder: Path) -> Library:
     return Library(folder / name, cells, tuple(sorted(macros.values(), key=lambda macro: macro.name)))
 
 
-def _read_macro(path: Path, names: Sequence[str], text: str) -> Macro:
-    if len(names) != 1:
-        raise SynthesisError(f"{path}: {len(names)} cells in a file with a memory, where one is expected")
-    text = text[text.index("memory", text.index(names[0] + ")")) :]
+def _read_macro(path: Path, text: str) -> Macro:
+    cells = list(_CELL.finditer(text))
+    if len(cells) != 1:
+        raise SynthesisError(f"{path}: {len(cells)} cells in a file with a memory, where one is expected")
+    name, text = cells[0][1], text[cells[0].end() :]
     ports = len(re.findall(r"^\s*memory_read\s*\(", text, re.MULTILINE))
     words = 2 ** int(_number(path, text, "address_width"))
-    return Macro(names[0], words, int(_number(path, text, "word_width")), ports, _number(path, text, "area"))
+    return Macro(name, words, int(_number(path, text, "word_width")), ports, _number(path, text, "area"))
 
 
 def _number(path: Path, text: str, attribute: str) -> float:
-    match = re.search(rf"\b{attribute}\s*:\s*\"?([\d.]+)", text)
+    match = re.search(rf"\b{attribute}\s*:\s*\"?([\d.]+(?:[eE][+-]?\d+)?)", text)
     if match is None:
         raise SynthesisError(f"{path}: no {attribute} found; is it a Liberty file?")
     return float(match[1])
@@ -181,15 +182,11 @@ def measure(config: Config, yosys: Yosys, library: Library | None, *, report: Ca
 
     Raises SynthesisError when Yosys fails, or a memory finds no macro.
     """
-    result: dict[str, Area] = {}
-    for number, unit in enumerate(UNITS, 1):
-        report(f"{config.name}: {unit.name} ({number} of {len(UNITS)})")
-        source = rtlil.convert(unit.make(config), name=TOP, emit_src=False)
-        try:
-            result[unit.name] = synthesize(source, yosys, library)
-        except SynthesisError as error:
-            raise SynthesisError(f"{unit.name} of {config.name}: {error}") from error
-    return result
+    return for_each_unit(
+        config,
+        lambda unit: synthesize(rtlil.convert(unit.make(config), name=TOP, emit_src=False), yosys, library),
+        report=report,
+    )
 
 
 def synthesize(source: str, yosys: Yosys, library: Library | None) -> Area:
@@ -199,10 +196,10 @@ def synthesize(source: str, yosys: Yosys, library: Library | None) -> Area:
         (directory / "unit.il").write_text(source, encoding="utf-8")
         if library is not None:
             shutil.copyfile(library.cells, directory / "cells.lib")
-        mapped = _MAPPED + _MEMORIES + _MAPPED_AREA if library else _GENERIC + _MEMORIES + _GENERIC_AREA
-        run_script(yosys, _COARSE + mapped, directory)
+        mapping, costs = (_MAPPED, "-liberty cells.lib") if library else (_GENERIC, "-tech cmos")
+        written = run_script(yosys, _COARSE + mapping + _MEMORIES, f"stat {costs} -json", directory)
+        figures = written["modules"][f"\\{TOP}"]
         memories = _read_memories((directory / "memories.txt").read_text(encoding="utf-8"))
-        figures = json.loads((directory / "area.json").read_text(encoding="utf-8"))["modules"][f"\\{TOP}"]
     if library is None:
         return Area(*_gate_equivalents(figures), memories)
     unknown = sorted(set(figures["num_cells_by_type"]) - library.names)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MINIMUM_VERSION = (0, 70)
 """Oldest Yosys on `PATH` that is used: the version of the PyPI package. Older ones map differently, so that their cells
@@ -81,23 +82,27 @@ def synthesize(yosys: Yosys, rtlil: str, directory: Path) -> Mapping[str, int]:
     Raises SynthesisError with the end of that log.
     """
     (directory / "unit.il").write_text(rtlil, encoding="utf-8")
-    run_script(yosys, f"{SCRIPT}; tee -q -o cells.json stat -json", directory)
-    counts: dict[str, int] = json.loads((directory / "cells.json").read_text())["design"]["num_cells_by_type"]
+    figures = run_script(yosys, SCRIPT, "stat -json", directory)
+    counts: dict[str, int] = figures["design"]["num_cells_by_type"]
     return counts
 
 
-def run_script(yosys: Yosys, script: str, directory: Path) -> None:
-    """Run Yosys in a directory. Names in the script are relative to it: the packaged Yosys has a /tmp of its own.
+def run_script(yosys: Yosys, script: str, statistics: str, directory: Path) -> dict[str, Any]:
+    """Run a script, then a `stat -json` of Yosys in a directory; what that has counted.
 
-    Raises SynthesisError with the end of what it said.
+    Names in the script are relative to the directory: the packaged Yosys has a /tmp of its own.
+    Raises SynthesisError with the end of what Yosys said.
     """
     done = subprocess.run(
-        [*yosys.command, "-q", "-l", "yosys.log", "-p", script],
+        [*yosys.command, "-q", "-l", "yosys.log", "-p", f"{script}; tee -q -o cells.json {statistics}"],
         cwd=directory,
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode:
+    cells = directory / "cells.json"
+    if done.returncode or not cells.is_file():
         last = " / ".join(line for line in done.stderr.splitlines()[-_LOG_LINES:] if line)
         raise SynthesisError(f"Yosys {yosys.version} failed with exit code {done.returncode}: {last or 'no message'}")
+    figures: dict[str, Any] = json.loads(cells.read_text(encoding="utf-8"))
+    return figures
