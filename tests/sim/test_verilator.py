@@ -12,12 +12,13 @@ from loomwork.arch.isa import COMMAND_BYTES, Unit, Window
 from loomwork.arch.program import AcceleratorStep, Program
 from loomwork.arch.registers import ErrorCode
 from loomwork.compiler.driver import compile_model
-from loomwork.sim import verilator
+from loomwork.sim import driver, verilator
 from loomwork.sim.backend import RunError, run_program
+from loomwork.sim.driver import EngineError
 from loomwork.sim.golden import GoldenBackend
 from loomwork.sim.library import build_library
 from loomwork.sim.memory import MemoryTiming
-from loomwork.sim.verilator import Engine, EngineError, VerilatorBackend
+from loomwork.sim.verilator import Engine, VerilatorBackend
 from tests.oracle import run_tflite_micro
 from tests.programs import copy_commands, copy_program, copy_step, network
 
@@ -56,8 +57,8 @@ def copy_with(**changes: int) -> list[Command]:
 
 
 def test_a_core_of_another_command_set_is_refused(monkeypatch: pytest.MonkeyPatch):
-    actual = verilator.isa_hash()
-    monkeypatch.setattr(verilator, "isa_hash", lambda: actual ^ 1)
+    actual = driver.isa_hash()
+    monkeypatch.setattr(driver, "isa_hash", lambda: actual ^ 1)
     with pytest.raises(RunError, match=f"core's ISA_HASH is {actual:#010x}, the program needs {actual ^ 1:#010x}"):
         Engine(CONFIG, MemoryTiming())
 

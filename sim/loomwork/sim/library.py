@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -38,31 +39,66 @@ VERILATOR_FLAGS = (
     "-Wno-lint",
 )
 CXX_FLAGS = ("-fPIC",)
+_MODEL = "Vdesign"
+"""Class of the verilated model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation:
+    """What a shared library for simulation is made from.
+
+    name: of the library's file. fingerprint: hash of all that decides the Verilog. top: its top module. harness: C++
+    behind whose C functions the model lies. defines: for the harness's compiler; it also gets the model's class as
+    MODEL and its header as MODEL_HEADER.
+    """
+
+    name: str
+    fingerprint: str
+    verilog: Callable[[], str]
+    top: str
+    harness: str
+    defines: tuple[str, ...]
 
 
 def build_library(config: Config, *, report: Callable[[str], None] | None = None) -> Path:
     """Verilate the core of a configuration into a shared library, or find it in the cache.
+
+    report: told before a long build.
+    Raises ToolchainError when a tool is missing, RunError when the build fails.
+    """
+    simulation = Simulation(
+        name=config.name,
+        fingerprint=design_fingerprint(config),
+        verilog=lambda: generate_verilog(config, trace=True),
+        top=MODULE_NAME,
+        harness=files("loomwork.sim").joinpath("harness/harness.cpp").read_text(encoding="utf-8"),
+        defines=_defines(config),
+    )
+    return build_simulation(simulation, report=report)
+
+
+def build_simulation(simulation: Simulation, *, report: Callable[[str], None] | None = None) -> Path:
+    """Verilate a design with its harness into a shared library, or find it in the cache.
 
     The cache key is the content: what the Verilog is made from, harness, flags and Verilator's version.
     report: told before a long build.
     Raises ToolchainError when a tool is missing, RunError when the build fails.
     """
     tool = verilator()
-    harness = files("loomwork.sim").joinpath("harness/harness.cpp").read_text(encoding="utf-8")
     key = hashlib.sha256()
     for part in (
-        design_fingerprint(config),
-        harness,
+        simulation.fingerprint,
+        simulation.harness,
         tool.version,
         *VERILATOR_FLAGS,
         *CXX_FLAGS,
         *BUILD_FLAGS,
-        *_defines(config),
+        *simulation.defines,
     ):
         key.update(part.encode())
         key.update(b"\0")
     folder = cache_directory() / "simulations"
-    library = folder / f"{config.name}-{key.hexdigest()[:16]}.so"
+    library = folder / f"{simulation.name}-{key.hexdigest()[:16]}.so"
     if library.is_file():
         return library
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,9 +106,9 @@ def build_library(config: Config, *, report: Callable[[str], None] | None = None
         if library.is_file():
             return library
         if report is not None:
-            report(f"building the simulation of {config.name!r} (once per configuration)")
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{config.name}-build-") as directory:
-            built = _build(tool, config, generate_verilog(config, trace=True), harness, Path(directory))
+            report(f"building the simulation of {simulation.name!r} (once per configuration)")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{simulation.name}-build-") as directory:
+            built = _build(tool, simulation, Path(directory))
             # A library is complete from the moment it can be seen.
             built.replace(library)
     return library
@@ -116,40 +152,41 @@ SOURCES_HASH = hash_sources()
 def _defines(config: Config) -> tuple[str, ...]:
     units = " ".join(f"X({unit.name.lower()})" for unit in TRACE_UNITS)
     return (
-        "-DCORE=Vcore",
-        '-DCORE_HEADER="Vcore.h"',
         f"-DBUS_BYTES={config.bus_bytes}",
         f"-DTRACE_UNITS={units}",
     )
 
 
-def _build(tool: Toolchain, config: Config, source: str, harness: str, directory: Path) -> Path:
-    (directory / "core.v").write_text(source, encoding="utf-8")
-    (directory / "harness.cpp").write_text(harness, encoding="utf-8")
+def _build(tool: Toolchain, simulation: Simulation, directory: Path) -> Path:
+    (directory / "design.v").write_text(simulation.verilog(), encoding="utf-8")
+    (directory / "harness.cpp").write_text(simulation.harness, encoding="utf-8")
     log = directory / "build.log"
     objects = directory / "objects"
     jobs = str(os.cpu_count() or 1)
     flags = " ".join(CXX_FLAGS)
     verilate = [
-        *(str(tool.executable), "--cc", "--build", "-j", jobs, "--prefix", "Vcore", "--top-module", MODULE_NAME),
+        *(str(tool.executable), "--cc", "--build", "-j", jobs, "--prefix", _MODEL, "--top-module", simulation.top),
         *("--Mdir", str(objects), "-CFLAGS", flags),
         *BUILD_FLAGS,
         *VERILATOR_FLAGS,
-        str(directory / "core.v"),
+        str(directory / "design.v"),
     ]
-    library = directory / "core.so"
+    library = directory / "library.so"
     include = tool.root / "include"
     link = [
-        *("g++", "-std=gnu++17", "-O2", "-shared", *CXX_FLAGS, *_defines(config)),
+        *("g++", "-std=gnu++17", "-O2", "-shared", *CXX_FLAGS),
+        *(f"-DMODEL={_MODEL}", f'-DMODEL_HEADER="{_MODEL}.h"', *simulation.defines),
         *(f"-I{objects}", f"-I{include}", f"-I{include / 'vltstd'}", str(directory / "harness.cpp")),
-        *("-Wl,--whole-archive", str(objects / "libVcore.a"), "-Wl,--no-whole-archive"),
+        *("-Wl,--whole-archive", str(objects / f"lib{_MODEL}.a"), "-Wl,--no-whole-archive"),
         *(str(objects / "libverilated.a"), "-pthread", "-o", str(library)),
     ]
     for command in (verilate, link):
         with log.open("a") as output:
             done = subprocess.run(command, stdout=output, stderr=output, env=os.environ | tool.env, check=False)
         if done.returncode:
-            kept = cache_directory() / f"{config.name}-build.log"
+            kept = cache_directory() / f"{simulation.name}-build.log"
             shutil.copyfile(log, kept)
-            raise RunError(f"building the simulation of {config.name!r} failed in {Path(command[0]).name}; see {kept}")
+            raise RunError(
+                f"building the simulation of {simulation.name!r} failed in {Path(command[0]).name}; see {kept}"
+            )
     return library

@@ -57,6 +57,13 @@ def unpack_outputs(step: AcceleratorStep, window: Bytes) -> dict[str, NDArray[np
     }
 
 
+def padded(data: Bytes, multiple: int) -> Bytes:
+    """A copy, filled with zeros to a whole number of bus beats."""
+    copy = np.zeros(-(-data.size // multiple) * multiple, dtype=np.uint8)
+    copy[: data.size] = data
+    return copy
+
+
 def _rows_of(window: Bytes, p: Placement) -> Bytes:
     """A view `[images, rows, row_stride]` of one tensor's part of a window."""
     part = window[:, p.offset : p.offset + p.rows * p.row_stride]

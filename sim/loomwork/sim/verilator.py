@@ -7,31 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from loomwork.arch.command import decode
 from loomwork.arch.config import Config
-from loomwork.arch.isa import COMMAND_BYTES, READABLE_WINDOWS, WRITABLE_WINDOWS, Window, isa_hash
+from loomwork.arch.isa import READABLE_WINDOWS, WRITABLE_WINDOWS, Window
 from loomwork.arch.program import AcceleratorStep
-from loomwork.arch.registers import BY_NAME, COUNTERS, ErrorCode
+from loomwork.arch.registers import BY_NAME
 from loomwork.sim.backend import Event, RunError, StepStatistics
+from loomwork.sim.driver import WINDOW_ALIGNMENT, Driver
 from loomwork.sim.library import TRACE_UNITS, build_library
-from loomwork.sim.memory import Bytes, MemoryTiming
+from loomwork.sim.memory import Bytes, MemoryTiming, padded
 
-WINDOW_ALIGNMENT = 4096
 WATCHDOG_CYCLES = 100_000
 PROGRESS_CYCLES = 50_000
 """Cycles between two reports of progress: under a second of simulation."""
-
-
-class EngineError(RunError):
-    """The engine stopped with an error.
-
-    code: why. offset: byte of the failing command in the COMMANDS window.
-    """
-
-    def __init__(self, code: ErrorCode, offset: int, command: str) -> None:
-        super().__init__(f"the engine stopped with {code.name} at command byte {offset} ({command})")
-        self.code = code
-        self.offset = offset
 
 
 class _CEvent(ctypes.Structure):
@@ -82,7 +69,7 @@ class VerilatorBackend:
         return outputs, statistics
 
 
-class Engine:
+class Engine(Driver):
     """One verilated core with its memory, addressed through its registers.
 
     Raises RunError when the core's identity does not match this version of the command set and configuration.
@@ -93,14 +80,7 @@ class Engine:
         self._handle = ctypes.c_void_p(self._library.harness_create())
         self._library.harness_memory(self._handle, timing.latency, timing.stall_percent, timing.seed)
         self._config = config
-        hashes = {
-            "ISA_HASH": isa_hash(),
-            "CONFIG_HASH_LOW": config.hash & 0xFFFF_FFFF,
-            "CONFIG_HASH_HIGH": config.hash >> 32,
-        }
-        for name, expected in hashes.items():
-            if (found := self.read(name)) != expected:
-                raise RunError(f"the core's {name} is {found:#010x}, the program needs {expected:#010x}")
+        self.check_identity(config)
 
     def __del__(self) -> None:
         if hasattr(self, "_handle"):
@@ -113,6 +93,10 @@ class Engine:
     def write(self, register: str, value: int) -> None:
         """Write a register by name."""
         self._library.harness_write(self._handle, BY_NAME[register].offset, value)
+
+    def pause(self) -> None:
+        """Let some time pass."""
+        self.clock(100)
 
     def clock(self, cycles: int) -> None:
         """Let time pass."""
@@ -130,9 +114,7 @@ class Engine:
         for window in READABLE_WINDOWS:
             data = contents.get(window)
             size = 0 if data is None else data.size
-            self.write(f"{window.name}_BASE_LOW", address & 0xFFFF_FFFF)
-            self.write(f"{window.name}_BASE_HIGH", address >> 32)
-            self.write(f"{window.name}_SIZE", size)
+            self.set_window(window, address, size)
             if data is not None and size:
                 pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
                 writable = window in WRITABLE_WINDOWS
@@ -145,20 +127,9 @@ class Engine:
                     f"which is all that {self._config.name!r} can address"
                 )
 
-    def start(self) -> None:
-        """Enable the interrupt and start the program."""
-        events = BY_NAME["IRQ_ENABLE"].mask("DONE") | BY_NAME["IRQ_ENABLE"].mask("ERROR")
-        self.write("IRQ_STATUS", events)
-        self.write("IRQ_ENABLE", events)
-        self.write("CONTROL", BY_NAME["CONTROL"].mask("START"))
-
     def wait(self, max_cycles: int) -> bool:
         """Clock until the interrupt; False when `max_cycles` went by without."""
         return bool(self._library.harness_wait(self._handle, max_cycles))
-
-    def counters(self) -> dict[str, int]:
-        """All performance counters."""
-        return {name: self.read(f"COUNT_{name.upper()}") for name, _ in COUNTERS}
 
     def run(
         self,
@@ -172,12 +143,12 @@ class Engine:
     ) -> StepStatistics:
         """Run one step on one image; `outputs` is filled. Raises EngineError, or RunError when it takes too long."""
         bus = self._config.bus_bytes
-        padded_output = _padded(outputs, bus)
+        padded_output = padded(outputs, bus)
         self.map_windows(
             {
-                Window.COMMANDS: _padded(np.frombuffer(step.commands, np.uint8), bus),
-                Window.CONSTANTS: _padded(np.frombuffer(step.constants, np.uint8), bus),
-                Window.INPUTS: _padded(inputs, bus),
+                Window.COMMANDS: padded(np.frombuffer(step.commands, np.uint8), bus),
+                Window.CONSTANTS: padded(np.frombuffer(step.constants, np.uint8), bus),
+                Window.INPUTS: padded(inputs, bus),
                 Window.OUTPUTS: padded_output,
                 Window.WORKSPACE: np.zeros(-(-step.workspace_bytes // bus) * bus, dtype=np.uint8),
             }
@@ -194,30 +165,9 @@ class Engine:
                 raise RunError(f"the program did not end within {max_cycles} cycles")
             if progress is not None:
                 progress(done)
-        self._raise_error(step)
+        self.raise_error(step)
         outputs[:] = padded_output[: outputs.size]
         return StepStatistics(counters=self.counters(), events=self._events(origin) if trace else ())
-
-    def _raise_error(self, step: AcceleratorStep) -> None:
-        if not self.read("STATUS") & BY_NAME["STATUS"].mask("ERROR"):
-            return
-        code, offset = ErrorCode(self.read("ERROR_CODE")), self.read("ERROR_COMMAND")
-        self.reset()
-        word = step.commands[offset : offset + COMMAND_BYTES]
-        try:
-            name = decode(word).mnemonic
-        except ValueError:
-            name = "not a command"
-        raise EngineError(code, offset, name)
-
-    def reset(self) -> None:
-        """Soft reset: afterwards the engine is idle and without error."""
-        self.write("CONTROL", BY_NAME["CONTROL"].mask("RESET"))
-        for _ in range(1000):
-            if not self.read("STATUS") & BY_NAME["STATUS"].mask("BUSY"):
-                return
-            self.clock(100)
-        raise RunError("the engine did not come back from a soft reset")
 
     def _events(self, origin: int) -> Sequence[Event]:
         pointer = ctypes.POINTER(_CEvent)()
@@ -237,13 +187,6 @@ class Engine:
                     Event(unit=name, offset=first.offset, start=first.cycle - origin, end=item.cycle - origin)
                 )
         return events
-
-
-def _padded(data: Bytes, multiple: int) -> Bytes:
-    """A copy, filled with zeros to a whole number of bus beats."""
-    padded = np.zeros(-(-data.size // multiple) * multiple, dtype=np.uint8)
-    padded[: data.size] = data
-    return padded
 
 
 def _load(path: Path) -> ctypes.CDLL:

@@ -2,7 +2,7 @@
 // Runs a verilated core against a model of external memory, behind a C interface that Python calls through ctypes.
 //
 // The harness knows the AXI protocol and nothing else: which registers there are and what they mean stays in Python.
-// Defined on the compiler's command line: CORE (class of the verilated model), CORE_HEADER, BUS_BYTES,
+// Defined on the compiler's command line: MODEL (class of the verilated core), MODEL_HEADER, BUS_BYTES,
 // TRACE_UNITS (an X-macro list of the units with trace ports, in the order of their numbers).
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 #include <random>
 #include <vector>
 
-#include CORE_HEADER
+#include MODEL_HEADER
 #include "verilated.h"
 
 namespace {
@@ -49,7 +49,7 @@ struct Event {
 
 struct Harness {
     VerilatedContext context;
-    std::unique_ptr<CORE> top;
+    std::unique_ptr<MODEL> top;
     std::vector<Region> regions;
     std::deque<Burst> reads, writes;
     std::deque<WriteBeat> write_beats;
@@ -60,7 +60,7 @@ struct Harness {
     unsigned stall_percent = 0;
     bool tracing = false;
 
-    Harness() : top(std::make_unique<CORE>(&context, "core")) {
+    Harness() : top(std::make_unique<MODEL>(&context, "core")) {
         idle_inputs();
         top->rst = 1;
         for (int i = 0; i < 4; ++i) cycle();

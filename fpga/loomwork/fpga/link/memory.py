@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Block RAM as the external memory of a core, with a second entrance for the host link."""
+
+from itertools import pairwise
+from typing import Any
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import Component, In
+
+from loomwork.arch.config import Config
+from loomwork.arch.link import WORD_BYTES
+from loomwork.fpga.link.words import WordAccess
+from loomwork.rtl.axi import ID_BITS, Axi4Read, Axi4Write
+
+READ_LATENCY = 2
+"""Cycles from a read address to its data: the memory's own register and one behind the multiplexers of its blocks."""
+RESP_OKAY, RESP_DECERR = 0, 3
+
+
+class OnChipMemory(Component):
+    """A memory of whole bus beats on AXI4, one burst at a time in each direction, a beat per cycle.
+
+    size: bytes, a multiple of the bus width. Addresses behind them are answered by DECERR and never written.
+    read, write: the core, whose `rready` and `bready` are always 1 (docs/driving.md, "Ports"). words: the host link,
+    which goes first.
+
+    Raises ValueError for a size that is no multiple, or a bus narrower than a word of the link.
+    """
+
+    read: Any
+    write: Any
+    words: Any
+
+    def __init__(self, config: Config, size: int) -> None:
+        if config.bus_bytes < WORD_BYTES:
+            raise ValueError(f"the bus must have at least {WORD_BYTES} bytes, not {config.bus_bytes}")
+        if size % config.bus_bytes:
+            raise ValueError(f"size must be a multiple of {config.bus_bytes}, not {size}")
+        self._beat_bits = (config.bus_bytes - 1).bit_length()
+        self._bytes = config.bus_bytes
+        self._depth = size // config.bus_bytes
+        super().__init__(
+            {"read": In(Axi4Read(config)), "write": In(Axi4Write(config)), "words": In(WordAccess())},
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        m.submodules.memory = memory = Memory(shape=8 * self._bytes, depth=self._depth, init=[])
+        self._write(m, memory.write_port(granularity=8))
+        self._read(m, memory.read_port())
+        return m
+
+    def _beat(self, address: Value) -> Value:
+        return address[self._beat_bits :]
+
+    def _read(self, m: Module, port: Any) -> None:
+        axi, words = self.read, self.words
+        beat, left, ident = Signal(len(axi.araddr) - self._beat_bits), Signal(9), Signal(ID_BITS)
+        # What accompanies a read through the memory and the register behind it.
+        stages = [Signal(4 + ID_BITS, name=f"read_{stage}") for stage in range(READ_LATENCY)]
+        by_link = words.request & ~words.write & ~Cat(stage[1] for stage in stages).any()
+        steps = Signal()
+        m.d.comb += [
+            axi.arready.eq(left == 0),
+            steps.eq((left != 0) & ~by_link),
+            port.addr.eq(Mux(by_link, self._beat(words.address), beat)),
+        ]
+        with m.If(axi.arvalid & axi.arready):
+            m.d.sync += [beat.eq(self._beat(axi.araddr)), left.eq(axi.arlen + 1), ident.eq(axi.arid)]
+        with m.Elif(steps):
+            m.d.sync += [beat.eq(beat + 1), left.eq(left - 1)]
+        found = Signal(8 * self._bytes)
+        m.d.sync += [
+            stages[0].eq(Cat(steps, by_link, left == 1, beat >= self._depth, ident)),
+            *(late.eq(early) for early, late in pairwise(stages)),
+            found.eq(port.data),
+        ]
+        last = stages[-1]
+        m.d.comb += [
+            axi.rvalid.eq(last[0]),
+            axi.rdata.eq(found),
+            axi.rlast.eq(last[2]),
+            axi.rresp.eq(Mux(last[3], RESP_DECERR, RESP_OKAY)),
+            axi.rid.eq(last[4:]),
+        ]
+        lane = self._lane(words.address)
+        m.d.comb += words.read_data.eq(found.word_select(lane, 8 * WORD_BYTES))
+        written = Signal()
+        m.d.sync += written.eq(words.request & words.write & ~written)
+        m.d.comb += words.done.eq(last[1] | written)
+
+    def _write(self, m: Module, port: Any) -> None:
+        axi, words = self.write, self.words
+        beat, ident, beyond = Signal(len(axi.awaddr) - self._beat_bits), Signal(ID_BITS), Signal()
+        by_link = words.request & words.write
+        busy = Signal()
+        m.d.comb += [
+            axi.awready.eq(~busy & ~axi.bvalid),
+            axi.wready.eq(busy & ~by_link),
+            axi.bid.eq(ident),
+            axi.bresp.eq(Mux(beyond, RESP_DECERR, RESP_OKAY)),
+        ]
+        with m.If(axi.bready):
+            m.d.sync += axi.bvalid.eq(0)
+        with m.If(axi.awvalid & axi.awready):
+            m.d.sync += [busy.eq(1), beat.eq(self._beat(axi.awaddr)), ident.eq(axi.awid), beyond.eq(0)]
+        with m.If(axi.wvalid & axi.wready):
+            m.d.sync += [beat.eq(beat + 1), beyond.eq(beyond | (beat >= self._depth))]
+            with m.If(axi.wlast):
+                m.d.sync += [busy.eq(0), axi.bvalid.eq(1)]
+
+        lanes = self._bytes // WORD_BYTES
+        of_lane = Cat((self._lane(words.address) == lane).replicate(WORD_BYTES) for lane in range(lanes))
+        with m.If(by_link):
+            m.d.comb += [
+                port.addr.eq(self._beat(words.address)),
+                port.data.eq(words.write_data.replicate(lanes)),
+                port.en.eq(of_lane),
+            ]
+        with m.Else():
+            m.d.comb += [
+                port.addr.eq(beat),
+                port.data.eq(axi.wdata),
+                port.en.eq(axi.wstrb & (axi.wvalid & axi.wready & (beat < self._depth)).replicate(self._bytes)),
+            ]
+
+    def _lane(self, address: Value) -> Value:
+        """Which word of its beat lies at a byte address."""
+        return address[2 : self._beat_bits]
