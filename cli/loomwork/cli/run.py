@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`loomwork run`: a program on inputs."""
 
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress
@@ -14,12 +15,21 @@ from loomwork.cli.options import LatencyOption, ProgramArgument
 from loomwork.cli.output import UsageError, check_destination, console, print_table, status, write_json
 from loomwork.sim.memory import READ_LATENCY, MemoryTiming
 
+if TYPE_CHECKING:
+    from loomwork.arch.config import Config
+    from loomwork.fpga.board_backend import BoardBackend
+
 
 class BackendName(StrEnum):
     """Where a program can run."""
 
     GOLDEN = "golden"
     VERILATOR = "verilator"
+    BOARD = "board"
+
+
+SIMULATION = "simulation"
+"""Instead of a port: a board that is simulated, from its UART's pins on."""
 
 
 def run(
@@ -34,8 +44,20 @@ def run(
         Path, typer.Option("--output", "-o", metavar="OUT.npy|.npz", help="One array, or several by tensor name.")
     ],
     backend: Annotated[
-        BackendName, typer.Option(help="golden: NumPy model of the commands. verilator: the RTL, cycle by cycle.")
+        BackendName,
+        typer.Option(
+            help="golden: NumPy model of the commands. verilator: the RTL, cycle by cycle. board: an FPGA (loomwork "
+            "build) on --port."
+        ),
     ] = BackendName.GOLDEN,
+    port: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEV",
+            help=f"Serial port of the board (/dev/ttyUSB0, COM3, socket://HOST:PORT), or {SIMULATION!r}: its RTL in "
+            "Verilator, UART and all.",
+        ),
+    ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option(
@@ -55,19 +77,25 @@ def run(
     Inputs have the type and shape that `loomwork info` lists; any number of images may stand in the first dimension.
 
     Example: `loomwork run net.lwb --input x.npy --output y.npy --backend verilator --json stats.json`
+
+    On a board: `loomwork run net.lwb --input x.npy --output y.npy --backend board --port /dev/ttyUSB0`
     """
     import numpy as np
 
     from loomwork.cli.counters import breakdown_table
     from loomwork.sim.backend import RunError, check_inputs, run_program
     from loomwork.sim.breakdown import breakdown
+    from loomwork.sim.golden import GoldenBackend
     from loomwork.sim.trace import chrome_trace
+    from loomwork.sim.verilator import VerilatorBackend
 
     tracing = trace_file is not None
     if tracing and backend is not BackendName.VERILATOR:
         raise UsageError("--trace needs --backend verilator: only the RTL has a clock")
     if counters and backend is not BackendName.VERILATOR:
         raise UsageError("--counters needs --backend verilator: only the RTL has a clock")
+    if (port is not None) != (backend is BackendName.BOARD):
+        raise UsageError("--backend board needs --port, and no other backend has one")
     check_suffix(output_file)
     check_destination(output_file, json_file, trace_file, inputs=[program_file, input_file])
     program = read_program(program_file)
@@ -77,17 +105,16 @@ def run(
         raise UsageError(
             f"the program has outputs {', '.join(program.outputs)}: --output must be a .npz file, not {output_file}"
         )
-    if backend is BackendName.GOLDEN:
-        from loomwork.sim.golden import GoldenBackend
-
-        engine = GoldenBackend()
-    else:
-        from loomwork.sim.verilator import VerilatorBackend
-
-        engine = VerilatorBackend(timing=MemoryTiming(latency=latency), trace=tracing, report=status.print)
-    with Progress(console=status, transient=True, disable=not status.is_terminal) as progress:
-        task = progress.add_task(f"running on {backend.value}", total=None)
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(console=status, transient=True, disable=not status.is_terminal))
         try:
+            if port is not None:
+                engine = _board(stack, progress, port, program.config)
+            elif backend is BackendName.GOLDEN:
+                engine = GoldenBackend()
+            else:
+                engine = VerilatorBackend(timing=MemoryTiming(latency=latency), trace=tracing, report=status.print)
+            task = progress.add_task(f"running on {backend.value}", total=None)
             result = run_program(
                 program,
                 inputs,
@@ -108,3 +135,19 @@ def run(
         print_table(breakdown_table(breakdown(program, result.statistics[0])))
     if cycles := result.cycles_per_image:
         console.print(f"{int(np.median(cycles)):,} cycles per image (median of {len(cycles)})")
+
+
+def _board(stack: ExitStack, progress: Progress, port: str, config: "Config") -> "BoardBackend":
+    """Reach a board, or start a simulated one; `stack` closes the connection."""
+    from loomwork.fpga.board_backend import BoardBackend
+    from loomwork.fpga.host_link import TIMEOUT, HostLink
+    from loomwork.fpga.simulated_board import PATIENCE, SimulatedBoard
+
+    timeout = TIMEOUT
+    if port == SIMULATION:
+        port = stack.enter_context(SimulatedBoard(config, report=status.print)).port
+        timeout = PATIENCE
+    link = HostLink(port, timeout=timeout)
+    stack.callback(link.close)
+    task = progress.add_task("sending the program", total=None)
+    return BoardBackend(link, progress=lambda done, whole: progress.update(task, completed=done, total=whole))

@@ -23,6 +23,8 @@ from loomwork.sim.library import Simulation, build_simulation, design_fingerprin
 DIVISOR = 8
 """Clock cycles per bit. Few, so that the line takes little of the simulated time."""
 MEMORY_KIB = 256
+PATIENCE = 20.0
+"""Seconds to wait for an answer before asking again: simulated time is slow, and nothing is lost on this line."""
 STEP_CYCLES = 2000
 """Cycles between two looks at the pseudo-terminal."""
 

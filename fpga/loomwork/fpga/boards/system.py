@@ -16,7 +16,7 @@ from loomwork.fpga.link.words import LiteMaster
 from loomwork.rtl.core import Core
 
 
-def _join(to: Component, source: Component, *names: str) -> list[Any]:
+def _join(to: Any, source: Any, *names: str) -> list[Any]:
     """Drive inputs of one component by the outputs of the same names of another."""
     return [getattr(to, name).eq(getattr(source, name)) for name in names]
 
@@ -38,7 +38,7 @@ class System(Component):
         self._config = config
         self._memory_bytes = memory_bytes
         self._divisor = divisor
-        super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1), "irq": Out(1)})
+        super().__init__({"rx": In(1), "tx": Out(1), "irq": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -53,15 +53,10 @@ class System(Component):
         m.submodules.lite = lite = LiteMaster()
         m.d.comb += [
             receiver.rx.eq(self.rx),
-            deframer.data.eq(receiver.data),
-            deframer.valid.eq(receiver.valid),
-            deframer.error.eq(receiver.error),
-            *(getattr(requests, name).eq(getattr(deframer, name)) for name in ("begin", "byte", "push", "good")),
-            *(
-                getattr(bridge, name).eq(getattr(requests, name))
-                for name in ("pending", "request", "data_words", "data")
-            ),
-            *(getattr(requests, name).eq(getattr(bridge, name)) for name in ("taken", "index")),
+            *_join(deframer, receiver, "data", "valid", "error"),
+            *_join(requests, deframer, "begin", "byte", "push", "good"),
+            *_join(bridge, requests, "pending", "request", "data_words", "data"),
+            *_join(requests, bridge, "taken", "index"),
             self.tx.eq(transmitter.tx),
             self.irq.eq(core.irq),
         ]

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames of the host link: flags, escapes and checksum (arch/link.py)."""
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.crc.catalog import CRC32_ISO_HDLC
 from amaranth.lib.wiring import Component, In, Out
@@ -46,7 +48,8 @@ class Deframer(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.crc = crc = CRC32_ISO_HDLC(8).create()
+        crc: Any = CRC32_ISO_HDLC(8).create()
+        m.submodules.crc = crc
         inside, filled, escaped = Signal(), Signal(), Signal()
         m.d.comb += [crc.start.eq(self.begin), crc.data.eq(self.byte), crc.valid.eq(self.push)]
         m.d.comb += self.byte.eq(self.data ^ Mux(escaped, ESCAPED_BIT, 0))
@@ -83,12 +86,13 @@ class Framer(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.crc = crc = CRC32_ISO_HDLC(8).create()
+        crc: Any = CRC32_ISO_HDLC(8).create()
+        m.submodules.crc = crc
         byte, step, taken = Signal(8), Signal(), Signal()
         escaped, number = Signal(), Signal(range(CRC_BYTES))
         m.d.comb += crc.data.eq(self.i.payload.data)
 
-        def send(value: Value) -> None:
+        def send(value: Any) -> None:
             """Send a byte in one or two steps; `taken` with the last."""
             m.d.comb += byte.eq(value)
             with m.If(((byte == FLAG) | (byte == ESCAPE)) & ~escaped):

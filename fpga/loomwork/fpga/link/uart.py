@@ -28,7 +28,7 @@ class UartReceiver(Component):
         if divisor < 4:
             raise ValueError(f"divisor must be at least 4, not {divisor}")
         self._divisor = divisor
-        super().__init__({"rx": In(1, init=1), "data": Out(8), "valid": Out(1), "error": Out(1)})
+        super().__init__({"rx": In(1), "data": Out(8), "valid": Out(1), "error": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -64,13 +64,15 @@ class UartTransmitter(Component):
 
     def __init__(self, divisor: int) -> None:
         self._divisor = divisor
-        super().__init__({"i": In(stream.Signature(8)), "tx": Out(1, init=1)})
+        super().__init__({"i": In(stream.Signature(8)), "tx": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
         timer, left = Signal(range(self._divisor)), Signal(range(BITS + 1))
         bits = Signal(BITS - 1, init=-1)
-        m.d.sync += [self.tx.eq(bits[0]), timer.eq(Mux(timer == 0, self._divisor - 1, timer - 1))]
+        line = Signal(init=1)
+        m.d.comb += self.tx.eq(line)
+        m.d.sync += [line.eq(bits[0]), timer.eq(Mux(timer == 0, self._divisor - 1, timer - 1))]
         with m.If(left == 0):
             m.d.comb += self.i.ready.eq(1)
             with m.If(self.i.valid):
