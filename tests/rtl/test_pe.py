@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.sim import Simulator, SimulatorContext
 
 from loomwork.rtl.pe import PE, psum_shape
+from loomwork.rtl.technology import PORTABLE
 
 SEED = 20250302
 ROW = 5
@@ -42,6 +43,7 @@ class Fixture(wiring.Component):
         m = Module()
         right, psum = PE(ROW, 0).add_to(
             m,
+            PORTABLE.multiplier(m),
             activation=self.activation,
             swap=self.swap,
             weight=self.weight,

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from loomwork.arch import numerics
 from loomwork.arch.numerics import Int64Array, Rounding
+from loomwork.rtl.technology import Operand, technology_of
 
 PIECE_BITS = 16
 """Operands are multiplied in pieces of so many bits, which fit the 16x16 or 18x18 multipliers of any FPGA."""
@@ -62,6 +63,7 @@ class Requantizer(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        multiply = technology_of(platform).multiplier(m)
 
         def register(name: str, value: Value, shape: Shape | int | None = None) -> Signal:
             q = Signal(value.shape() if shape is None else shape, name=name, reset_less=True)
@@ -73,8 +75,8 @@ class Requantizer(Component):
         x = self.x
         if self._operand_bits == 2 * PIECE_BITS:
             x = (self.x << Mux(is_left, self.shift[:3], 0))[: self._operand_bits].as_signed()
-        x = register("x_1", x)
-        multiplier = register("multiplier_1", self.multiplier)
+        x = Operand(d=x, q=register("x_1", x))
+        multiplier = Operand(d=self.multiplier, q=register("multiplier_1", self.multiplier))
         right = register("right_1", Mux(is_left, 0, (-self.shift)[: SHIFT_BITS - 1]))
         onnx = register("onnx_1", self.rounding == Rounding.ONNX)
 
@@ -82,12 +84,13 @@ class Requantizer(Component):
         # `outer` holds those of equal weight as one number, `mid` the other ones, which weigh 2**PIECE_BITS.
         low, high = multiplier[:PIECE_BITS], multiplier[PIECE_BITS:]
         if self._operand_bits == 2 * PIECE_BITS:
-            x_low, x_high = x[:PIECE_BITS], x[PIECE_BITS:].as_signed()
-            outer = Cat(register("low_low", x_low * low), register("high_high", x_high * high)).as_signed()
-            mid = [register("low_high", x_low * high), register("high_low", x_high * low)]
+            x_low, x_high = x[:PIECE_BITS], x[PIECE_BITS:]
+            low_low, high_high = multiply(x_low, low, name="low_low"), multiply(x_high, high, name="high_high")
+            outer = Cat(low_low, high_high).as_signed()
+            mid = [multiply(x_low, high, name="low_high"), multiply(x_high, low, name="high_low")]
         else:
-            outer = register("low", x * low)
-            mid = [register("high", x * high)]
+            outer = multiply(x, low, name="low")
+            mid = [multiply(x, high, name="high")]
         right, onnx = register("right_2", right), register("onnx_2", onnx)
 
         # Stages 3 and 4: their sum; with TFLITE, plus half of the last place that is kept.

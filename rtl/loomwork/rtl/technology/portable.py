@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The seam itself, and the technology of no device in particular: synthesis finds the multipliers."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from amaranth.hdl import Module, Signal, Value
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An operand of a multiplication with its register, which a device's cell may take over.
+
+    d: what the register takes. q: the register, of the same shape, in domain `sync`, not reset; the component has it
+    anyway. enable: one bit, whether it takes `d` in this cycle; None = always.
+    """
+
+    d: Value
+    q: Value
+    enable: Value | None = None
+
+    def __post_init__(self) -> None:
+        if self.d.shape() != self.q.shape():
+            raise ValueError(
+                f"an operand must have the same shape before and behind its register, not {self.d.shape()!r} and "
+                f"{self.q.shape()!r}"
+            )
+
+    def __getitem__(self, bits: slice) -> "Operand":
+        """Some of the bits; those at the top keep the sign."""
+        d, q = self.d[bits], self.q[bits]
+        if self.d.shape().signed and bits.stop in (None, len(self.d)):
+            d, q = d.as_signed(), q.as_signed()
+        return Operand(d, q, self.enable)
+
+
+class Multiplier(ABC):
+    """Makes multiplications in one module.
+
+    latency: cycles from `d` of both operands to the product, which has a register too.
+    """
+
+    latency = 2
+
+    @staticmethod
+    def model(a: int, b: int) -> int:
+        """The product, `latency` cycles after `d` of its operands."""
+        return a * b
+
+    @abstractmethod
+    def __call__(self, a: Operand, b: Operand, *, name: str, enable: Value | None = None) -> Value:
+        """The product of `a` and `b`, of the shape of `a.q * b.q`.
+
+        name: of the product, unique in the module. enable: whether its register, which is not reset, is loaded in this
+        cycle; None = always.
+        Raises ValueError for operands that the device's cell does not hold.
+        """
+
+
+def product_register(m: Module, value: Value, name: str, enable: Value | None) -> Signal:
+    """A register for a product, or part of it, in logic."""
+    product = Signal(value.shape(), name=name, reset_less=True)
+    if enable is None:
+        m.d.sync += product.eq(value)
+    else:
+        with m.If(enable):
+            m.d.sync += product.eq(value)
+    return product
+
+
+class PortableMultiplier(Multiplier):
+    """A multiplication sign, which the synthesis tool maps to what the device has."""
+
+    def __init__(self, m: Module) -> None:
+        self._m = m
+
+    def __call__(self, a: Operand, b: Operand, *, name: str, enable: Value | None = None) -> Value:
+        return product_register(self._m, a.q * b.q, name, enable)
+
+
+class Technology:
+    """Of no device in particular; those of devices override what pays there."""
+
+    logic_columns: int = 0
+    """So many of the array's columns, the last ones, take `logic_multiplier`."""
+
+    def multiplier(self, m: Module) -> Multiplier:
+        """The multiplier to use in a module."""
+        return PortableMultiplier(m)
+
+    def logic_multiplier(self, m: Module) -> Multiplier:
+        """One that leaves the device's multiplier cells to others."""
+        return self.multiplier(m)
+
+
+PORTABLE = Technology()
+
+
+def technology_of(platform: object) -> Technology:
+    """What the platform that `elaborate` got says, or PORTABLE."""
+    return getattr(platform, "technology", PORTABLE)
