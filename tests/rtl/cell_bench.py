@@ -15,7 +15,7 @@ from amaranth.hdl import Cat, Module, Value
 from amaranth.lib.wiring import Component, Flow, In, Out
 from amaranth.sim import Simulator, SimulatorContext
 
-from loomwork.sim.toolchain import BUILD_FLAGS, verilator
+from loomwork.sim.toolchain import verilator
 
 TESTBENCH = """\
 module testbench;
@@ -112,19 +112,11 @@ def run_cells(
     (folder / "testbench.v").write_text(TESTBENCH.replace("testbench;", f"testbench;\n    {sizes}", 1))
     (folder / "stimuli.hex").write_text("".join(f"{units.pack(inputs):x}\n" for inputs in stimuli))
     tool = verilator()
-    build = [
-        str(tool.executable),
-        "--binary",
-        "--timing",
-        "-j",
-        "2",
-        "--top-module",
-        "testbench",
-        "-Wno-fatal",
-        *BUILD_FLAGS,
-    ]
-    sources = ["testbench.v", "units.v", *(str(model) for model in models)]
-    run(folder, [*build, "-Wno-lint", "-Wno-style", "--x-initial", "unique", *sources], os.environ | tool.env)
+    build = [str(tool.executable), "--binary", "--timing", "-j", "2", "--top-module", "testbench"]
+    # To optimize would take longer than to run.
+    build += ["-MAKEFLAGS", "OPT_FAST=-O0 OPT_SLOW=-O0 OPT_GLOBAL=-O0", "--x-initial", "unique"]
+    build += ["-Wno-fatal", "-Wno-lint", "-Wno-style", *{f"+incdir+{model.parent}" for model in models}]
+    run(folder, [*build, "testbench.v", "units.v", *map(str, models)], os.environ | tool.env)
     run(folder, ["obj_dir/Vtestbench", "+verilator+rand+reset+2", "+verilator+seed+1"], os.environ)
     words = (folder / "outputs.hex").read_text().split()
     assert len(words) == len(stimuli)

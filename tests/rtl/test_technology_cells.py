@@ -34,3 +34,12 @@ def test_ecp5_takes_over_the_registers(tmp_path: Path):
     registers = PLACES * (16 + 8) + FORMAL.rows * 8
     assert portable["TRELLIS_FF"] - found["TRELLIS_FF"] == registers
     assert set(found) == {"MULT18X18D", "TRELLIS_FF", "CCU2C", "LUT4"}
+
+
+def test_columns_in_logic_leave_the_cells_to_others(tmp_path: Path):
+    found = cells(Ecp5(), "synth_ecp5", tmp_path)
+    mixed = cells(Ecp5(logic_columns=1), "synth_ecp5", tmp_path)
+    assert mixed["MULT18X18D"] == PLACES - FORMAL.rows
+    # Of each product: four rows of 10 bits, two sums of 10 and one of 12, in cells of 2 bits.
+    assert mixed["CCU2C"] - found["CCU2C"] == FORMAL.rows * (4 * 5 + 2 * 5 + 6)
+    assert mixed["LUT4"] == found["LUT4"]

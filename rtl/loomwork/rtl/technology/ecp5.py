@@ -10,6 +10,7 @@ from typing import Any
 
 from amaranth.hdl import ClockSignal, Const, Instance, Module, Signal, Value
 
+from loomwork.rtl.technology.ecp5_logic import LogicMultiplier
 from loomwork.rtl.technology.portable import Multiplier, Operand, Technology
 
 CELL = "MULT18X18D"
@@ -86,3 +87,6 @@ class Ecp5(Technology):
 
     def multiplier(self, m: Module) -> Multiplier:
         return CellMultiplier(m)
+
+    def logic_multiplier(self, m: Module) -> Multiplier:
+        return LogicMultiplier(m)
