@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clocks: the PLL of each FPGA family, from a board's oscillator to the frequency that is wanted."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from amaranth.hdl import Const, Instance, Signal, Value
+
+
+class ClockError(ValueError):
+    """A frequency that the PLL cannot make; one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Pll:
+    """Dividers of a PLL: the output is `source * feedback / reference`, its oscillator `post` times faster.
+
+    All in MHz.
+    """
+
+    source: float
+    reference: int
+    feedback: int
+    post: int
+
+    @property
+    def output(self) -> float:
+        """The frequency that comes out."""
+        return self.source * self.feedback / self.reference
+
+    @property
+    def oscillator(self) -> float:
+        """The frequency inside."""
+        return self.output * self.post
+
+
+@dataclass(frozen=True)
+class PllLimits:
+    """What a family's PLL can do, in MHz; the dividers are inclusive.
+
+    comparison: of the frequencies that are compared, `source / reference`. posts: dividers behind the oscillator.
+    """
+
+    comparison: tuple[float, float]
+    oscillator: tuple[float, float]
+    reference: int
+    feedback: int
+    posts: tuple[int, ...]
+
+    def settings(self, source: float) -> Iterator[Pll]:
+        """Every setting within the limits."""
+        for reference in range(1, self.reference + 1):
+            if not self.comparison[0] <= source / reference <= self.comparison[1]:
+                continue
+            for feedback in range(1, self.feedback + 1):
+                for post in self.posts:
+                    setting = Pll(source, reference, feedback, post)
+                    if self.oscillator[0] <= setting.oscillator <= self.oscillator[1]:
+                        yield setting
+
+    def choose(self, source: float, wanted: float) -> Pll:
+        """The setting whose output comes closest from below, of those the one with the fewest divisions.
+
+        Raises ClockError when none comes within a twentieth.
+        """
+        below = [setting for setting in self.settings(source) if 0.95 * wanted <= setting.output <= wanted + 1e-6]
+        if not below:
+            raise ClockError(f"the PLL cannot make {wanted:g} MHz from {source:g} MHz")
+        return max(below, key=lambda setting: (round(setting.output, 6), -setting.reference, setting.oscillator))
+
+
+ECP5_LIMITS = PllLimits((10, 400), (400, 800), 128, 128, tuple(range(1, 129)))
+"""EHXPLLL. Lattice FPGA-DS-02012, ECP5 Family Data Sheet, section 3.17, "sysCLOCK PLL Timing"."""
+GOWIN_LIMITS = PllLimits((3, 500), (500, 1250), 64, 64, (2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128))
+"""rPLL of the GW2A at speed grade C8/I7. Gowin DS102, GW2A series of FPGA Products, "PLL Switching Characteristics"."""
+
+
+def ecp5_pll(setting: Pll, source: Value, output: Signal, locked: Signal) -> Instance:
+    """EHXPLLL with its output CLKOP as feedback. Lattice FPGA-TN-02200, ECP5 sysCLOCK PLL/DLL Design and Usage Guide."""
+    return Instance(
+        "EHXPLLL",
+        p_CLKI_DIV=setting.reference,
+        p_CLKFB_DIV=setting.feedback,
+        p_CLKOP_DIV=setting.post,
+        p_CLKOP_CPHASE=setting.post - 1,
+        p_CLKOP_FPHASE=0,
+        p_CLKOP_ENABLE="ENABLED",
+        p_FEEDBK_PATH="CLKOP",
+        p_OUTDIVIDER_MUXA="DIVA",
+        p_INTFB_WAKE="DISABLED",
+        p_STDBY_ENABLE="DISABLED",
+        p_DPHASE_SOURCE="DISABLED",
+        p_PLLRST_ENA="DISABLED",
+        a_FREQUENCY_PIN_CLKI=f"{setting.source:.6g}",
+        a_FREQUENCY_PIN_CLKOP=f"{setting.output:.6g}",
+        a_ICP_CURRENT="12",
+        a_LPF_RESISTOR="8",
+        i_CLKI=source,
+        i_CLKFB=output,
+        i_RST=Const(0),
+        i_STDBY=Const(0),
+        i_PHASESEL0=Const(0),
+        i_PHASESEL1=Const(0),
+        i_PHASEDIR=Const(0),
+        i_PHASESTEP=Const(0),
+        i_PHASELOADREG=Const(0),
+        i_PLLWAKESYNC=Const(0),
+        i_ENCLKOP=Const(0),
+        o_CLKOP=output,
+        o_LOCK=locked,
+    )
+
+
+def gowin_pll(setting: Pll, source: Value, output: Signal, locked: Signal) -> Instance:
+    """The rPLL of a GW2A-18. Gowin UG286, Clock User Guide, "rPLL"."""
+    zeros: dict[str, Any] = {
+        f"i_{name}": Const(0, width)
+        for name, width in (("RESET", 1), ("RESET_P", 1), ("CLKFB", 1), ("FBDSEL", 6), ("IDSEL", 6), ("ODSEL", 6))
+    }
+    zeros |= {f"i_{name}": Const(0, 4) for name in ("PSDA", "DUTYDA", "FDLY")}
+    return Instance(
+        "rPLL",
+        p_FCLKIN=f"{setting.source:g}",
+        p_DEVICE="GW2A-18C",
+        p_IDIV_SEL=setting.reference - 1,
+        p_FBDIV_SEL=setting.feedback - 1,
+        p_ODIV_SEL=setting.post,
+        p_DYN_IDIV_SEL="false",
+        p_DYN_FBDIV_SEL="false",
+        p_DYN_ODIV_SEL="false",
+        p_PSDA_SEL="0000",
+        p_DUTYDA_SEL="1000",
+        p_DYN_DA_EN="false",
+        p_CLKFB_SEL="internal",
+        i_CLKIN=source,
+        o_CLKOUT=output,
+        o_LOCK=locked,
+        **zeros,
+    )
+
+
+PllCell = Callable[[Pll, Value, Signal, Signal], Instance]
+"""Makes a PLL: setting, the oscillator, the clock that comes out, whether it is stable."""

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The FPGA families: which commands of the open tools go with each, and what its cells are called."""
+
+from loomwork.fpga.boards.board import Family
+from loomwork.fpga.boards.clocking import ECP5_LIMITS, GOWIN_LIMITS, ecp5_pll, gowin_pll
+
+ECP5 = Family(
+    name="ecp5",
+    synthesis="synth_ecp5",
+    placer="nextpnr-ecp5",
+    packer="ecppack",
+    constraints=("--lpf", "top.lpf"),
+    routed=("--textcfg", "top.config"),
+    pack_arguments=("--compress", "--input", "top.config", "--bit", "top.bit"),
+    bitstream="top.bit",
+    luts={"LUT4": 1, "CCU2C": 2, "TRELLIS_DPR16X4": 6},
+    registers=("TRELLIS_FF",),
+    multipliers=("MULT18X18D",),
+    blocks=("DP16KD", "PDPW16KD"),
+    pll_limits=ECP5_LIMITS,
+    pll_cell=ecp5_pll,
+)
+"""Lattice ECP5."""
+
+GOWIN = Family(
+    name="gowin",
+    synthesis="synth_gowin -family gw2a",
+    placer="nextpnr-himbaechel",
+    packer="gowin_pack",
+    constraints=("--vopt", "cst=top.cst"),
+    routed=("--write", "top.routed.json"),
+    pack_arguments=("-d", "GW2A-18C", "-o", "top.fs", "top.routed.json"),
+    bitstream="top.fs",
+    luts={"LUT1": 1, "LUT2": 1, "LUT3": 1, "LUT4": 1, "ALU": 1, "RAM16SDP1": 2, "RAM16SDP2": 4, "RAM16SDP4": 8},
+    registers=("DFF",),
+    multipliers=("MULT",),
+    blocks=("SDPB", "SDPX9B", "DPB", "DPX9B", "SPB", "SPX9"),
+    pll_limits=GOWIN_LIMITS,
+    pll_cell=gowin_pll,
+)
+"""Gowin GW2A."""
+
+ICE40 = Family(
+    name="ice40",
+    synthesis="synth_ice40 -dsp -spram",
+    placer="nextpnr-ice40",
+    packer="icepack",
+    constraints=("--pcf", "top.pcf"),
+    routed=("--asc", "top.asc"),
+    pack_arguments=("top.asc", "top.bin"),
+    bitstream="top.bin",
+    luts={"SB_LUT4": 1},
+    registers=("SB_DFF",),
+    multipliers=("SB_MAC16",),
+    blocks=("SB_RAM40",),
+    pll_limits=None,
+    pll_cell=None,
+)
+"""Lattice iCE40 UltraPlus. Its designs run at the oscillator's frequency."""

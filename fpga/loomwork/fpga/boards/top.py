@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The top of a board's design: clock, reset, pins, and the system behind them."""
+
+from typing import Any
+
+from amaranth.build import Subsignal
+from amaranth.hdl import ClockDomain, Elaboratable, Module, Signal
+from amaranth.lib import io
+from amaranth.lib.cdc import FFSynchronizer
+
+from loomwork.arch.config import Config
+from loomwork.fpga.boards.board import Board
+from loomwork.fpga.boards.clocking import ClockError, Pll
+from loomwork.fpga.boards.system import System
+from loomwork.fpga.host_link import BAUD
+
+
+class Top(Elaboratable):
+    """Everything on a board.
+
+    clock_mhz: to run at; the PLL comes as close as it can from below. The first LED is on while no program has ended.
+
+    Raises ClockError for a frequency that the board's PLL cannot make, ValueError for a memory that does not fit.
+    """
+
+    def __init__(self, board: Board, config: Config, memory_kib: int, clock_mhz: float) -> None:
+        self._board = board
+        self.setting = self._choose(clock_mhz)
+        frequency = board.oscillator_mhz if self.setting is None else self.setting.output
+        self.clock_mhz = frequency
+        self.system = System(config, memory_kib * 1024, round(frequency * 1e6 / BAUD))
+
+    def _choose(self, clock_mhz: float) -> Pll | None:
+        board = self._board
+        if board.family.pll_limits is not None:
+            return board.family.pll_limits.choose(board.oscillator_mhz, clock_mhz)
+        if clock_mhz != board.oscillator_mhz:
+            raise ClockError(f"{board.title} runs at {board.oscillator_mhz:g} MHz, not at {clock_mhz:g} MHz")
+        return None
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        oscillator, clock, locked = Signal(), Signal(), Signal()
+        m.submodules.clock_pin = pin = io.Buffer(io.Direction.Input, platform.request(self._board.oscillator, dir="-"))
+        m.d.comb += oscillator.eq(pin.i)
+        m.domains.sync = sync = ClockDomain()
+        m.d.comb += sync.clk.eq(clock)
+        if self.setting is None:
+            m.d.comb += [clock.eq(oscillator), locked.eq(1)]
+        else:
+            assert self._board.family.pll_cell is not None
+            m.submodules.pll = self._board.family.pll_cell(self.setting, oscillator, clock, locked)
+        # Some cycles after the clock is stable, from a register of its own.
+        reset = Signal(init=1)
+        m.submodules.reset_synchronizer = FFSynchronizer(~locked, reset, init=1, stages=3)
+        m.d.comb += sync.rst.eq(reset)
+
+        m.submodules.system = system = self.system
+        lines = [part.name for part in platform.lookup("uart", 0).ios if isinstance(part, Subsignal)]
+        uart = platform.request("uart", 0, dir=dict.fromkeys(lines, "-"))
+        m.submodules.rx_pin = rx_pin = io.Buffer(io.Direction.Input, uart.rx)
+        m.submodules.tx_pin = tx_pin = io.Buffer(io.Direction.Output, uart.tx)
+        m.submodules.led_pin = led_pin = io.Buffer(io.Direction.Output, platform.request("led", 0, dir="-"))
+        m.d.comb += [system.rx.eq(rx_pin.i), tx_pin.o.eq(system.tx), led_pin.o.eq(~system.irq)]
+        return m

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a board's design to a netlist of the FPGA's cells, counted unit by unit."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amaranth.hdl import Elaboratable
+
+from loomwork.fpga.boards.board import Board, Resources
+from loomwork.fpga.yosys import Yosys, run_script
+from loomwork.sim.toolchain import cache_directory
+
+TOP = "top"
+NETLIST = "netlist.json"
+
+UNITS = {
+    "array": "core.execute.array",
+    "feed": "core.execute.feed",
+    "accumulators": "core.execute.accumulator",
+    "drain": "core.drain",
+    "scratchpad": "core.scratchpad",
+    "load": "core.load",
+    "stream": "core.stream",
+    "store": "core.store",
+    "fetch": "core.fetch",
+    "dispatch": "core.dispatch",
+    "registers": "core.csr",
+    "memory": "memory",
+}
+"""Units that are counted by themselves, and where they are in the system. What remains is the last line."""
+REST = "control, host link"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Netlist:
+    """A synthesized design.
+
+    folder: of the files `netlist.json` and constraints. units: what each takes; they are synthesized one by one and
+    nothing is simplified across their borders. key: a hash of all that has decided the files.
+    """
+
+    folder: Path
+    units: Mapping[str, Resources]
+    key: str
+
+    @property
+    def total(self) -> Resources:
+        """What all takes."""
+        return sum(self.units.values(), Resources())
+
+
+def script(board: Board) -> str:
+    """What Yosys does with `top.il`.
+
+    Units keep their borders until all are mapped, so that their cells can be counted; then all becomes one module.
+    """
+    keep = " ".join(f"{TOP}.system.{path}" for path in UNITS.values())
+    # As in yosys.py: names that Amaranth gives to elements of arrays confuse abc9.
+    return (
+        f"read_rtlil {TOP}.il; hierarchy -top {TOP}; setattr -mod -set keep_hierarchy 1 {keep}; proc; flatten; "
+        f"rename -hide w:*; {board.family.synthesis} -top {TOP}; tee -q -o units.json stat -json; "
+        f"setattr -mod -unset keep_hierarchy *; flatten; clean; write_json {NETLIST}"
+    )
+
+
+def synthesize(board: Board, design: Elaboratable, yosys: Yosys, *, report: Callable[[str], None]) -> Netlist:
+    """Synthesize, or find in the cache what was made from the same design by the same Yosys.
+
+    report: told what takes long. Raises SynthesisError when Yosys fails.
+    """
+    report("generating the design")
+    platform = board.platform()
+    platform.technology = board.technology
+    files: Mapping[str, Any] = platform.prepare(design, TOP).files
+    sources = {name: _text(content) for name, content in files.items() if name in (f"{TOP}.il", _constraints(board))}
+    recipe = script(board)
+    digest = hashlib.sha256("\0".join([yosys.version, recipe, *sources.values()]).encode())
+    key = digest.hexdigest()[:32]
+    folder = cache_directory() / "boards" / f"{board.name}-{key}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        report("synthesis")
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{board.name}-") as directory:
+            made = Path(directory) / "made"
+            made.mkdir()
+            for name, content in sources.items():
+                (made / name).write_text(content, encoding="utf-8")
+            run_script(yosys, recipe, "stat -json", made)
+            # A folder is complete from the moment it can be seen.
+            made.rename(folder)
+    return Netlist(folder=folder, units=_units(board, folder), key=key)
+
+
+def _constraints(board: Board) -> str:
+    return board.family.constraints[1].split("=")[-1]
+
+
+def _text(content: Any) -> str:
+    return content.decode() if isinstance(content, bytes) else str(content)
+
+
+def _units(board: Board, folder: Path) -> dict[str, Resources]:
+    """What each unit takes, from Yosys's statistics of its modules."""
+    statistics: Mapping[str, Any] = json.loads((folder / "units.json").read_text(encoding="utf-8"))["modules"]
+    cells = {name.lstrip("\\"): module["num_cells_by_type"] for name, module in statistics.items()}
+    units = {unit: board.family.resources(cells[f"{TOP}.system.{path}"]) for unit, path in UNITS.items()}
+    return {**units, REST: board.family.resources(cells[TOP])}
