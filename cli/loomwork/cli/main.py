@@ -5,7 +5,21 @@ import sys
 
 import typer
 
-from loomwork.cli import area, asic, bench, compile_model, configs, demo, disasm, info, regress, report, run, verilog
+from loomwork.cli import (
+    area,
+    asic,
+    bench,
+    build,
+    compile_model,
+    configs,
+    demo,
+    disasm,
+    info,
+    regress,
+    report,
+    run,
+    verilog,
+)
 from loomwork.cli.output import UsageError, status
 
 app = typer.Typer(
@@ -25,6 +39,7 @@ app.command("disasm")(disasm.disasm)
 app.command("verilog")(verilog.verilog)
 app.command("configs")(configs.configs)
 app.command("bench", cls=bench.BenchCommand)(bench.bench)
+app.command("build")(build.build)
 app.command("area")(area.area)
 app.command("asic")(asic.asic)
 app.command("regress")(regress.regress)
@@ -38,6 +53,9 @@ def user_errors() -> tuple[type[Exception], ...]:
     from loomwork.arch.isa import IsaError
     from loomwork.arch.program_file import ProgramError
     from loomwork.compiler.graph import CompileError
+    from loomwork.fpga.boards.clocking import ClockError
+    from loomwork.fpga.capacity import CapacityError
+    from loomwork.fpga.tools import ToolError
     from loomwork.fpga.yosys import SynthesisError
     from loomwork.sim.backend import RunError
     from loomwork.sim.host import HostError
@@ -45,6 +63,7 @@ def user_errors() -> tuple[type[Exception], ...]:
 
     return (
         *(CompileError, ConfigError, HostError, IsaError, ProgramError, RunError, SynthesisError, ToolchainError),
+        *(CapacityError, ClockError, ToolError),
         # OSError: a missing or unreadable file, a full disk.
         *(UsageError, OSError),
     )

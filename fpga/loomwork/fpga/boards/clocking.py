@@ -77,7 +77,7 @@ GOWIN_LIMITS = PllLimits((3, 500), (500, 1250), 64, 64, (2, 4, 8, 16, 32, 48, 64
 
 
 def ecp5_pll(setting: Pll, source: Value, output: Signal, locked: Signal) -> Instance:
-    """EHXPLLL with its output CLKOP as feedback. Lattice FPGA-TN-02200, ECP5 sysCLOCK PLL/DLL Design and Usage Guide."""
+    """EHXPLLL with its output CLKOP as feedback. Lattice FPGA-TN-02200, ECP5 sysCLOCK PLL/DLL Usage Guide."""
     return Instance(
         "EHXPLLL",
         p_CLKI_DIV=setting.reference,
