@@ -35,8 +35,10 @@ BAUD = 1_000_000
 """Bits per second on the line, of every board."""
 TIMEOUT = 0.5
 """Seconds to wait for an answer before asking again."""
-ATTEMPTS = 8
-"""Times that a request is sent before the connection is given up."""
+SILENCES = 8
+"""Times in a row that no answer comes before the connection is given up."""
+ATTEMPTS = 100
+"""Times that one request is sent before the line is given up as too noisy."""
 WRITES_UNDERWAY = 4
 """Writes that are sent before the first is answered. Reads wait, for their answers take the line for long."""
 
@@ -108,7 +110,7 @@ class HostLink:
         self._port = port
         self._timeout = timeout
         self._received = bytearray()
-        self._repeated = 0
+        self._repeated = self._silences = 0
         try:
             self._serial = serial.serial_for_url(port, baudrate=BAUD, timeout=0.01, write_timeout=10)
         except (OSError, ValueError) as error:  # SerialException is an OSError
@@ -201,8 +203,15 @@ class HostLink:
         """Wait for an answer, and send again what was lost; whether a request has ended."""
         answer = self._receive()
         if answer is None:
+            self._silences += 1
+            if self._silences == SILENCES:
+                raise LinkError(
+                    f"nobody answers on {self._port}: {underway[0].operation.name} was sent {SILENCES} times; is the "
+                    "board connected, and its bitstream loaded?"
+                )
             self._repeat(underway)
             return False
+        self._silences = 0
         sequence, status, data = answer
         position = next((place for place, request in enumerate(underway) if request.sequence == sequence), None)
         if position is None:
@@ -237,10 +246,7 @@ class HostLink:
     def _send(self, request: _Request) -> None:
         request.attempts += 1
         if request.attempts > ATTEMPTS:
-            raise LinkError(
-                f"nobody answers on {self._port}: {request.operation.name} was sent {ATTEMPTS} times; is the board "
-                "connected, and its bitstream loaded?"
-            )
+            raise LinkError(f"the line on {self._port} is too noisy: a request was lost {ATTEMPTS} times")
         header = pack(REQUEST, self._session, request.sequence, request.operation, request.words, request.address)
         try:
             self._serial.write(encode_frame(header + request.data))

@@ -58,10 +58,12 @@ class SimulatedBoard:
     """Simulates a board in a thread of its own, for as long as its context is open.
 
     port: name of the pseudo-terminal's device. spoil: what the line does to bytes on their way, called with
-    (bytes, whether they go to the board), for tests. Raises ToolchainError or RunError when it cannot be built.
+    (bytes, whether they go to the board); nothing unless it is set.
+    Raises ToolchainError or RunError when it cannot be built.
     """
 
     port: str
+    spoil: Callable[[bytes, bool], bytes]
 
     def __init__(
         self,
@@ -69,11 +71,10 @@ class SimulatedBoard:
         *,
         memory_kib: int = MEMORY_KIB,
         report: Callable[[str], None] | None = None,
-        spoil: Callable[[bytes, bool], bytes] = lambda data, _: data,
     ) -> None:
         self._library = _load(board_library(config, memory_kib * 1024, report=report))
-        self._spoil = spoil
-        self._stop = threading.Event()
+        self.spoil = lambda data, _: data
+        self._stop, self._reset = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
@@ -98,20 +99,27 @@ class SimulatedBoard:
             os.close(self._theirs)
             os.close(self._ours)
 
+    def reset(self) -> None:
+        """Reset the whole board, as its power switch does."""
+        self._reset.set()
+
     def _run(self) -> None:
         board = ctypes.c_void_p(self._library.board_create())
         buffer = (ctypes.c_uint8 * _CHUNK)()
         try:
             while not self._stop.is_set():
+                if self._reset.is_set():
+                    self._library.board_reset(board)
+                    self._reset.clear()
                 readable, _, _ = select.select([self._ours], [], [], 0)
                 if readable:
-                    sent = self._spoil(os.read(self._ours, _CHUNK), True)
+                    sent = self.spoil(os.read(self._ours, _CHUNK), True)
                     self._library.board_send(board, sent, len(sent))
                 self._library.board_step(board, STEP_CYCLES)
                 count = self._library.board_receive(board, buffer, _CHUNK)
                 if count:
                     with contextlib.suppress(BlockingIOError):
-                        os.write(self._ours, self._spoil(bytes(buffer[:count]), False))
+                        os.write(self._ours, self.spoil(bytes(buffer[:count]), False))
         finally:
             self._library.board_destroy(board)
 
