@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from amaranth.back import rtlil
 from amaranth.hdl import Module, Shape, Signal, signed, unsigned
 from amaranth.lib.wiring import Component, In, Out
 
@@ -21,6 +22,8 @@ from loomwork.rtl.array import SystolicArray
 from loomwork.rtl.requantize import Requantizer
 from loomwork.rtl.technology import PORTABLE, Multiplier, Operand, Technology, technology_of
 from loomwork.rtl.technology.ecp5 import Ecp5
+from loomwork.rtl.technology.gowin import Gowin
+from loomwork.rtl.technology.ice40 import Ice40
 from tests.rtl.cell_bench import Ports, Units, run_cells, run_portable
 
 SEED = 20250311
@@ -42,13 +45,15 @@ class Case:
 
 CASES = {
     "ecp5": Case(Ecp5(logic_columns=2), (CELLS / "MULT18X18D.v", YOSYS / "ecp5" / "cells_sim.v"), 18),
+    "gowin": Case(Gowin(), (CELLS / "gowin.v",), 18),
+    "ice40": Case(Ice40(), (YOSYS / "ice40" / "cells_sim.v",), 16),
 }
 
 
 class Multiplication(Component):
     """One multiplication with the registers of its operands.
 
-    enabled: names of the registers that have an enable. in_logic: by the technology's `logic_multiplier`.
+    enabled: names of the registers that have an enable. in_logic: not by the technology's cells.
     """
 
     a: Signal
@@ -73,7 +78,7 @@ class Multiplication(Component):
                 m.d.sync += q.eq(d)
             operands.append(Operand(d, q, enables.get(name)))
         technology = technology_of(platform)
-        multiply = (technology.logic_multiplier if self._in_logic else technology.multiplier)(m)
+        multiply = technology.in_logic(m) if self._in_logic else technology.in_cells(m)
         m.d.comb += self.product.eq(multiply(*operands, name="p", enable=enables.get("product")))
         return m
 
@@ -214,10 +219,19 @@ def test_an_operand_has_one_shape():
 @pytest.mark.parametrize("name", CASES)
 def test_wider_operands_are_refused(name: str):
     case = CASES[name]
-    multiply = case.technology.multiplier(Module())
+    multiply = case.technology.in_cells(Module())
     wide, narrow = (Operand(Signal(bits), Signal(bits)) for bits in (case.bits + 1, case.bits))
     for operands in ((wide, narrow), (narrow, wide)):
         with pytest.raises(ValueError, match=rf"^p: an operand .* has at most {case.bits} bits, not {case.bits + 1}$"):
             multiply(*operands, name="p")
     del multiply
     gc.collect()  # the module that it was for complains now, where that is expected
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_the_array_may_have_all_cells(elsewhere: bool):
+    platform = SimpleNamespace(technology=Ice40(logic_elsewhere=elsewhere))
+    units = {"array": SystolicArray(TINY, 4), "requantizer": Requantizer()}
+    texts = {name: rtlil.convert(unit, platform=platform) for name, unit in units.items()}
+    assert texts["array"].count("cell \\SB_MAC16") == TINY.rows * TINY.cols / 2
+    assert texts["requantizer"].count("cell \\SB_MAC16") == (0 if elsewhere else 4)

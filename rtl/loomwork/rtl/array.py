@@ -96,8 +96,7 @@ class SystolicArray(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         rows, cols = self._config.rows, self._config.cols
-        technology = technology_of(platform)
-        multiply, multiply_in_logic = technology.multiplier(m), technology.logic_multiplier(m)
+        multipliers = technology_of(platform).array_multipliers(m, cols)
         # A PE is reached by swap and pixel after row + col cycles, and by its weights col cycles after the others.
         swaps = delay(m, self.swap, rows + cols - 2, "swap")
         lefts: list[Value] = [delay(m, self.pixel[row], row, f"pixel_{row}")[-1] for row in range(rows)]
@@ -114,7 +113,7 @@ class SystolicArray(Component):
                     activation = Mux(modes[row + col], bus[col], activation)
                 lefts[row], psum = PE(row, col).add_to(
                     m,
-                    multiply if col < cols - technology.logic_columns else multiply_in_logic,
+                    multipliers[col],
                     activation=activation,
                     swap=swaps[row + col],
                     weight=weight,

@@ -75,18 +75,12 @@ class CellMultiplier(Multiplier):
         return product
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ecp5(Technology):
-    """Multiplications in MULT18X18D.
+    """MULT18X18D, of which there are 28, 72 or 156 (LFE5U-25F, -45F, -85F), and carry cells in place of them."""
 
-    logic_columns: so many of the array's columns multiply in logic, where the array and the drain would need more
-    cells than there are (LFE5U-25F: 28, -45F: 72, -85F: 156).
-    """
-
-    logic_columns: int = 0
-
-    def multiplier(self, m: Module) -> Multiplier:
+    def in_cells(self, m: Module) -> Multiplier:
         return CellMultiplier(m)
 
-    def logic_multiplier(self, m: Module) -> Multiplier:
+    def in_logic(self, m: Module) -> Multiplier:
         return LogicMultiplier(m)

@@ -57,15 +57,33 @@ class Multiplier(ABC):
         """
 
 
-def product_register(m: Module, value: Value, name: str, enable: Value | None) -> Signal:
-    """A register for a product, or part of it, in logic."""
-    product = Signal(value.shape(), name=name, reset_less=True)
-    if enable is None:
-        m.d.sync += product.eq(value)
-    else:
-        with m.If(enable):
-            m.d.sync += product.eq(value)
-    return product
+@dataclass(frozen=True, kw_only=True)
+class Technology:
+    """Of no device in particular; those of devices override what pays there.
+
+    logic_columns, logic_elsewhere: so many of the array's columns, the last ones, and all other multiplications, leave
+    the device's multipliers alone: for devices that have too few of them.
+    """
+
+    logic_columns: int = 0
+    logic_elsewhere: bool = False
+
+    def in_cells(self, m: Module) -> Multiplier:
+        """One for a module that takes the device's multipliers."""
+        return PortableMultiplier(m)
+
+    def in_logic(self, m: Module) -> Multiplier:
+        """One that takes lookup tables. Where that is the portable one, synthesis must be told to infer no others."""
+        return PortableMultiplier(m)
+
+    def multiplier(self, m: Module) -> Multiplier:
+        """The multiplier for a module other than the array."""
+        return self.in_logic(m) if self.logic_elsewhere else self.in_cells(m)
+
+    def array_multipliers(self, m: Module, columns: int) -> list[Multiplier]:
+        """The multiplier for each column of the array."""
+        in_cells, in_logic = self.in_cells(m), self.in_logic(m)
+        return [in_cells if column < columns - self.logic_columns else in_logic for column in range(columns)]
 
 
 class PortableMultiplier(Multiplier):
@@ -78,19 +96,15 @@ class PortableMultiplier(Multiplier):
         return product_register(self._m, a.q * b.q, name, enable)
 
 
-class Technology:
-    """Of no device in particular; those of devices override what pays there."""
-
-    logic_columns: int = 0
-    """So many of the array's columns, the last ones, take `logic_multiplier`."""
-
-    def multiplier(self, m: Module) -> Multiplier:
-        """The multiplier to use in a module."""
-        return PortableMultiplier(m)
-
-    def logic_multiplier(self, m: Module) -> Multiplier:
-        """One that leaves the device's multiplier cells to others."""
-        return self.multiplier(m)
+def product_register(m: Module, value: Value, name: str, enable: Value | None) -> Signal:
+    """A register for a product, or a part of it, in logic."""
+    product = Signal(value.shape(), name=name, reset_less=True)
+    if enable is None:
+        m.d.sync += product.eq(value)
+    else:
+        with m.If(enable):
+            m.d.sync += product.eq(value)
+    return product
 
 
 PORTABLE = Technology()
