@@ -4,7 +4,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib.wiring import Component, In, Member, Out
 
 from loomwork.arch.isa import Window
@@ -75,40 +75,56 @@ class Csr(Component):
             m.d.sync += bus.bvalid.eq(1)
         with m.Elif(bus.bready):
             m.d.sync += bus.bvalid.eq(0)
-        enabled = Cat(strobe.replicate(8) for strobe in bus.wstrb)
         for register in self._registers:
             chosen = Signal(name=f"write_{register.name.lower()}")
             m.d.comb += chosen.eq(write & (bus.awaddr[2:] == register.offset >> 2))
-            mask = writable_bits(register, self._address_bits)
-            self._write(m, register, values[register.name], Mux(chosen, enabled & mask, 0))
+            self._write(m, register, values[register.name], chosen)
 
         m.d.comb += [bus.arready.eq(~bus.rvalid | bus.rready), bus.rresp.eq(RESP_OKAY)]
         with m.If(bus.arready):
-            m.d.sync += [bus.rvalid.eq(bus.arvalid), bus.rdata.eq(self._read(m, values))]
+            m.d.sync += [bus.rvalid.eq(bus.arvalid), bus.rdata.eq(self._read(values))]
         return m
 
-    def _write(self, m: Module, register: Register, value: Value, mask: Value) -> None:
-        """What a write of the bits in `mask` does to one register."""
-        written = self.bus.wdata & mask
+    def _write(self, m: Module, register: Register, value: Value, chosen: Value) -> None:
+        """What a write to one register does, when it is `chosen`."""
+        bus = self.bus
+        mask = writable_bits(register, self._address_bits)
+        enabled = Cat((chosen & strobe).replicate(8) for strobe in bus.wstrb)
         match register.access:
             case Access.READ_WRITE:
                 kept = Signal(LITE_DATA_BITS, name=register.name.lower(), init=register.reset)
-                m.d.sync += kept.eq((kept & ~mask) | written)
+                # One condition for a whole byte becomes its clock enable, instead of a multiplexer for each bit.
+                for number, strobe in enumerate(bus.wstrb):
+                    with m.If(chosen & strobe):
+                        for place in range(8 * number, 8 * number + 8):
+                            if mask >> place & 1:
+                                m.d.sync += kept[place].eq(bus.wdata[place])
                 m.d.comb += value.eq(kept)
             case Access.WRITE_PULSE:
-                m.d.comb += value.eq(written)
+                m.d.comb += value.eq(bus.wdata & enabled & mask)
             case Access.STICKY:
                 events = getattr(self, f"{register.name.lower()}_set")
-                m.d.sync += value.eq((Mux(self.clear, 0, value) & ~written) | events)
+                kept = Mux(self.clear, 0, value) & ~(bus.wdata & enabled & mask)
+                m.d.sync += value.eq(kept | events)
             case Access.READ:
                 pass
 
-    def _read(self, m: Module, values: Mapping[str, Value]) -> Value:
-        """What the addressed register reads as."""
-        data = Signal(LITE_DATA_BITS, name="read_data")
-        with m.Switch(self.bus.araddr[2:]):
-            for register in self._registers:
-                if register.access is not Access.WRITE_PULSE:
-                    with m.Case(register.offset >> 2):
-                        m.d.comb += data.eq(values[register.name])
-        return data
+    def _read(self, values: Mapping[str, Value]) -> Value:
+        """What the addressed register reads as: two-way multiplexers, one level of them for each bit of the address.
+
+        A `Switch` would compare the address with that of each register, and again for each bit of it.
+        """
+        readable = [register for register in self._registers if register.access is not Access.WRITE_PULSE]
+        level: list[Value | None] = [None] * (CSR_BYTES * 8 // LITE_DATA_BITS)
+        for register in readable:
+            level[register.offset >> 2] = values[register.name]
+        for bit in self.bus.araddr[2:]:
+            level = [_choose(bit, *pair) for pair in zip(level[::2], level[1::2], strict=True)]
+        return Const(0) if level[0] is None else level[0]
+
+
+def _choose(bit: Value, low: Value | None, high: Value | None) -> Value | None:
+    """`high` where `bit` is 1, else `low`; None is 0."""
+    if low is None and high is None:
+        return None
+    return Mux(bit, 0 if high is None else high, 0 if low is None else low)
