@@ -10,7 +10,8 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.arch.config import Config
-from loomwork.rtl.ports import AccumulatorRead
+from loomwork.rtl.delay import delay
+from loomwork.rtl.ports import ACCUMULATOR_LATENCY, AccumulatorRead
 
 REUSE_CYCLES = 4
 """Cycles after which a pixel that was added to may be added to again."""
@@ -83,11 +84,9 @@ class AccumulatorColumn(Component):
 
         psums = [self.psum, Signal.like(self.psum, name="psum_1"), Signal.like(self.psum, name="psum_2")]
         m.d.sync += [psums[1].eq(psums[0]), psums[2].eq(psums[1])]
-        old, total = Signal(signed(32)), Signal(signed(32))
-        m.d.sync += total.eq(old + psums[2])
+        total = Signal(signed(32))
 
-        read_half = Signal.like(self.half)
-        m.d.sync += read_half.eq(self.half)
+        read_half = delay(m, "read_half", self.half, ACCUMULATOR_LATENCY)
         found = []
         for half in range(HALVES):
             memory = Memory(shape=signed(32), depth=self._depth, init=[])
@@ -95,6 +94,8 @@ class AccumulatorColumn(Component):
             read, write = memory.read_port(), memory.write_port()
             # A block's first pass adds to nothing, so that the drain may read meanwhile.
             fills = self.i.valid & (self.i.half == half) & ~self.i.overwrite
+            # A register behind the memory, whose output is slow; the choice of the half comes after it.
+            found.append(Signal(signed(32), name=f"found_{half}", reset_less=True))
             m.d.comb += [
                 read.addr.eq(Mux(fills, self.i.pixel, self.pixel)),
                 read.en.eq(1),
@@ -102,11 +103,10 @@ class AccumulatorColumn(Component):
                 write.data.eq(total),
                 write.en.eq(entries[3].valid & (entries[3].half == half)),
             ]
-            found.append(read.data)
-        m.d.sync += [
-            old.eq(Mux(entries[1].overwrite, 0, Mux(entries[1].half, found[1], found[0]))),
-            self.data.eq(Mux(read_half, found[1], found[0])),
-        ]
+            m.d.sync += found[half].eq(read.data)
+        old = Mux(entries[2].overwrite, 0, Mux(entries[2].half, found[1], found[0]))
+        m.d.sync += total.eq(old + psums[2])
+        m.d.comb += self.data.eq(Mux(read_half, found[1], found[0]))
         return m
 
 

@@ -9,6 +9,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.arch.config import BANKS, Config
+from loomwork.rtl.delay import delay
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY, WORD_ADDRESS_BITS, FeedRead, WindowRead, window_write_layout
 
 PARITIES = 2
@@ -139,30 +140,29 @@ class Scratchpad(Component):
         ]
 
     def _deliver(self, m: Module, ports: dict[tuple[int, int], Any]) -> None:
-        """Put the words that the memories deliver into the order of each reader's window, then a register."""
+        """A register behind each memory, whose output is slow; then its words in the order of each reader's window."""
         layout = data.ArrayLayout(8, 2 * self._config.rows)
+        words: dict[tuple[int, int], Signal] = {}
+        for (bank, parity), port in ports.items():
+            words[bank, parity] = Signal(8 * self._config.rows, name=f"word_{bank}_{parity}", reset_less=True)
+            m.d.sync += words[bank, parity].eq(port.data)
 
         def window(bank: int, starts_odd: Value) -> Value:
-            even, odd = ports[bank, EVEN].data, ports[bank, ODD].data
+            even, odd = words[bank, EVEN], words[bank, ODD]
             return Mux(starts_odd, Cat(odd, even), Cat(even, odd))
 
         for bank in range(BANKS):
-            starts_odd = Signal(name=f"feed_odd_{bank}")
-            m.d.sync += [
-                starts_odd.eq(self.feed.word[bank][0]),
-                self.feed.data[bank].eq(window(bank, starts_odd)),
-            ]
+            starts_odd = delay(m, f"feed_odd_{bank}", self.feed.word[bank][0], SCRATCHPAD_LATENCY)
+            m.d.comb += self.feed.data[bank].eq(window(bank, starts_odd))
         for name, port in (("drain", self.drain_read), ("store", self.store_read)):
-            from_bank = Signal(range(BANKS), name=f"{name}_bank")
-            starts_odd = Signal(name=f"{name}_odd")
+            from_bank = delay(m, f"{name}_bank", port.request.payload.bank, SCRATCHPAD_LATENCY)
+            starts_odd = delay(m, f"{name}_odd", port.request.payload.word[0], SCRATCHPAD_LATENCY)
             taken = Signal(SCRATCHPAD_LATENCY, name=f"{name}_taken")
-            m.d.sync += [
-                from_bank.eq(port.request.payload.bank),
-                starts_odd.eq(port.request.payload.word[0]),
+            m.d.sync += taken.eq(Cat(port.request.valid & port.request.ready, taken))
+            m.d.comb += [
                 port.data.eq(layout(Array(window(bank, starts_odd) for bank in range(BANKS))[from_bank])),
-                taken.eq(Cat(port.request.valid & port.request.ready, taken)),
+                port.data_valid.eq(taken[-1]),
             ]
-            m.d.comb += port.data_valid.eq(taken[-1])
 
     def _write(self, m: Module, ports: dict[tuple[int, int], Any]) -> None:
         rows = self._config.rows

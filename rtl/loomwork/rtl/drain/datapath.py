@@ -8,7 +8,7 @@ from amaranth.lib.wiring import Component, In, Out
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine, Params
 from loomwork.rtl.command import command_layout
-from loomwork.rtl.drain.delay import delay
+from loomwork.rtl.delay import delay
 from loomwork.rtl.drain.lane import Lane
 from loomwork.rtl.drain.layouts import launched_layout
 from loomwork.rtl.drain.parameters import CHANNEL_PARAMETERS

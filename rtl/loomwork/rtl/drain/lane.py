@@ -11,8 +11,8 @@ from amaranth.lib.wiring import Component, In, Out
 from loomwork.arch.isa import Combine
 from loomwork.arch.numerics import ADD_LEFT_SHIFT
 from loomwork.rtl.command import command_layout
+from loomwork.rtl.delay import delay
 from loomwork.rtl.drain.clamp import Clamp
-from loomwork.rtl.drain.delay import delay
 from loomwork.rtl.drain.parameters import CHANNEL_PARAMETERS
 from loomwork.rtl.requantize import Requantizer
 

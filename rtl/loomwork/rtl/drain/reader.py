@@ -10,7 +10,7 @@ from amaranth.lib.wiring import Component, In, Out
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Params, Source
 from loomwork.rtl.command import command_layout
-from loomwork.rtl.drain.delay import delay
+from loomwork.rtl.delay import delay
 from loomwork.rtl.drain.layouts import launched_layout, step_layout
 from loomwork.rtl.drain.parameters import lanes_of
 from loomwork.rtl.drain.shifter import Extractor
