@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the words of the four banks to one byte for each array row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
@@ -107,23 +107,42 @@ class Align(Component):
 
         depthwise = [Signal(name=f"depthwise_{stage}") for stage in (1, 2)]
         m.d.sync += [depthwise[0].eq(self.depthwise), depthwise[1].eq(depthwise[0])]
+        covers = [Signal(rows, name=f"cover_{number}") for number in range(BANKS)]
+        m.d.sync += [cover.eq(self._cover(span)) for cover, span in zip(covers, self.alignment.spans, strict=True)]
         for row in range(rows):
-            covers: list[Value] = [(span.low <= row) & (row < span.high) for span in alignments[0].spans]
+            covering: list[Value] = [cover[row] for cover in covers]
             if self._buses:
-                covers[1:] = [cover & ~depthwise[0] for cover in covers[1:]]
+                covering[1:] = [cover & ~depthwise[0] for cover in covering[1:]]
             covered, bank = Signal(name=f"covered_{row}"), Signal(range(BANKS), name=f"bank_{row}")
-            m.d.sync += covered.eq(Cat(covers).any())
-            for span, cover in zip(alignments[0].spans, covers, strict=True):
+            m.d.sync += covered.eq(Cat(covering).any())
+            for span, cover in zip(alignments[0].spans, covering, strict=True):
                 with m.If(cover):
                     m.d.sync += bank.eq(span.bank)
             byte = Array(value[8 * row : 8 * row + 8] for value in rotated)[bank]
             m.d.sync += self.o[row].eq(Mux(covered, byte, alignments[1].pad))
         if self._buses:
-            self._fill_buses(m, rotated, alignments, depthwise)
+            self._fill_buses(m, rotated, alignments, covers, depthwise)
         return m
 
+    def _cover(self, span: data.View) -> Value:
+        """One bit for each array row, whether the span covers it; from tables, which are faster than comparisons."""
+
+        def table(value: Value, holds: Callable[[int], bool]) -> Value:
+            bits = sum(holds(number) << number for number in range(1 << len(value)))
+            return Const(bits, 1 << len(value)).bit_select(value, 1)
+
+        return Cat(
+            table(span.low, lambda low, row=row: low <= row) & table(span.high, lambda high, row=row: row < high)
+            for row in range(self._rows)
+        )
+
     def _fill_buses(
-        self, m: Module, rotated: list[Value], alignments: list[data.View], depthwise: list[Signal]
+        self,
+        m: Module,
+        rotated: list[Value],
+        alignments: list[data.View],
+        covers: list[Signal],
+        depthwise: list[Signal],
     ) -> None:
         """The last two stages once more, for each span but the first, and without choosing between them."""
         for number in range(1, 1 + self._buses):
@@ -134,8 +153,7 @@ class Align(Component):
                 Signal(range(BANKS), name=f"bus_bank_{number}"),
             )
             with m.If(depthwise[0]):
-                m.d.sync += bank.eq(span.bank)
-                m.d.sync += covered.eq(Cat((span.low <= column) & (column < span.high) for column in range(self._cols)))
+                m.d.sync += [bank.eq(span.bank), covered.eq(covers[number])]
             with m.If(depthwise[1]):
                 for column in range(self._cols):
                     chosen = Array(value[8 * column : 8 * column + 8] for value in rotated)[bank]

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cuts the reduction of a CONVOLVE or a DEPTHWISE into passes of the array."""
 
+from collections.abc import Sequence
+
 from amaranth.hdl import Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
 
 from loomwork.arch.config import BANKS, Config
 from loomwork.arch.isa import BY_MNEMONIC, Params
@@ -42,6 +45,7 @@ def tile_layout(config: Config) -> data.StructLayout:
     """What all passes of a command have in common: its operands, and `y_words = (y_step >> 2) * pitch`.
 
     ring_words, ring_end: a slot from `ring_end` on lies `ring_words` before.
+    single_pixel, single_row: `tile_width`, `tile_height` is 1.
 
     depthwise, taps, x_stride: whether it is a DEPTHWISE, and its operands; both 1 for a CONVOLVE. row_taps: `taps`
     without the columns that the next row has in common. Only there when the configuration has DEPTHWISE.
@@ -52,6 +56,7 @@ def tile_layout(config: Config) -> data.StructLayout:
         shapes |= {"depthwise": unsigned(1)}
         shapes |= dict.fromkeys(("taps", "row_taps"), Shape.cast(range(config.depthwise_taps + 1)))
         shapes["x_stride"] = unsigned(operands["x_stride"].bits)
+    shapes |= dict.fromkeys(("single_pixel", "single_row"), unsigned(1))
     return data.StructLayout({**shapes, "y_words": SLOT_BITS, "ring_words": SLOT_BITS, "ring_end": SLOT_BITS})
 
 
@@ -75,10 +80,9 @@ def pass_layout(config: Config) -> data.StructLayout:
     )
 
 
-def next_slot(slot: Value, y: Value, step: Value, words: Value, pitch: Value) -> Value:
-    """Slot of image row `y + step`, where `slot` is that of row `y` and `words` is `(step >> 2) * pitch`."""
-    carry = (y[:2] + step[:2])[2]
-    return (slot + words + Mux(carry, pitch, 0))[:SLOT_BITS]
+def is_crossed(y: Value, step: Value) -> Value:
+    """Whether image row `y + step` lies `(step >> 2) + 1` rows of its bank below `y`, and not `step >> 2`."""
+    return (y[:2] + step[:2])[2]
 
 
 class PassCutter(Component):
@@ -107,6 +111,7 @@ class PassCutter(Component):
     def __init__(self, config: Config) -> None:
         self._config = config
         self._segments = data.ArrayLayout(segment_layout(config), BANKS)
+        self._more_bits = OFFSET_BITS + 1 - exact_log2(config.rows)
         super().__init__(
             {
                 "command": In(command_layout("CONVOLVE")),
@@ -122,117 +127,177 @@ class PassCutter(Component):
             }
         )
 
-    @property
-    def _depthwise(self) -> Value:
-        return self.command.opcode == BY_MNEMONIC["DEPTHWISE"].opcode
-
     def elaborate(self, platform: object) -> Module:
         m = Module()
         command, rows = self.command, self._config.rows
-        # The place of the next segment: in the pass, and in the reduction. `remaining`: bytes left of its kernel row.
-        index, first = Signal(range(BANKS)), Signal(range(rows))
-        kernel_rows = Signal.like(command.kernel_rows, name="kernel_rows_left")
-        start, remaining = Signal(OFFSET_BITS), Signal(OFFSET_BITS)
-        y, slot = Signal(signed(ROW_BITS)), Signal(SLOT_BITS)
+        # What a command says is prepared for a fast loop; all of it is there by the time of `begin`.
+        depthwise, far_words = Signal(), Signal(SLOT_BITS)
+        last_index, kernel_row_bytes = Signal(BANKS), Signal(OFFSET_BITS)
+        # Of a kernel row that begins a pass: passes after its first one, or with one more; array rows that it takes of
+        # the last one; and whether it is in one pass.
+        row_more, row_more_spilt = Signal(self._more_bits), Signal(self._more_bits)
+        row_tail, row_fits = Signal(range(rows + 1)), Signal()
 
-        room, end = Signal(range(rows + 1)), Signal(range(rows + 1))
-        row_ends, reduction_ends, whole, cut = Signal(), Signal(), Signal(), Signal()
-        # Kernel rows that lie in different banks: 4, 2 or 1 (arch/reduction.py).
-        last_index: Value = Mux(command.row_step[0], BANKS - 1, command.row_step[1])
-        # Each kernel row of a DEPTHWISE is one segment, which for the feed begins at array row 0: its group's own.
-        kernel_row_bytes, next_first, is_full = Value.cast(command.length), Value.cast(end), end == rows
+        def last_of(segments: Sequence[int]) -> Value:
+            """The bit of the last segment of a pass, of as many as there may be with a step that is odd, even, or a
+            multiple of four.
+            """
+            odd, even, multiple = (1 << (count - 1) for count in segments)
+            return Mux(command.row_step[0], odd, Mux(command.row_step[1], even, multiple))
+
+        by_step = (BANKS, 2, 1)  # kernel rows that lie in different banks (arch/reduction.py)
+        m.d.sync += [
+            depthwise.eq(command.opcode == BY_MNEMONIC["DEPTHWISE"].opcode),
+            far_words.eq(self.row_words + command.pitch),
+            last_index.eq(last_of(by_step)),
+            kernel_row_bytes.eq(command.length),
+            row_more.eq((kernel_row_bytes - 1) >> exact_log2(rows)),
+            row_more_spilt.eq(row_more + 1),
+            row_tail.eq(((kernel_row_bytes - 1) & (rows - 1)) + 1),
+            row_fits.eq(row_more == 0),
+        ]
         if self._config.depthwise:
-            most = self._config.depthwise_groups - 1
-            last_index = Mux(self._depthwise & (last_index > most), most, last_index)
-            kernel_row_bytes = Mux(self._depthwise, self._config.cols, kernel_row_bytes)
-            next_first = Mux(self._depthwise, 0, end)
-            is_full &= ~self._depthwise
+            # Each kernel row of a DEPTHWISE is one segment, which for the feed begins at array row 0: its group's own.
+            with m.If(depthwise):
+                m.d.sync += kernel_row_bytes.eq(self._config.cols)
+                m.d.sync += last_index.eq(last_of([min(count, self._config.depthwise_groups) for count in by_step]))
+
+        # The place of the next segment: in the pass, and in the reduction. `index` has one bit for each. Of its kernel
+        # row, there are `more` segments behind it, each of a pass of its own, and the last one ends at row `tail`.
+        index, first, end = Signal(BANKS, init=1), Signal(range(rows)), Signal(range(rows + 1))
+        kernel_rows, last_kernel_row = Signal.like(command.kernel_rows, name="kernel_rows_left"), Signal()
+        start, more, tail, row_ends = Signal(OFFSET_BITS), Signal(self._more_bits), Signal.like(end), Signal()
+        y, slot, crosses = Signal(signed(ROW_BITS)), Signal(SLOT_BITS), Signal()
+        # Whether the next segment is the last of its pass, whatever comes behind it.
+        fills = Signal()
+
+        room = Signal(range(rows + 1))
+        reduction_ends, whole, cut = Signal(), Signal(), Signal()
         m.d.comb += [
             room.eq(rows - first),
-            row_ends.eq(remaining <= room),
-            end.eq(Mux(row_ends, first + remaining, rows)),
-            reduction_ends.eq(row_ends & (kernel_rows == 1)),
-            whole.eq(is_full | reduction_ends | (index == last_index)),
+            reduction_ends.eq(row_ends & last_kernel_row),
+            whole.eq(fills | reduction_ends),
         ]
         with m.If(cut):
-            m.d.sync += [
-                index.eq(index + 1),
-                first.eq(next_first),
-                start.eq(start + room),
-                remaining.eq(remaining - room),
-            ]
+            m.d.sync += [index.eq(index << 1), first.eq(Mux(depthwise, 0, end)), start.eq(start + room)]
             with m.If(whole):
-                m.d.sync += [index.eq(0), first.eq(0)]
+                m.d.sync += [index.eq(1), first.eq(0)]
             with m.If(row_ends):
                 m.d.sync += [
                     start.eq(0),
-                    remaining.eq(kernel_row_bytes),
                     kernel_rows.eq(kernel_rows - 1),
+                    last_kernel_row.eq(kernel_rows == 2),
                     y.eq(y + command.row_step),
-                    slot.eq(next_slot(slot, y, command.row_step, self.row_words, command.pitch)),
+                    slot.eq(slot + Mux(crosses, far_words, self.row_words)),
+                    crosses.eq(is_crossed(y[:2] + command.row_step[:2], command.row_step)),
                 ]
         with m.If(self.begin | (cut & reduction_ends)):
-            m.d.sync += [kernel_rows.eq(command.kernel_rows), y.eq(command.y_start), slot.eq(self.origin)]
+            m.d.sync += [
+                kernel_rows.eq(command.kernel_rows),
+                last_kernel_row.eq(command.kernel_rows == 1),
+                y.eq(command.y_start),
+                slot.eq(self.origin),
+                crosses.eq(is_crossed(command.y_start, command.row_step)),
+            ]
         with m.If(self.begin):
-            m.d.sync += [index.eq(0), first.eq(0), start.eq(0), remaining.eq(kernel_row_bytes)]
+            m.d.sync += [index.eq(1), first.eq(0), start.eq(0)]
+
+        # Behind others in its pass, a kernel row may need one pass more.
+        behind, behind_tail, spills = Signal(range(2 * rows + 1)), Signal.like(tail), Signal()
+        low, high = behind[: exact_log2(rows)], behind[exact_log2(rows) :]
+        m.d.comb += [
+            behind.eq(end + row_tail),
+            behind_tail.eq(Mux(low == 0, rows, low)),
+            spills.eq(high.any() & (low != 0)),
+        ]
+        fills_alone, last_follows = last_index[0], (index[:-1] & last_index[1:]).any()
+        with m.If(cut & ~row_ends):
+            m.d.sync += [more.eq(more - 1), row_ends.eq(more == 1), end.eq(Mux(more == 1, tail, rows))]
+            m.d.sync += fills.eq(fills_alone | (more != 1) | tail[-1])
+        with m.Elif(self.begin | cut):
+            m.d.sync += [
+                more.eq(row_more),
+                row_ends.eq(row_fits),
+                tail.eq(row_tail),
+                end.eq(Mux(row_fits, row_tail, rows)),
+            ]
+            m.d.sync += fills.eq(fills_alone | ((~row_fits | row_tail[-1]) & ~depthwise))
+            with m.If(~self.begin & ~whole):
+                m.d.sync += fills.eq(last_follows | ((~row_fits | high.any()) & ~depthwise))
+                with m.If(~depthwise):
+                    fits = row_fits & ~spills
+                    m.d.sync += [more.eq(Mux(spills, row_more_spilt, row_more)), tail.eq(behind_tail)]
+                    m.d.sync += [row_ends.eq(fits), end.eq(Mux(fits, behind_tail, rows))]
 
         segments, first_start = Signal(self._segments), Signal.like(start)
         m.d.comb += [self.passes.payload.segments.eq(segments), self.passes.payload.start.eq(first_start)]
         with m.If(cut):
-            with m.If(index == 0):
+            with m.If(index[0]):
                 m.d.sync += [segment.valid.eq(0) for segment in segments]
                 m.d.sync += first_start.eq(start)
-            m.d.sync += [
-                segments[index].valid.eq(1),
-                segments[index].first.eq(first),
-                segments[index].end.eq(end),
-                segments[index].y.eq(y),
-                segments[index].slot.eq(slot),
-            ]
+            for segment, is_next in zip(segments, index, strict=True):
+                with m.If(is_next):
+                    m.d.sync += [segment.valid.eq(1), segment.first.eq(first), segment.end.eq(end)]
+                    m.d.sync += [segment.y.eq(y), segment.slot.eq(slot)]
+        self._offer(m, depthwise)
         self._loop(m, cut=cut, whole=whole, reduction_ends=reduction_ends)
         return m
+
+    def _offer(self, m: Module, depthwise: Signal) -> None:
+        """What all passes of a command have in common."""
+        command, tile = self.command, self.passes.payload.tile
+        single_pixel, single_row = Signal(), Signal()
+        m.d.sync += [single_pixel.eq(command.tile_width == 1), single_row.eq(command.tile_height == 1)]
+        m.d.comb += [tile.single_pixel.eq(single_pixel), tile.single_row.eq(single_row)]
+        m.d.comb += [tile[name].eq(command[name]) for name in TILE_OPERANDS]
+        m.d.comb += [tile[name].eq(getattr(self, name)) for name in ("y_words", "ring_words", "ring_end")]
+        if self._config.depthwise:
+            operands = view_as("DEPTHWISE", command)
+            row_taps = Signal.like(tile.row_taps)
+            m.d.sync += row_taps.eq(Mux(depthwise, operands.taps - operands.shared, 1))
+            m.d.comb += [
+                tile.depthwise.eq(depthwise),
+                *(tile[name].eq(Mux(depthwise, operands[name], 1)) for name in ("taps", "x_stride")),
+                tile.row_taps.eq(row_taps),
+            ]
 
     def _loop(self, m: Module, *, cut: Signal, whole: Signal, reduction_ends: Signal) -> None:
         """The loops around the reduction, and the handshakes: `cut` says when a segment may be cut off."""
         command = self.command
         blocks, taps = (Signal.like(command[name], name=f"{name}_left") for name in ("blocks", "tap_count"))
         x_block, x_tap = Signal(signed(BYTE_BITS)), Signal(signed(BYTE_BITS))
-        busy, exhausted, new_block, block_ends, space = Signal(), Signal(), Signal(), Signal(), Signal()
+        last_block, last_tap = Signal(), Signal()
+        active, ending, new_block, block_ends, space = Signal(), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            block_ends.eq(reduction_ends & (taps == 1)),
-            space.eq(busy & ~exhausted & (~self.passes.valid | self.passes.ready)),
+            block_ends.eq(reduction_ends & last_tap),
+            space.eq(active & (~self.passes.valid | self.passes.ready)),
             cut.eq(space & (~whole | self.tiles.ready)),
             self.tiles.valid.eq(space & whole),
             self.tiles.payload.eq(Mux(block_ends, command.params, Params.UNIFORM)),
-            self.taken.eq(busy & exhausted & self.passes.valid & self.passes.ready),
+            self.taken.eq(ending & self.passes.valid & self.passes.ready),
         ]
         x, opens, closes, final = Signal.like(x_tap), Signal(), Signal(), Signal()
         offered = self.passes.payload
         m.d.comb += [offered.x.eq(x), offered.opens.eq(opens), offered.closes.eq(closes), offered.final.eq(final)]
-        m.d.comb += [offered.tile[name].eq(command[name]) for name in TILE_OPERANDS]
-        m.d.comb += [offered.tile[name].eq(getattr(self, name)) for name in ("y_words", "ring_words", "ring_end")]
-        if self._config.depthwise:
-            operands = view_as("DEPTHWISE", command)
-            m.d.comb += [
-                offered.tile.depthwise.eq(self._depthwise),
-                *(offered.tile[name].eq(Mux(self._depthwise, operands[name], 1)) for name in ("taps", "x_stride")),
-                offered.tile.row_taps.eq(Mux(self._depthwise, operands.taps - operands.shared, 1)),
-            ]
 
         with m.If(self.taken):
-            m.d.sync += busy.eq(0)
+            m.d.sync += ending.eq(0)
         with m.If(self.passes.ready):
             m.d.sync += self.passes.valid.eq(0)
         with m.If(cut):
             # The same from the pass's first segment to its last.
             m.d.sync += [self.passes.valid.eq(whole), x.eq(x_tap), opens.eq(new_block)]
             with m.If(whole):
-                m.d.sync += [closes.eq(block_ends), final.eq(block_ends & (blocks == 1)), new_block.eq(0)]
+                m.d.sync += [closes.eq(block_ends), final.eq(block_ends & last_block), new_block.eq(0)]
         with m.If(cut & reduction_ends):
-            m.d.sync += [taps.eq(taps - 1), x_tap.eq(x_tap + command.tap_step)]
+            m.d.sync += [taps.eq(taps - 1), last_tap.eq(taps == 2), x_tap.eq(x_tap + command.tap_step)]
         with m.If(self.begin | (cut & block_ends)):
             x_next = Mux(self.begin, command.x_start, x_block + command.block_step)
-            m.d.sync += [taps.eq(command.tap_count), x_block.eq(x_next), x_tap.eq(x_next), new_block.eq(1)]
-            m.d.sync += [blocks.eq(blocks - 1), exhausted.eq(blocks == 1)]
+            m.d.sync += [taps.eq(command.tap_count), last_tap.eq(command.tap_count == 1), new_block.eq(1)]
+            m.d.sync += [x_block.eq(x_next), x_tap.eq(x_next)]
+            m.d.sync += [blocks.eq(blocks - 1), last_block.eq(blocks == 2)]
+        with m.If(cut & block_ends & last_block):
+            m.d.sync += [active.eq(0), ending.eq(1)]
         with m.If(self.begin):
-            m.d.sync += [busy.eq(1), blocks.eq(command.blocks), exhausted.eq(0)]
+            m.d.sync += active.eq(1)
+            m.d.sync += [blocks.eq(command.blocks), last_block.eq(command.blocks == 1)]

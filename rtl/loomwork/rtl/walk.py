@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The walk of the feed over the pixels of a tile, one pixel or input column per cycle, pass after pass."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.arch.config import BANKS, Config
-from loomwork.rtl.passes import BYTE_BITS, OFFSET_BITS, ROW_BITS, SLOT_BITS, next_slot, pass_layout
+from loomwork.rtl.passes import BYTE_BITS, OFFSET_BITS, ROW_BITS, SLOT_BITS, is_crossed, pass_layout
 
 
 def marks_layout(config: Config) -> data.StructLayout:
@@ -87,17 +87,19 @@ class Walk(Component):
         x = Signal(signed(BYTE_BITS))
         ys = [Signal(signed(ROW_BITS), name=f"y_{s}") for s in range(BANKS)]
         slots = [Signal(SLOT_BITS, name=f"slot_{s}") for s in range(BANKS)]
-        # Output pixels left of this row, and rows left.
+        # Whether the step to the next row of pixels goes beyond `y_step >> 2` words, and how many there are then.
+        crosses, far_words = Signal(BANKS), Signal(SLOT_BITS)
+        # Output pixels left of this row, and rows left; whether it is the last one, known from a register.
         pixels, rows = Signal(tile.shape()["tile_width"].shape), Signal(tile.shape()["tile_height"].shape)
+        last_pixel, last_row = Signal(), Signal()
         start = Signal()
 
         position = self.positions.payload
-        row_ends, pass_ends, pixel_ends, moves = Signal(), Signal(), Signal(), Signal()
+        row_ends, pass_ends, pixel_ends = Signal(), Signal(), Signal()
         m.d.comb += [
-            row_ends.eq((pixels == 1) & pixel_ends),
-            pass_ends.eq(row_ends & (rows == 1)),
-            moves.eq(self.positions.valid & self.positions.ready),
-            self.passes.ready.eq(~self.positions.valid | (moves & pass_ends)),
+            row_ends.eq(last_pixel & pixel_ends),
+            pass_ends.eq(row_ends & last_row),
+            self.passes.ready.eq(~self.positions.valid | (self.positions.ready & pass_ends)),
             position.x.eq(x),
             *(position[name].eq(tile[name]) for name in ("row_bytes", "pad", "ring_words", "ring_end")),
             position.start.eq(current.start),
@@ -107,21 +109,6 @@ class Walk(Component):
             position.marks.closes.eq(current.closes),
             position.final.eq(current.final & pass_ends),
         ]
-        if self._depthwise:
-            # From one output pixel to the next it is `x_stride` columns; the last one of a row has all of its own, but
-            # for those outside of the image that the next row begins with.
-            ends_row = pixels == 1
-            column = Signal(max(len(tile.taps), len(tile.x_stride)), init=1)
-            m.d.comb += [
-                pixel_ends.eq(column == Mux(ends_row, Mux(rows == 1, tile.taps, tile.row_taps), tile.x_stride)),
-                position.marks.depthwise.eq(tile.depthwise),
-                position.marks.output.eq(column == 1),
-                position.marks.last.eq((column == 1) & (pixels == 1) & (rows == 1)),
-            ]
-            with m.If(moves):
-                m.d.sync += column.eq(Mux(pixel_ends, 1, column + 1))
-        else:
-            m.d.comb += pixel_ends.eq(1)
         for segment, origin, y, slot in zip(position.segments, current.segments, ys, slots, strict=True):
             m.d.comb += [
                 segment.on.eq(origin.valid & (y >= 0) & (y < tile.height)),
@@ -131,23 +118,79 @@ class Walk(Component):
                 segment.end.eq(origin.end),
             ]
 
-        with m.If(moves):
-            m.d.sync += [start.eq(0), x.eq(x + tile.x_step), pixels.eq(pixels - pixel_ends)]
-            with m.If(row_ends):
-                m.d.sync += [x.eq(current.x), pixels.eq(tile.tile_width), rows.eq(rows - 1)]
-                for y, slot in zip(ys, slots, strict=True):
-                    m.d.sync += y.eq(y + tile.y_step)
-                    m.d.sync += slot.eq(next_slot(slot, y, tile.y_step, tile.y_words, tile.pitch))
+        next_is_last = Signal()  # of the pixel behind this one, in its row
+        m.d.comb += next_is_last.eq(Mux(last_pixel, tile.single_pixel, pixels == 2))
+        new = self.passes.payload
+        # Whether the next position is another pixel, or in another row; as few terms as possible, for all must know.
+        new_pixel, new_row = Signal(), Signal()
+        m.d.comb += [
+            new_pixel.eq(~self.positions.valid | (self.positions.ready & pixel_ends)),
+            new_row.eq(~self.positions.valid | (self.positions.ready & row_ends)),
+        ]
+        with m.If(~self.positions.valid | self.positions.ready):
+            m.d.sync += [start.eq(0), x.eq(x + tile.x_step)]
+        with m.If(new_pixel):
+            m.d.sync += [pixels.eq(pixels - 1), last_pixel.eq(next_is_last)]
+        with m.If(new_row):
+            m.d.sync += [x.eq(current.x), pixels.eq(tile.tile_width), rows.eq(rows - 1), last_row.eq(rows == 2)]
+            for number, (y, slot) in enumerate(zip(ys, slots, strict=True)):
+                m.d.sync += [
+                    y.eq(y + tile.y_step),
+                    slot.eq(slot + Mux(crosses[number], far_words, tile.y_words)),
+                    crosses[number].eq(is_crossed(y[:2] + tile.y_step[:2], tile.y_step)),
+                ]
         with m.If(self.passes.ready):
-            new = self.passes.payload
             m.d.sync += [
                 self.positions.valid.eq(self.passes.valid),
                 current.eq(new),
                 start.eq(1),
                 x.eq(new.x),
                 pixels.eq(new.tile.tile_width),
+                last_pixel.eq(new.tile.single_pixel),
                 rows.eq(new.tile.tile_height),
+                last_row.eq(new.tile.single_row),
+                far_words.eq(new.tile.y_words + new.tile.pitch),
             ]
-            for segment, y, slot in zip(new.segments, ys, slots, strict=True):
+            for number, (segment, y, slot) in enumerate(zip(new.segments, ys, slots, strict=True)):
                 m.d.sync += [y.eq(segment.y), slot.eq(segment.slot)]
+                m.d.sync += crosses[number].eq(is_crossed(segment.y, new.tile.y_step))
+        if self._depthwise:
+            next_row_is_last = Mux(last_pixel, rows == 2, last_row)
+            m.d.comb += pixel_ends.eq(self._columns(m, current, last_pixel & last_row, next_is_last, next_row_is_last))
+        else:
+            m.d.comb += pixel_ends.eq(1)
         return m
+
+    def _columns(self, m: Module, current: data.View, ends: Value, last_pixel: Value, last_row: Value) -> Signal:
+        """Count the columns of each output pixel; whether this one is its last. last_pixel, last_row: of the pixel
+        behind the present one. ends: the present one is the last of the pass.
+
+        From one output pixel to the next it is `x_stride` columns; the last one of a row has all of its own, but for
+        those outside of the image that the next row begins with.
+        """
+        tile, new = current.tile, self.passes.payload.tile
+        marks = self.positions.payload.marks
+        left = Signal(max(len(tile.taps), len(tile.x_stride)))
+        is_first, is_last = Signal(), Signal()
+        m.d.comb += [
+            marks.depthwise.eq(tile.depthwise),
+            marks.output.eq(is_first),
+            marks.last.eq(is_first & ends),
+        ]
+
+        def begin(tile: data.View, last_pixel: Value, last_row: Value) -> None:
+            """Begin a pixel."""
+            last_columns = Mux(last_row, tile.taps, tile.row_taps)
+            m.d.sync += [
+                is_first.eq(1),
+                left.eq(Mux(last_pixel, last_columns, tile.x_stride)),
+                is_last.eq(Mux(last_pixel, Mux(last_row, tile.taps == 1, tile.row_taps == 1), tile.x_stride == 1)),
+            ]
+
+        with m.If(~self.positions.valid | self.positions.ready):
+            m.d.sync += [is_first.eq(0), left.eq(left - 1), is_last.eq(left == 2)]
+            with m.If(is_last):
+                begin(tile, last_pixel, last_row)
+        with m.If(self.passes.ready):
+            begin(new, new.single_pixel, new.single_row)
+        return is_last

@@ -54,23 +54,24 @@ class Window(Component):
         m.d.sync += [
             late.eq(early) for early, late in zip([self.i.pad, *pads], [*pads, self.alignment.pad], strict=True)
         ]
-        segments, views = self._clip(m)
+        segments, rooms, views = self._clip(m)
         self._choose_banks(
-            m, [self._address(m, number, segments[number], views[number > 0]) for number in range(BANKS)]
+            m, [self._address(m, number, segments[number], rooms[number], views[number > 0]) for number in range(BANKS)]
         )
         return m
 
-    def _clip(self, m: Module) -> tuple[data.View, list[data.View]]:
+    def _clip(self, m: Module) -> tuple[data.View, list[Signal], list[data.View]]:
         """Two stages: byte positions of the first and of the other segments, and which bytes lie in the image row; rows
-        behind the end of a ring lie at its beginning.
+        behind the end of a ring lie at its beginning. Also how many array rows each segment has.
         """
         rows = self._rows
         segments = [data.View(self._places, Signal(self._places.size, name=f"segments_{stage}")) for stage in (1, 2)]
         m.d.sync += [segments[0].eq(self.i.segments), segments[1].eq(segments[0])]
-        row_bytes = Signal(16)
+        row_bytes, bytes_behind = Signal(16), Signal(signed(17))  # of the image row; behind a window at its beginning
         ring_words, ring_end = Signal(SLOT_BITS), Signal(SLOT_BITS)
         m.d.sync += [
             row_bytes.eq(self.i.row_bytes),
+            bytes_behind.eq(self.i.row_bytes - rows),
             ring_words.eq(self.i.ring_words),
             ring_end.eq(self.i.ring_end),
         ]
@@ -78,6 +79,8 @@ class Window(Component):
             slot = segments[0][number].slot
             with m.If(slot >= ring_end):
                 m.d.sync += segments[1][number].slot.eq(slot - ring_words)
+        rooms = [Signal(range(rows + 1), name=f"room_{number}") for number in range(BANKS)]
+        m.d.sync += [room.eq(place.end - place.first) for room, place in zip(rooms, segments[0], strict=True)]
         views: list[data.View] = []
         for name, start in (("head", self.i.start), ("tail", 0)):
             x = Signal(signed(BYTE_BITS + 1), name=f"{name}_x")
@@ -95,18 +98,18 @@ class Window(Component):
             )
             m.d.sync += x.eq(self.i.x + start)
             offset, word = x[: exact_log2(rows)], x >> exact_log2(rows)
-            left = row_bytes - x
+            left, left_behind = row_bytes - x, bytes_behind - x
             m.d.sync += [
                 view.word.eq(Mux(x < 0, 0, word)),
                 view.offset.eq(offset),
                 view.negative.eq(x < 0),
                 view.lead.eq(Mux(x >= 0, 0, Mux(word == -1, rows - offset, rows))),
-                view.limit.eq(Mux(left <= 0, 0, Mux(left >= rows, rows, left))),
+                view.limit.eq(Mux(left < 0, 0, Mux(left_behind >= 0, rows, left))),
             ]
             views.append(view)
-        return segments[1], views
+        return segments[1], rooms, views
 
-    def _address(self, m: Module, number: int, segment: data.View, view: data.View) -> data.View:
+    def _address(self, m: Module, number: int, segment: data.View, room: Signal, view: data.View) -> data.View:
         """Two stages: the read that one segment needs, and the array rows that take bytes from it."""
         rows = self._rows
         clipped = Signal(
@@ -124,13 +127,11 @@ class Window(Component):
             ),
             name=f"clipped_{number}",
         )
-        limit = Signal(range(2 * rows), name=f"limit_{number}")
-        m.d.comb += limit.eq(segment.first + view.limit)
         m.d.sync += [
             clipped.on.eq(segment.on),
             clipped.bank.eq(segment.bank),
             clipped.low.eq(segment.first + view.lead),
-            clipped.high.eq(Mux(limit < segment.end, limit, segment.end)),
+            clipped.high.eq(Mux(view.limit < room, segment.first + view.limit, segment.end)),
             clipped.address.eq(segment.slot + view.word),
             clipped.offset.eq(view.offset),
             clipped.shift.eq(view.offset - segment.first),
