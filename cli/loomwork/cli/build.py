@@ -23,7 +23,7 @@ def build(
     board: Annotated[str, typer.Argument(metavar="BOARD", help="ulx3s-85f, tang-nano-20k or icebreaker.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder of the results; build/BOARD by default."),
+        typer.Option("--output", "-o", metavar="DIR", help="Folder of results; build/BOARD by default."),
     ] = None,
     config: Annotated[
         str | None,
@@ -39,6 +39,10 @@ def build(
     jobs: Annotated[
         int | None, typer.Option(min=1, max=64, help="Placements side by side; one per processor by default.")
     ] = None,
+    markdown_file: Annotated[
+        Path | None,
+        typer.Option("--markdown", metavar="PAGE.md", help="Keep the report beside this page of all boards, write it."),
+    ] = None,
     allow_slow: Annotated[
         bool, typer.Option("--allow-slow", help="Write a bitstream that misses its clock, too.")
     ] = False,
@@ -52,6 +56,7 @@ def build(
     and `loomwork run net.lwb --input x.npy --output y.npy --backend board --port /dev/ttyUSB0`
     """
     from loomwork.arch.config import load_config
+    from loomwork.cli.boards_page import write_page
     from loomwork.cli.build_page import tables
     from loomwork.cli.build_progress import SeedProgress
     from loomwork.fpga.boards.catalog import BOARDS
@@ -65,7 +70,7 @@ def build(
     make_folder(folder)
     suffix = Path(chosen.family.bitstream).suffix
     files = [folder / f"{board}{suffix}", folder / "report.json", folder / "config.json"]
-    check_destination(*files)
+    check_destination(*files, markdown_file)
     with SeedProgress(status) as progress:
         result = build_bitstream(
             chosen,
@@ -80,6 +85,8 @@ def build(
     write_file(files[0], result.bitstream)
     write_json(files[1], result.to_dict())
     write_json(files[2], shape.to_dict())
+    if markdown_file is not None:
+        write_page(markdown_file, result.to_dict())
     for table in tables(result):
         print_table(table)
     best, path = result.seeds.best, result.seeds.best.path

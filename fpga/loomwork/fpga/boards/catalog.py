@@ -12,15 +12,16 @@ from amaranth_boards.ulx3s import ULX3S_85F_Platform
 from loomwork.arch.config import MID, NANO
 from loomwork.fpga.boards.board import Board, Resources
 from loomwork.fpga.boards.families import ECP5, GOWIN, ICE40
-from loomwork.rtl.technology import PORTABLE
 from loomwork.rtl.technology.ecp5 import Ecp5
+from loomwork.rtl.technology.gowin import Gowin
+from loomwork.rtl.technology.ice40 import Ice40
 
 
 class TangNano20KPlatform(GowinPlatform):
     """Sipeed Tang Nano 20K, which amaranth-boards lacks. Source: Sipeed's schematic 3921, "Tang Nano 20K"."""
 
     part = "GW2AR-LV18QN88C8/I7"
-    family = "GW2A-18C"
+    family = "GW2AR-18C"
     default_clk = "clk27"
     resources = (
         Resource("clk27", 0, Pins("4", dir="i"), Clock(27e6), Attrs(IO_TYPE="LVCMOS33")),
@@ -60,7 +61,7 @@ TANG_NANO_20K = Board(
     clock_mhz=54,
     capacity=Resources(luts=20_736, registers=15_552, multipliers=48, blocks=46),
     place_arguments=("--device", "GW2AR-LV18QN88C8/I7", "--vopt", "family=GW2A-18C"),
-    technology=PORTABLE,
+    technology=Gowin(),
 )
 
 ICEBREAKER = Board(
@@ -76,7 +77,7 @@ ICEBREAKER = Board(
     clock_mhz=12,
     capacity=Resources(luts=5_280, registers=5_280, multipliers=8, blocks=30),
     place_arguments=("--up5k", "--package", "sg48"),
-    technology=PORTABLE,
+    technology=Ice40(),
 )
 
 BOARDS = {board.name: board for board in (ULX3S_85F, TANG_NANO_20K, ICEBREAKER)}

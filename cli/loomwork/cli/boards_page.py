@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page of all boards, from the reports that `loomwork build` keeps of each."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from loomwork.cli.output import UsageError, write_file, write_json
+from loomwork.fpga.boards.catalog import BOARDS
+
+_PAGE = """\
+# Boards
+
+What `loomwork build` makes of each board with open tools: Yosys, nextpnr, and the packer of the family. Made by
+`make fpga`, which builds every board and writes this page.
+
+- Everything is in the numbers: core, memory, host link, clock and reset. **Fmax** is nextpnr's, of the slowest path
+  between two registers after routing, at the device's own speed grade and worst corner. It depends on the seed of the
+  placement: median, best and worst of those that were tried. The bitstream is that of the best.
+- **LUTs** of four inputs, carry cells and distributed RAM included; **FF** flip-flops; **DSP** multiplier cells;
+  **block RAM** of 18 kbit (iCE40: 4 kbit). Units are mapped one by one, so that their cells can be counted.
+"""
+
+_KINDS = {"luts": "LUTs", "registers": "FF", "multipliers": "DSP", "blocks": "block RAM"}
+
+
+def records_folder(page: Path) -> Path:
+    """Where the reports behind a page lie."""
+    return page.parent / "records"
+
+
+def write_page(page: Path, report: Mapping[str, Any]) -> None:
+    """Keep one board's report and write the page of all that are kept."""
+    folder = records_folder(page)
+    folder.mkdir(exist_ok=True)
+    write_json(folder / f"board_{report['board']}.json", report)
+    write_file(page, boards_page(read_records(page)))
+
+
+def read_records(page: Path) -> list[dict[str, Any]]:
+    """The reports behind a page, in the order of the boards. Raises UsageError for a file that is none."""
+    records: list[dict[str, Any]] = []
+    for name in BOARDS:
+        path = records_folder(page) / f"board_{name}.json"
+        if path.is_file():
+            try:
+                records.append(json.loads(path.read_text(encoding="utf-8")))
+            except ValueError as error:
+                raise UsageError(f"{path} is no report of a board: {error}") from None
+    return records
+
+
+def boards_page(records: Sequence[Mapping[str, Any]]) -> str:
+    """The page as Markdown."""
+    return "\n".join([_PAGE, _summary(records), *map(_section, records)])
+
+
+def _summary(records: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        "| board | array | clock MHz | Fmax median | best | worst | seeds | LUTs | DSP | block RAM |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for record in records:
+        config, fmax, total, capacity = (record[name] for name in ("config", "fmax_mhz", "total", "capacity"))
+        shares = " | ".join(f"{100 * total[kind] / capacity[kind]:.0f}%" for kind in ("luts", "multipliers", "blocks"))
+        speeds = " | ".join(f"{fmax[name]:.1f}" for name in ("median", "best", "worst"))
+        lines.append(
+            f"| {record['board']} | {config['rows']} x {config['cols']} | {record['clock_mhz']:g} | {speeds} | "
+            f"{len(fmax['seeds'])} | {shares} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _section(record: Mapping[str, Any]) -> str:
+    config, path, total, capacity = (record[name] for name in ("config", "critical_path", "total", "capacity"))
+    board = BOARDS[record["board"]]
+    changes = ", ".join(f"{name} {value}" for name, value in config.items() if name not in ("name", "rows", "cols"))
+    verdict = "meets it" if record["meets_timing"] else "**misses it**"
+    lines = [
+        f"## {board.title}",
+        "",
+        (
+            f"`loomwork build {board.name} --seeds {len(record['fmax_mhz']['seeds'])}`: {record['device']}, "
+            f"{config['rows']} x {config['cols']} array ({changes}), {record['memory_kib']} KiB of memory for programs and "
+            f"tensors. Clock {record['clock_mhz']:g} MHz; the best seed {verdict}. {', '.join(record['tools'])}."
+        ),
+        "",
+        (
+            f"Critical path: {path['logic'] + path['routing']:.2f} ns, of which {path['logic']:.2f} ns logic in "
+            f"{path['levels']} levels and {path['routing']:.2f} ns routing, from `{path['start']}` to `{path['end']}`."
+        ),
+        "",
+        "| unit | " + " | ".join(_KINDS.values()) + " |",
+        "| --- |" + " ---: |" * len(_KINDS),
+        *(f"| {name} | {_counts(unit)} |" for name, unit in record["units"].items()),
+        f"| sum | {_counts(total)} |",
+        f"| of the device | {' | '.join(f'{100 * total[kind] / capacity[kind]:.0f}%' for kind in _KINDS)} |",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _counts(resources: Mapping[str, int]) -> str:
+    return " | ".join(f"{resources[kind]:,}" for kind in _KINDS)
