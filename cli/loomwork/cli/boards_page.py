@@ -82,7 +82,7 @@ def _section(record: Mapping[str, Any]) -> str:
         "",
         (
             f"`loomwork build {board.name} --seeds {len(record['fmax_mhz']['seeds'])}`: {record['device']}, "
-            f"{config['rows']} x {config['cols']} array ({changes}), {record['memory_kib']} KiB of memory for programs and "
+            f"{config['rows']} x {config['cols']} array ({changes}), {record['memory_kib']} KiB for programs and "
             f"tensors. Clock {record['clock_mhz']:g} MHz; the best seed {verdict}. {', '.join(record['tools'])}."
         ),
         "",
