@@ -266,3 +266,22 @@ def test_a_unit_is_not_offered_more_than_can_be_kept_track_of():
         assert ctx.get(dut.load_index) == 1
 
     directed(testbench)
+
+
+def test_every_unfinished_command_is_remembered_in_a_full_lane():
+    """The unit has taken all that it may, the queue behind it is full, and all this goes round several times."""
+    depth = 4
+    held = COMMANDS_IN_UNIT + depth
+
+    async def testbench(ctx: SimulatorContext, dut: Dispatch):
+        ctx.set(dut.load.command.ready, 1)
+        for index in range(held):
+            await put(ctx, dut, Unit.LOAD, index)
+        for oldest in range(3 * held):
+            await ctx.tick().repeat(3)
+            assert ctx.get(dut.load_index) == oldest
+            assert not ctx.get(dut.i.ready)
+            await finish(ctx, dut, Unit.LOAD, 1)
+            await put(ctx, dut, Unit.LOAD, oldest + held)
+
+    directed(testbench, queue_depth=depth)

@@ -3,9 +3,9 @@
 
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream
-from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.arch.config import Config
@@ -13,6 +13,7 @@ from loomwork.arch.isa import BY_MNEMONIC, INSNS, TICKET_BITS, TICKET_UNITS, Uni
 from loomwork.rtl.command import command_layout
 from loomwork.rtl.decoder import COMMAND_INDEX_BITS, DECODED
 from loomwork.rtl.ports import COMMANDS_IN_UNIT, UnitPort
+from loomwork.rtl.queue import Queue
 
 ENGINES = tuple(unit for unit in Unit if unit is not Unit.CONTROL)
 """Units that carry out commands; CONTROL only waits for them."""
@@ -59,10 +60,11 @@ class Lane(Component):
 
     def __init__(self, unit: Unit, depth: int) -> None:
         self._depth = depth
-        self._layout = data.StructLayout({"command": queued_bits(unit), "index": COMMAND_INDEX_BITS})
+        self._command_bits = queued_bits(unit)
+        layout = data.StructLayout({"command": self._command_bits, "index": COMMAND_INDEX_BITS})
         super().__init__(
             {
-                "i": In(stream.Signature(self._layout)),
+                "i": In(stream.Signature(layout)),
                 "port": Out(UnitPort()),
                 "finished": In(FINISHED),
                 "halt": In(1),
@@ -76,35 +78,51 @@ class Lane(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.queue = queue = SyncFIFOBuffered(width=self._layout.size, depth=self._depth)
-        head = data.View(self._layout, queue.r_data)
+        m.submodules.queue = queue = Queue(self._command_bits, self._depth)
+        command = queue.o.payload
         m.d.comb += [
-            queue.w_data.eq(self.i.payload),
-            queue.w_en.eq(self.i.valid),
-            self.i.ready.eq(queue.w_rdy),
+            queue.i.payload.eq(self.i.payload.command),
+            queue.i.valid.eq(self.i.valid),
+            self.i.ready.eq(queue.i.ready),
         ]
 
-        running = Array(Signal(COMMAND_INDEX_BITS, name=f"running_{place}") for place in range(COMMANDS_IN_UNIT))
         count = Signal(range(COMMANDS_IN_UNIT + 1))
-        begin, end = Signal(range(COMMANDS_IN_UNIT)), Signal(range(COMMANDS_IN_UNIT))
         satisfied = Signal()
         m.d.comb += [
-            satisfied.eq(tickets_are_there(head.command, self.finished)),
-            self.port.command.payload.eq(head.command),
-            self.port.command.valid.eq(queue.r_rdy & satisfied & (count != COMMANDS_IN_UNIT) & ~self.halt),
+            satisfied.eq(tickets_are_there(command, self.finished)),
+            self.port.command.payload.eq(command),
+            self.port.command.valid.eq(queue.o.valid & satisfied & (count != COMMANDS_IN_UNIT) & ~self.halt),
             self.started.eq(self.port.command.valid & self.port.command.ready),
-            self.started_index.eq(head.index),
-            queue.r_en.eq(self.started),
-            self.waiting.eq(queue.r_rdy & ~satisfied & ~self.port.busy),
-            self.occupied.eq(queue.level.any() | count.any()),
-            self.oldest.eq(Mux(count.any(), running[begin], head.index)),
+            queue.o.ready.eq(self.started),
+            self.waiting.eq(queue.o.valid & ~satisfied & ~self.port.busy),
+            self.occupied.eq(queue.occupied | count.any()),
         ]
         m.d.sync += count.eq(count + self.started - self.port.done)
-        with m.If(self.started):
-            m.d.sync += [running[end].eq(head.index), end.eq(end + 1)]
-        with m.If(self.port.done):
-            m.d.sync += begin.eq(begin + 1)
+        self._keep_indices(m, there=queue.o.valid | count.any())
         return m
+
+    def _keep_indices(self, m: Module, there: Value) -> None:
+        """Keep the numbers of all commands that are not finished, those in the queue and those in the unit alike.
+
+        there: the oldest of them is seen; otherwise `oldest` is the one that was finished last.
+        """
+        places = 1 << (self._depth + COMMANDS_IN_UNIT - 1).bit_length()
+        m.submodules.indices = indices = Memory(shape=COMMAND_INDEX_BITS, depth=places, init=[])
+        writing = indices.write_port()
+        starting, oldest = indices.read_port(domain="comb"), indices.read_port(domain="comb")
+        finished = Signal.like(oldest.addr)
+        m.d.comb += [
+            writing.data.eq(self.i.payload.index),
+            writing.en.eq(self.i.valid & self.i.ready),
+            oldest.addr.eq(finished - ~there),
+            self.oldest.eq(oldest.data),
+            self.started_index.eq(starting.data),
+        ]
+        m.d.sync += [
+            writing.addr.eq(writing.addr + writing.en),
+            starting.addr.eq(starting.addr + self.started),
+            finished.eq(finished + self.port.done),
+        ]
 
 
 class Dispatch(Component):
@@ -182,21 +200,24 @@ class Dispatch(Component):
         return m
 
     def _find_oldest(self, m: Module, lanes: list[Lane]) -> None:
-        """Keep `stuck_index` at the smallest `oldest`. One comparator in turn for all lanes: there is no hurry."""
+        """Keep `stuck_index` at the smallest `oldest`. One comparator in turn for all lanes: there is no hurry.
+
+        A lane is looked at in one cycle and compared in the next.
+        """
         place = Signal(range(len(lanes)))
-        smallest = Signal(COMMAND_INDEX_BITS, init=(1 << COMMAND_INDEX_BITS) - 1)
-        candidate = Signal(COMMAND_INDEX_BITS)
+        last = Signal()
+        highest = (1 << COMMAND_INDEX_BITS) - 1
+        candidate, smallest = Signal(COMMAND_INDEX_BITS, init=highest), Signal(COMMAND_INDEX_BITS, init=highest)
+        smaller = Signal(COMMAND_INDEX_BITS)
         with m.Switch(place):
             for number, lane in enumerate(lanes):
                 with m.Case(number):
-                    m.d.comb += candidate.eq(Mux(lane.occupied, lane.oldest, self.i.payload.index))
-        with m.If(place == len(lanes) - 1):
-            m.d.sync += [
-                place.eq(0),
-                smallest.eq(smallest.init),
-                self.stuck_index.eq(Mux(candidate < smallest, candidate, smallest)),
-            ]
-        with m.Else():
-            m.d.sync += place.eq(place + 1)
-            with m.If(candidate < smallest):
-                m.d.sync += smallest.eq(candidate)
+                    m.d.sync += candidate.eq(Mux(lane.occupied, lane.oldest, self.i.payload.index))
+        m.d.comb += smaller.eq(Mux(candidate < smallest, candidate, smallest))
+        m.d.sync += [
+            last.eq(place == len(lanes) - 1),
+            place.eq(Mux(place == len(lanes) - 1, 0, place + 1)),
+            smallest.eq(Mux(last, highest, smaller)),
+        ]
+        with m.If(last):
+            m.d.sync += self.stuck_index.eq(smaller)
