@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The C driver, compiled and linked to the Verilator model of a core, called through ctypes.
 
-    driver = CDriver(TINY, folder)
-    outputs = driver.run_file(write_program(program), {"image": image})   # one image; host steps by tflite-micro
+driver = CDriver(TINY, folder)
+outputs = driver.run_file(write_program(program), {"image": image})   # one image; host steps by tflite-micro
 """
 
 import ctypes
@@ -22,7 +22,7 @@ from tests.oracle import Oracle
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "fpga" / "loomwork" / "fpga" / "driver"
 HEADERS = ROOT / "docs" / "reference"
-C99 = ("g++", "-x", "c", "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror")
+C99 = ("gcc", "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror")
 FREESTANDING = (*C99, "-ffreestanding")
 ADDRESS = 0x40_0000
 
@@ -75,7 +75,7 @@ class CDriver:
         if not library.exists():
             objects = compile_driver(folder, "-fPIC", "-O1")
             options = ["-fPIC", "-shared", "-I", SOURCES, "-I", HEADERS, Path(__file__).with_name("driver_host.c")]
-            subprocess.run([*C99, *options, "-x", "none", *objects, model, "-o", library], check=True)
+            subprocess.run([*C99, *options, *objects, model, "-o", library], check=True)
         self._library = ctypes.CDLL(str(library))
         self._library.host_create.restype = ctypes.c_void_p
         self._library.host_create.argtypes = [ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint32]

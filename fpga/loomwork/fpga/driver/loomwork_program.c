@@ -268,13 +268,16 @@ enum loomwork_result loomwork_open(struct loomwork_program *program, const void 
         return LOOMWORK_RESULT_MALFORMED;
     const size_t end = LOOMWORK_LWB_HEADER_BYTES + (size_t)size;
     const size_t gap = (LOOMWORK_LWB_ALIGNMENT - end % LOOMWORK_LWB_ALIGNMENT) % LOOMWORK_LWB_ALIGNMENT;
-    struct loomwork_span root = {bytes + LOOMWORK_LWB_HEADER_BYTES, bytes + end};
+    struct loomwork_span metadata = {bytes + LOOMWORK_LWB_HEADER_BYTES, bytes + end};
+    struct loomwork_span root;
     struct loomwork_span config;
     program->isa_hash = (uint32_t)HEADER_NUMBER(bytes, ISA_HASH);
     program->config_hash = HEADER_NUMBER(bytes, CONFIG_HASH);
     program->data.begin = bytes + (gap < length - end ? end + gap : length);
     program->data.end = bytes + length;
-    if (!loomwork_json_member(root, "config", &config) || !number_member(config, "bus_bytes", &program->bus_bytes)
+    if (!loomwork_json_next(&metadata, &root) || metadata.begin != metadata.end
+        || !loomwork_json_member(root, "config", &config)
+        || !number_member(config, "bus_bytes", &program->bus_bytes)
         || !number_member(config, "address_bits", &program->address_bits)
         || !list_member(root, "steps", &program->step_list, &program->steps)
         || !list_member(root, "inputs", &program->input_list, &program->inputs)
