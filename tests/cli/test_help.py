@@ -16,6 +16,7 @@ COMMANDS = (
     "report",
     "disasm",
     "verilog",
+    "package",
     "configs",
     "bench",
     "area",

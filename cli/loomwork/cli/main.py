@@ -15,6 +15,7 @@ from loomwork.cli import (
     demo,
     disasm,
     info,
+    package,
     regress,
     report,
     run,
@@ -37,6 +38,7 @@ app.command("info")(info.info)
 app.command("report")(report.report)
 app.command("disasm")(disasm.disasm)
 app.command("verilog")(verilog.verilog)
+app.command("package")(package.package)
 app.command("configs")(configs.configs)
 app.command("bench", cls=bench.BenchCommand)(bench.bench)
 app.command("build")(build.build)
@@ -55,6 +57,7 @@ def user_errors() -> tuple[type[Exception], ...]:
     from loomwork.compiler.graph import CompileError
     from loomwork.fpga.boards.clocking import ClockError
     from loomwork.fpga.capacity import CapacityError
+    from loomwork.fpga.package import PackageError
     from loomwork.fpga.tools import ToolError
     from loomwork.fpga.yosys import SynthesisError
     from loomwork.sim.backend import RunError
@@ -62,8 +65,8 @@ def user_errors() -> tuple[type[Exception], ...]:
     from loomwork.sim.toolchain import ToolchainError
 
     return (
-        *(CompileError, ConfigError, HostError, IsaError, ProgramError, RunError, SynthesisError, ToolchainError),
-        *(CapacityError, ClockError, ToolError),
+        *(CapacityError, ClockError, CompileError, ConfigError, HostError, IsaError, PackageError),
+        *(ProgramError, RunError, SynthesisError, ToolError, ToolchainError),
         # OSError: a missing or unreadable file, a full disk.
         *(UsageError, OSError),
     )

@@ -6,10 +6,6 @@
 
 enum loomwork_result run_image(const struct loomwork_core *core, const struct loomwork_memory *memory,
                                const void *file, size_t file_bytes, const int8_t *input, size_t input_values,
-                               int8_t *output, size_t output_values);
-
-enum loomwork_result run_image(const struct loomwork_core *core, const struct loomwork_memory *memory,
-                               const void *file, size_t file_bytes, const int8_t *input, size_t input_values,
                                int8_t *output, size_t output_values)
 {
     struct loomwork_program program;
