@@ -19,6 +19,7 @@ COMMANDS = (
     "package",
     "configs",
     "bench",
+    "build",
     "area",
     "asic",
     "regress",

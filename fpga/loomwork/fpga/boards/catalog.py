@@ -40,7 +40,7 @@ ULX3S_85F = Board(
     oscillator="clk25",
     oscillator_mhz=25,
     config=replace(MID, name="ulx3s", requant_lanes=4),
-    memory_kib=192,
+    memory_kib=128,
     clock_mhz=120,
     capacity=Resources(luts=83_640, registers=83_640, multipliers=156, blocks=208),
     place_arguments=("--85k", "--package", "CABGA381", "--speed", "6"),
