@@ -136,8 +136,8 @@ def _route(
 def _run(command: Sequence[str], folder: Path, phase: Callable[[str], None]) -> int:
     """Run the placer, with its output in a log; told the phases that it enters."""
     phase("starting")
-    with (folder / LOG).open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with (folder / LOG).open("w", encoding="utf-8") as log, process:
         assert process.stdout is not None
         now = ""
         for line in process.stdout:
@@ -146,7 +146,7 @@ def _run(command: Sequence[str], folder: Path, phase: Callable[[str], None]) -> 
             if found != now:
                 now = found
                 phase(now)
-        return process.wait()
+    return process.returncode
 
 
 def _last_error(log: Path, code: int) -> str:

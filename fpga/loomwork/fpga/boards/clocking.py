@@ -62,9 +62,9 @@ class PllLimits:
     def choose(self, source: float, wanted: float) -> Pll:
         """The setting whose output comes closest from below, of those the one with the fewest divisions.
 
-        Raises ClockError when none comes within a twentieth.
+        Raises ClockError when none comes within a tenth.
         """
-        below = [setting for setting in self.settings(source) if 0.95 * wanted <= setting.output <= wanted + 1e-6]
+        below = [setting for setting in self.settings(source) if 0.9 * wanted <= setting.output <= wanted + 1e-6]
         if not below:
             raise ClockError(f"the PLL cannot make {wanted:g} MHz from {source:g} MHz")
         return max(below, key=lambda setting: (round(setting.output, 6), -setting.reference, setting.oscillator))

