@@ -24,7 +24,9 @@ define INSTALL_HINT
   echo "       Fedora:         dnf install python3-libs gcc-c++ make" >&2; exit 1
 endef
 
-.PHONY: help demo test lint format venv lock clean distclean tools
+.PHONY: help demo test fpga lint format venv lock clean distclean tools
+
+SEEDS ?= 4
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +39,10 @@ test: lint ## lint, type check and the whole test suite; PYTEST_ARGS="-k express
 	  echo "error: Python's shared library was not found; cocotb loads it into the simulator." >&2; \
 	  $(INSTALL_HINT); }
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+fpga: $(STAMP) ## bitstreams of all boards, and docs/fpga.md; an hour or more, SEEDS=1 is quicker
+	$(BIN)/loomwork build ulx3s-85f --seeds $(SEEDS) --markdown docs/fpga.md
+	$(BIN)/loomwork build tang-nano-20k --seeds $(SEEDS) --markdown docs/fpga.md
 
 lint: $(STAMP) ## ruff and pyright
 	$(BIN)/ruff check
