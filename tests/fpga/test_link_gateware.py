@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from amaranth.sim import Simulator
 
-from loomwork.arch.config import TINY
+from loomwork.arch.config import TINY, ConfigError
 from loomwork.arch.link import ESCAPE, FLAG
 from loomwork.fpga.link.framing import Deframer, Framer
 from loomwork.fpga.link.memory import OnChipMemory
@@ -335,7 +335,10 @@ def test_a_word_of_the_link_comes_between_the_beats_of_a_burst():
     simulate(bench.memory, bursts, words)
 
 
-@pytest.mark.parametrize(("bus", "size", "message"), [(2, 64, "at least 4 bytes, not 2"), (4, 66, "a multiple of 4")])
+@pytest.mark.parametrize(
+    ("bus", "size", "message"),
+    [(2, 64, "bus_bytes must be at least 4 on a board, not 2"), (4, 66, "a multiple of 4 bytes, not 66")],
+)
 def test_a_memory_that_does_not_fit_the_bus_is_refused(bus: int, size: int, message: str):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         OnChipMemory(replace(TINY, bus_bytes=bus), size)

@@ -9,7 +9,7 @@ from amaranth.lib.wiring import Component, Flow, In, Out, connect
 from loomwork.arch.config import Config
 from loomwork.fpga.link.bridge import Bridge
 from loomwork.fpga.link.framing import Deframer, Framer
-from loomwork.fpga.link.memory import OnChipMemory
+from loomwork.fpga.link.memory import OnChipMemory, check_size
 from loomwork.fpga.link.requests import Requests
 from loomwork.fpga.link.uart import UartReceiver, UartTransmitter
 from loomwork.fpga.link.words import LiteMaster
@@ -27,7 +27,7 @@ class System(Component):
     memory_bytes: of block RAM that serves as external memory. divisor: clock cycles per bit of the UART.
     rx, tx: the UART. irq: the core's interrupt: a program has ended.
 
-    Raises ValueError for a memory that does not fit the bus.
+    Raises ConfigError for a memory that does not fit the bus.
     """
 
     rx: Signal
@@ -35,6 +35,7 @@ class System(Component):
     irq: Signal
 
     def __init__(self, config: Config, memory_bytes: int, divisor: int) -> None:
+        check_size(config, memory_bytes)
         self._config = config
         self._memory_bytes = memory_bytes
         self._divisor = divisor

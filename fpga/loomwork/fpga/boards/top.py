@@ -20,7 +20,7 @@ class Top(Elaboratable):
 
     clock_mhz: to run at; the PLL comes as close as it can from below. The first LED is on while no program has ended.
 
-    Raises ClockError for a frequency that the board's PLL cannot make, ValueError for a memory that does not fit.
+    Raises ClockError for a frequency that the board's PLL cannot make, ConfigError for a memory that fits no bus.
     """
 
     def __init__(self, board: Board, config: Config, memory_kib: int, clock_mhz: float) -> None:

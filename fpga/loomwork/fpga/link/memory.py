@@ -8,7 +8,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In
 
-from loomwork.arch.config import Config
+from loomwork.arch.config import Config, ConfigError
 from loomwork.arch.link import WORD_BYTES
 from loomwork.fpga.link.words import WordAccess
 from loomwork.rtl.axi import ID_BITS, Axi4Read, Axi4Write
@@ -18,6 +18,14 @@ READ_LATENCY = 2
 RESP_OKAY, RESP_DECERR = 0, 3
 
 
+def check_size(config: Config, size: int) -> None:
+    """Raises ConfigError when no memory of so many bytes can serve a configuration on a board."""
+    if config.bus_bytes < WORD_BYTES:
+        raise ConfigError(f"bus_bytes must be at least {WORD_BYTES} on a board, not {config.bus_bytes}")
+    if size % config.bus_bytes:
+        raise ConfigError(f"the memory must be a multiple of {config.bus_bytes} bytes, not {size}")
+
+
 class OnChipMemory(Component):
     """A memory of whole bus beats on AXI4, one burst at a time in each direction, a beat per cycle.
 
@@ -25,7 +33,7 @@ class OnChipMemory(Component):
     read, write: the core, whose `rready` and `bready` are always 1 (docs/driving.md, "Ports"). words: the host link,
     which goes first.
 
-    Raises ValueError for a size that is no multiple, or a bus narrower than a word of the link.
+    Raises ConfigError for a size that is no multiple, or a bus narrower than a word of the link.
     """
 
     read: Any
@@ -33,10 +41,7 @@ class OnChipMemory(Component):
     words: Any
 
     def __init__(self, config: Config, size: int) -> None:
-        if config.bus_bytes < WORD_BYTES:
-            raise ValueError(f"the bus must have at least {WORD_BYTES} bytes, not {config.bus_bytes}")
-        if size % config.bus_bytes:
-            raise ValueError(f"size must be a multiple of {config.bus_bytes}, not {size}")
+        check_size(config, size)
         self._beat_bits = (config.bus_bytes - 1).bit_length()
         self._bytes = config.bus_bytes
         self._depth = size // config.bus_bytes
