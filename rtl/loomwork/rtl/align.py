@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the words of the four banks to one byte for each array row."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
 from loomwork.arch.config import BANKS, Config
+from loomwork.rtl.thermometer import thermometer
 
 
 def turn_layout(config: Config) -> data.StructLayout:
@@ -108,7 +109,8 @@ class Align(Component):
         depthwise = [Signal(name=f"depthwise_{stage}") for stage in (1, 2)]
         m.d.sync += [depthwise[0].eq(self.depthwise), depthwise[1].eq(depthwise[0])]
         covers = [Signal(rows, name=f"cover_{number}") for number in range(BANKS)]
-        m.d.sync += [cover.eq(self._cover(span)) for cover, span in zip(covers, self.alignment.spans, strict=True)]
+        for cover, span in zip(covers, self.alignment.spans, strict=True):
+            m.d.sync += cover.eq(thermometer(span.high, rows) & ~thermometer(span.low, rows))
         for row in range(rows):
             covering: list[Value] = [cover[row] for cover in covers]
             if self._buses:
@@ -123,18 +125,6 @@ class Align(Component):
         if self._buses:
             self._fill_buses(m, rotated, alignments, covers, depthwise)
         return m
-
-    def _cover(self, span: data.View) -> Value:
-        """One bit for each array row, whether the span covers it; from tables, which are faster than comparisons."""
-
-        def table(value: Value, holds: Callable[[int], bool]) -> Value:
-            bits = sum(holds(number) << number for number in range(1 << len(value)))
-            return Const(bits, 1 << len(value)).bit_select(value, 1)
-
-        return Cat(
-            table(span.low, lambda low, row=row: low <= row) & table(span.high, lambda high, row=row: row < high)
-            for row in range(self._rows)
-        )
 
     def _fill_buses(
         self,

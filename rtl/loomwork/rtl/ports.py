@@ -80,11 +80,15 @@ class WindowRead(Signature):
 
 
 def window_write_layout(config: Config) -> data.StructLayout:
-    """A write to a window of two neighbouring words of one bank: `data` and byte-enable `mask` of `2 * rows` bytes."""
+    """A write to a window of two neighbouring words of one bank: `data` and byte-enable `mask` of `2 * rows` bytes.
+
+    wide: bytes of the second word are enabled.
+    """
     return data.StructLayout(
         {
             "bank": 2,
             "word": WORD_ADDRESS_BITS,
+            "wide": 1,
             "data": data.ArrayLayout(8, 2 * config.rows),
             "mask": 2 * config.rows,
         }

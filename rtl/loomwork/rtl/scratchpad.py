@@ -31,12 +31,17 @@ def address(word: Value, parity: int) -> Value:
     return (word[1:] + word[0])[: WORD_ADDRESS_BITS - 1] if parity == EVEN else word[1:]
 
 
+def clash(one: data.View, other: data.View, *, wide: Value) -> Value:
+    """Whether a window and another one, or a word, use the same memory. wide: the second word of a window matters."""
+    return (one.bank == other.bank) & (wide | (one.word[0] == other.word[0]))
+
+
 class Scratchpad(Component):
     """Four banks; word `w` of a bank lies in its memory of parity `w % 2`. Word addresses count within the bank.
 
     feed: reads that are never refused. drain_read, store_read: reads that wait until the memories they touch are free
-    of feed (and drain). Data come SCRATCHPAD_LATENCY cycles after a read was taken; a read in the cycle after a write
-    was taken sees it. No one reads and writes a word in the same cycle: the tickets see to that.
+    of feed (and drain). Data come SCRATCHPAD_LATENCY cycles after a read was taken; a read in the second cycle after a
+    write was taken sees it. No one reads a word in that cycle or before: the tickets see to that.
     drain_write: always taken. load_write: waits until its memory is free of drain.
     halt: writes are taken and not performed.
     <port>_error: one cycle, in the cycle after the access was taken: it touched a word behind the last one. Such a
@@ -95,39 +100,28 @@ class Scratchpad(Component):
 
     def _read(self, m: Module, ports: dict[tuple[int, int], Any]) -> None:
         feed, drain, store = self.feed, self.drain_read.request, self.store_read.request
-        memories = list(ports)
-        # One bit for each memory, in the order of `memories`.
-        wants = {
-            "feed": Cat(
-                feed.enable[bank] & touches(feed.word[bank], 1, feed.wide[bank], parity) for bank, parity in memories
-            ),
-            **{
-                name: Cat(
-                    (request.payload.bank == bank) & touches(request.payload.word, 1, request.payload.wide, parity)
-                    for bank, parity in memories
-                )
-                for name, request in (("drain", drain), ("store", store))
-            },
-        }
-        drain_busy, store_busy = Signal(len(memories)), Signal(len(memories))
+        # One bit for each memory, in the order of `ports`.
+        fed = Signal(len(ports))
+        drain_meets = clash(drain.payload, store.payload, wide=drain.payload.wide | store.payload.wide)
         m.d.comb += [
-            drain_busy.eq(wants["feed"]),
-            store_busy.eq(wants["feed"] | Mux(drain.valid, wants["drain"], 0)),
-            drain.ready.eq(~(wants["drain"] & drain_busy).any()),
-            store.ready.eq(~(wants["store"] & store_busy).any()),
+            fed.eq(
+                Cat(feed.enable[bank] & touches(feed.word[bank], 1, feed.wide[bank], parity) for bank, parity in ports)
+            ),
+            drain.ready.eq(~self._meets(drain.payload, fed)),
+            store.ready.eq(~(self._meets(store.payload, fed) | (drain.valid & drain_meets))),
         ]
-        for number, (bank, parity) in enumerate(memories):
-            word = Signal(WORD_ADDRESS_BITS, name=f"read_word_{bank}_{parity}")
-            with m.If(wants["feed"][number]):
-                m.d.comb += word.eq(feed.word[bank])
-            with m.Elif(drain.valid & wants["drain"][number]):
-                m.d.comb += word.eq(drain.payload.word)
-            with m.Else():
-                m.d.comb += word.eq(store.payload.word)
-            requested = drain.valid & wants["drain"][number] | store.valid & wants["store"][number]
+        for number, (bank, parity) in enumerate(ports):
+            drains, stores = (
+                request.valid
+                & (request.payload.bank == bank)
+                & touches(request.payload.word, 1, request.payload.wide, parity)
+                for request in (drain, store)
+            )
+            # The drain is the last to know what it wants: its turn comes late.
+            others = Mux(fed[number], address(feed.word[bank], parity), address(store.payload.word, parity))
             m.d.comb += [
-                ports[bank, parity].addr.eq(address(word, parity)),
-                ports[bank, parity].en.eq(wants["feed"][number] | requested),
+                ports[bank, parity].addr.eq(Mux(drains & ~fed[number], address(drain.payload.word, parity), others)),
+                ports[bank, parity].en.eq(fed[number] | drains | stores),
             ]
         self._deliver(m, ports)
 
@@ -138,6 +132,12 @@ class Scratchpad(Component):
             self.drain_read_error.eq(drain.valid & drain.ready & self._beyond(drain.payload.word, drain.payload.wide)),
             self.store_read_error.eq(store.valid & store.ready & self._beyond(store.payload.word, store.payload.wide)),
         ]
+
+    @staticmethod
+    def _meets(request: data.View, memories: Value) -> Value:
+        """Whether a window uses one of the memories, which are in the order of banks."""
+        of_bank = memories.word_select(request.bank, PARITIES)
+        return Cat(touches(request.word, 1, request.wide, parity) & of_bank[parity] for parity in range(PARITIES)).any()
 
     def _deliver(self, m: Module, ports: dict[tuple[int, int], Any]) -> None:
         """A register behind each memory, whose output is slow; then its words in the order of each reader's window."""
@@ -165,47 +165,46 @@ class Scratchpad(Component):
             ]
 
     def _write(self, m: Module, ports: dict[tuple[int, int], Any]) -> None:
-        rows = self._config.rows
         drain, load = self.drain_write.payload, self.load_write.payload
-        first, second = drain.mask[:rows], drain.mask[rows:]
         drain_beyond, load_beyond = Signal(), Signal()
-        drain_allowed, load_allowed = Signal(), Signal()
+        meets = clash(drain, load, wide=drain.wide)
         m.d.comb += [
-            drain_beyond.eq(self._beyond(drain.word, second.any())),
+            drain_beyond.eq(self._beyond(drain.word, drain.wide)),
             load_beyond.eq(self._beyond(load.word, 0)),
-            drain_allowed.eq(self.drain_write.valid & ~drain_beyond & ~self.halt),
-            load_allowed.eq(self.load_write.valid & ~load_beyond & ~self.halt),
             self.drain_write.ready.eq(1),
-            self.load_write.ready.eq(1),
+            self.load_write.ready.eq(~(self.drain_write.valid & meets)),
         ]
-        drain_bytes = Value.cast(drain.data)
-        halves = drain_bytes[: 8 * rows], drain_bytes[8 * rows :]
-        for (bank, parity), port in ports.items():
-            starts_here = drain.word[0] == parity
-            by_drain, by_load = Signal(name=f"drain_{bank}_{parity}"), Signal(name=f"load_{bank}_{parity}")
-            m.d.comb += [
-                by_drain.eq(
-                    self.drain_write.valid
-                    & (drain.bank == bank)
-                    & touches(drain.word, first.any(), second.any(), parity)
-                ),
-                by_load.eq((load.bank == bank) & (load.word[0] == parity)),
-            ]
-            with m.If(by_drain):
-                m.d.comb += [
-                    port.addr.eq(address(drain.word, parity)),
-                    port.data.eq(Mux(starts_here, *halves)),
-                    port.en.eq(Mux(starts_here, first, second) & drain_allowed.replicate(rows)),
-                ]
-                with m.If(by_load):
-                    m.d.comb += self.load_write.ready.eq(0)
-            with m.Else():
-                m.d.comb += [
-                    port.addr.eq(address(load.word, parity)),
-                    port.data.eq(load.data),
-                    port.en.eq((load_allowed & by_load).replicate(rows)),
-                ]
         m.d.sync += [
             self.drain_write_error.eq(self.drain_write.valid & drain_beyond),
             self.load_write_error.eq(self.load_write.valid & self.load_write.ready & load_beyond),
         ]
+        self._perform(m, ports, drain_allowed=~drain_beyond & ~self.halt, load_allowed=~load_beyond & ~self.halt)
+
+    def _perform(
+        self, m: Module, ports: dict[tuple[int, int], Any], *, drain_allowed: Value, load_allowed: Value
+    ) -> None:
+        """Make the writes that are taken and allowed, a cycle later: memories are far from each other."""
+        rows = self._config.rows
+
+        def late(name: str, value: Value) -> Value:
+            return delay(m, f"write_{name}", value, 1)
+
+        drain, load = self.drain_write.payload, self.load_write.payload
+        drain_address = [late(f"drain_address_{parity}", address(drain.word, parity)) for parity in range(PARITIES)]
+        load_address = late("load_address", load.word[1:])
+        drain_data, mask = late("drain_data", Value.cast(drain.data)), late("mask", drain.mask)
+        load_data = late("load_data", Value.cast(load.data))
+        odd = late("odd", drain.word[0])
+        for (bank, parity), port in ports.items():
+            by_drain = self.drain_write.valid & (drain.bank == bank) & touches(drain.word, 1, drain.wide, parity)
+            by_load = self.load_write.valid & (load.bank == bank) & (load.word[0] == parity) & self.load_write.ready
+            drains = Signal(name=f"drains_{bank}_{parity}")
+            loads = Signal(name=f"loads_{bank}_{parity}")
+            m.d.sync += [drains.eq(by_drain & drain_allowed), loads.eq(by_load & load_allowed)]
+            second = odd != parity  # the window's second word is here
+            enabled = Mux(second, mask[rows:], mask[:rows])
+            m.d.comb += [
+                port.addr.eq(Mux(drains, drain_address[parity], load_address)),
+                port.data.eq(Mux(drains, Mux(second, drain_data[8 * rows :], drain_data[: 8 * rows]), load_data)),
+                port.en.eq((enabled & drains.replicate(rows)) | loads.replicate(rows)),
+            ]

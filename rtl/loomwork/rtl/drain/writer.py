@@ -37,18 +37,18 @@ class Writer(Component):
 
     def __init__(self, config: Config, cycles: int) -> None:
         self._config = config
-        self._inserter = Inserter(9, config.requant_lanes, config.rows)  # a byte and its enable are shifted alike
+        self._inserter = Inserter(config.requant_lanes, config.rows)
         self._depth = 1 << (cycles + self._inserter.latency + _QUEUE_CYCLES - 1).bit_length()
         super().__init__(
             {
-                "room": Out(1),
+                "room": Out(1, init=1),
                 "target": In(target_layout(config)),
                 "expect": In(1),
                 "bytes": In(8 * config.requant_lanes),
                 "push": In(1),
                 "halt": In(1),
                 "write": Out(stream.Signature(window_write_layout(config))),
-                "idle": Out(1),
+                "idle": Out(1, init=1),
                 "done": Out(1),
             }
         )
@@ -64,10 +64,12 @@ class Writer(Component):
         outstanding = Signal(range(self._depth + 1))
         m.d.comb += [
             written.eq(self.write.valid & self.write.ready),
-            self.room.eq(outstanding != self._depth),
-            self.idle.eq(outstanding == 0),
         ]
         m.d.sync += outstanding.eq(outstanding + self.expect - written)
+        with m.If(self.expect & ~written):
+            m.d.sync += [self.room.eq(outstanding != self._depth - 1), self.idle.eq(0)]
+        with m.If(written & ~self.expect):
+            m.d.sync += [self.room.eq(1), self.idle.eq(outstanding == 1)]
 
         # The pipeline behind the queues moves whenever its end is free. A target is always there before its bytes.
         advance, taken = Signal(), Signal()
@@ -86,7 +88,8 @@ class Writer(Component):
         m.d.comb += [
             inserter.stall.eq(~advance),
             inserter.amount.eq(target.byte),
-            inserter.i.eq(Cat(Cat(values.r_data.word_select(lane, 8), target.count > lane) for lane in range(lanes))),
+            inserter.count.eq(target.count),
+            inserter.i.eq(values.r_data),
         ]
         head = Cat(taken, target.bank, target.word, target.last)
         for stage in range(inserter.latency):
@@ -100,12 +103,9 @@ class Writer(Component):
             self.write.valid.eq(valid & ~self.halt),
             self.write.payload.bank.eq(bank),
             self.write.payload.word.eq(word),
+            self.write.payload.wide.eq(inserter.wide),
+            self.write.payload.data.eq(inserter.o),
+            self.write.payload.mask.eq(inserter.mask),
             self.done.eq(written & last),
         ]
-        for place in range(2 * self._config.rows):
-            unit = inserter.o.word_select(place, 9)
-            m.d.comb += [
-                self.write.payload.data[place].eq(unit[:8]),
-                self.write.payload.mask[place].eq(unit[8]),
-            ]
         return m
