@@ -4,6 +4,7 @@
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Source
@@ -12,13 +13,21 @@ from loomwork.rtl.drain.layouts import point_layout, step_layout
 from loomwork.rtl.ports import WORD_ADDRESS_BITS
 
 
-def saturate(value: Value) -> Value:
+def sum_below(one: Value, other: Value, bits: int) -> tuple[Value, Value]:
+    """The lower `bits` of a sum of unsigned numbers, and whether it has more, known as soon as these are."""
+    low = one[:bits] + other[:bits]
+    return low[:bits], one[bits:].any() | other[bits:].any() | low[bits]
+
+
+def saturated_sum(one: Value, other: Value) -> Value:
     """A word address, or the highest one, which no scratchpad has, for anything beyond."""
-    return Mux(value[WORD_ADDRESS_BITS:].any(), (1 << WORD_ADDRESS_BITS) - 1, value[:WORD_ADDRESS_BITS])
+    word, is_beyond = sum_below(one, other, WORD_ADDRESS_BITS)
+    return word | is_beyond.replicate(WORD_ADDRESS_BITS)
 
 
 class Address(Component):
-    """Computes the addresses of steps in `latency` cycles, one step per cycle.
+    """Computes the addresses of steps in `latency` cycles, one step per cycle. It takes one step more than it has room
+    for, so that all in front of it need not know in the same cycle whether `o` is taken.
 
     command: the DRAIN, constant from its first point to its last step. operand_base, operand_pitch: of COMBINE.
     i: points. o: steps (layouts.py).
@@ -49,14 +58,19 @@ class Address(Component):
         config, command, point, step = self._config, self.command, self.i.payload, self.o.payload
         byte_bits = (config.rows - 1).bit_length()
 
-        # All stages move together, whenever the last one is free.
-        advance = Signal()
-        valid = Signal(self.latency)
+        # All stages move together, until `spare` holds the step that was on its way when the last one was not taken.
+        advance, leaves = Signal(), Signal()
+        valid = Signal(self.latency - 1)
+        spare, is_spare = Signal.like(step), Signal()
         m.d.comb += [
-            advance.eq(~self.o.valid | self.o.ready),
+            advance.eq(~is_spare),
+            leaves.eq(~self.o.valid | self.o.ready),
             self.i.ready.eq(advance),
-            self.o.valid.eq(valid[-1]),
         ]
+        with m.If(leaves):
+            m.d.sync += [self.o.valid.eq(is_spare | valid[-1]), is_spare.eq(0)]
+        with m.Elif(advance):
+            m.d.sync += is_spare.eq(valid[-1])
 
         def register(name: str, value: Value) -> Signal:
             q = Signal(value.shape(), name=name, reset_less=True)
@@ -68,15 +82,15 @@ class Address(Component):
             m.d.sync += valid.eq((valid << 1) | self.i.valid)
 
         # Stage 1: image rows and bytes.
-        row = register("row_1", point.row)
         column = register("column_1", point.column)
         in_row = register("in_row_1", point.row + command.in_row)
+        image_row = (point.row + command.in_row) >> 2
+        factor = register("factor_1", Mux(command.source == Source.ACCUMULATOR, point.row, image_row))
         in_byte = register("in_byte_1", point.byte + point.channel)
         out_row = register("out_row_1", point.out_row)
         out_byte = register("out_byte_1", point.out_byte + point.channel)
 
         # Stage 2: the rows' distances from the first word or pixel.
-        factor = Mux(command.source == Source.ACCUMULATOR, row, in_row >> 2)
         distance = register("distance_2", factor * command.in_pitch)
         operand_distance = register("operand_distance_2", (in_row >> 2) * self.operand_pitch)
         out_distance = register("out_distance_2", (out_row >> 2) * command.out_pitch)
@@ -91,23 +105,27 @@ class Address(Component):
         rest = data.View(point_layout(config), register("point_2", rest))
 
         # Stage 3: their sums.
-        pixel = distance + column
+        pixel, is_outside = sum_below(distance, column, exact_log2(config.accumulator_depth))
+        new = Signal.like(step)
+        m.d.comb += [
+            new.bank.eq(bank),
+            new.word.eq(saturated_sum(distance, word)),
+            new.operand_word.eq(saturated_sum(operand_distance, operand_word)),
+            new.byte.eq(first),
+            new.wide.eq(first + rest.count > config.rows),
+            new.pixel.eq(pixel),
+            new.outside.eq(is_outside),
+            new.target.bank.eq(out_bank),
+            new.target.word.eq(saturated_sum(out_distance, out_word)),
+            new.target.byte.eq(out_first),
+            new.target.count.eq(rest.count),
+            new.target.last.eq(rest.last),
+            new.window_last.eq(rest.window_last),
+            new.last.eq(rest.last),
+            new.flags.eq(rest.flags),
+        ]
         with m.If(advance):
-            m.d.sync += [
-                step.bank.eq(bank),
-                step.word.eq(saturate(distance + word)),
-                step.operand_word.eq(saturate(operand_distance + operand_word)),
-                step.byte.eq(first),
-                step.wide.eq(first + rest.count > config.rows),
-                step.pixel.eq(pixel),
-                step.outside.eq(pixel >= config.accumulator_depth),
-                step.target.bank.eq(out_bank),
-                step.target.word.eq(saturate(out_distance + out_word)),
-                step.target.byte.eq(out_first),
-                step.target.count.eq(rest.count),
-                step.target.last.eq(rest.last),
-                step.window_last.eq(rest.window_last),
-                step.last.eq(rest.last),
-                step.flags.eq(rest.flags),
-            ]
+            m.d.sync += spare.eq(new)
+        with m.If(leaves):
+            m.d.sync += step.eq(Mux(is_spare, spare, new))
         return m

@@ -63,23 +63,28 @@ class Parameters(Component):
         ]
         fill = Signal()
         occupied, complete = Signal(2), Signal(2)  # not to be filled; to be claimed
+        finishes = Signal()
         m.d.comb += [
             self.i.ready.eq(~occupied.bit_select(fill, 1)),
-            self.ready.eq(complete.bit_select(self.buffer, 1)),
+            finishes.eq(self.i.valid & self.i.ready & word.last),
         ]
         with m.If(self.i.valid & self.i.ready):
             for b, buffer in enumerate(words):
                 for index, stored in enumerate(buffer):
                     with m.If((fill == b) & (word.index == index)):
                         m.d.sync += stored.eq(word.word)
-            with m.If(word.last):
-                m.d.sync += [
-                    occupied.bit_select(fill, 1).eq(1),
-                    complete.bit_select(fill, 1).eq(1),
-                    fill.eq(~fill),
-                ]
+        with m.If(finishes):
+            m.d.sync += [
+                occupied.bit_select(fill, 1).eq(1),
+                complete.bit_select(fill, 1).eq(1),
+                fill.eq(~fill),
+            ]
+        # What `complete` says of `buffer`, from a register: much depends on it.
         with m.If(self.claim):
             m.d.sync += [complete.bit_select(self.buffer, 1).eq(0), self.buffer.eq(~self.buffer)]
+            m.d.sync += self.ready.eq(complete.bit_select(~self.buffer, 1) | finishes)
+        with m.Elif(finishes & (fill == self.buffer)):
+            m.d.sync += self.ready.eq(1)
         with m.If(self.free):
             m.d.sync += occupied.bit_select(self.free_buffer, 1).eq(0)
 

@@ -84,8 +84,12 @@ class Reader(Component):
         # Launch. `source_read` notes that the first of two reads is made; the release takes a cycle, in which `ready`
         # still is that of the old half. The last step waits for the whole block, of which it may not take all pixels:
         # a half is not given back while it is filled.
-        from_scratchpad = self.command.source == Source.SCRATCHPAD
-        has_parameters = self.command.params != Params.UNIFORM
+        # The command is there some cycles before its first step.
+        from_scratchpad, has_parameters = Signal(), Signal()
+        m.d.sync += [
+            from_scratchpad.eq(self.command.source == Source.SCRATCHPAD),
+            has_parameters.eq(self.command.params != Params.UNIFORM),
+        ]
         source_read, is_ready, first_of_two = Signal(), Signal(), Signal()
         is_there = accumulator.ready | ((step.pixel < accumulator.progress) & ~step.flags.block_last)
         accumulator_ready = is_there & ~accumulator.release

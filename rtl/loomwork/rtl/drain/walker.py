@@ -39,19 +39,11 @@ class Walker(Component):
 
         group, block = Signal(group_bits), Signal(CHANNEL_BITS - lane_bits - group_bits)
 
-        # What is left of each loop, counting this round; compared with constants only, to keep the walker fast.
+        # What is left of each loop, counting this round, and whether that is the last one, known from a register.
         pool_columns, pool_rows, columns, rows = Signal(8), Signal(8), Signal(10), Signal(10)
         channels, block_channels = Signal(CHANNEL_BITS), Signal(CHANNEL_BITS)
         last_pool_x, last_pool_y, last_group = Signal(), Signal(), Signal()
         last_x, last_y, last_block = Signal(), Signal(), Signal()
-        m.d.comb += [
-            last_pool_x.eq(pool_columns == 1),
-            last_pool_y.eq(pool_rows == 1),
-            last_group.eq(group.all() | (channels <= config.requant_lanes)),
-            last_x.eq(columns == 1),
-            last_y.eq(rows == 1),
-            last_block.eq(block_channels <= config.cols),
-        ]
 
         # Where the loops are: `row`, `column` and `byte` follow the pixel, `window_*` the window's first one.
         row, column, byte = Signal(ROW_BITS), Signal(ROW_BITS), Signal(BYTE_BITS)
@@ -80,24 +72,35 @@ class Walker(Component):
             point.flags.block_last.eq(block_last),
         ]
 
+        def enter_pool_row() -> None:
+            """Begin a row of a window."""
+            m.d.sync += [pool_columns.eq(command.pool_width), last_pool_x.eq(command.pool_width == 1)]
+
+        def enter_pixel(left: Value, *, by: int = 0) -> None:
+            """Begin with the first group of a pixel's channels, which are `by` less than `left`."""
+            last = (left <= by + config.requant_lanes) | (config.channel_groups == 1)
+            m.d.sync += [channels.eq(left - by), group.eq(0), last_group.eq(last)]
+
         def enter_window(first_row: Value, first_column: Value, first_byte: Value) -> None:
             """Begin a window, or this one again for the next group, at its first pixel."""
+            enter_pool_row()
             m.d.sync += [
-                *(window_first.eq(1), pool_columns.eq(command.pool_width), pool_rows.eq(command.pool_height)),
+                *(window_first.eq(1), pool_rows.eq(command.pool_height), last_pool_y.eq(command.pool_height == 1)),
                 *(row.eq(first_row), column.eq(first_column), byte.eq(first_byte)),
                 *(window_row.eq(first_row), window_column.eq(first_column), window_byte.eq(first_byte)),
             ]
 
         def enter_row() -> None:
             """Begin an output row at its first pixel."""
-            m.d.sync += [columns.eq(command.width), out_byte.eq(command.out_offset)]
+            m.d.sync += [columns.eq(command.width), last_x.eq(command.width == 1), out_byte.eq(command.out_offset)]
 
-        def enter_block(left: Value) -> None:
-            """Begin a block of channels at the first pixel of all; so many are left."""
+        def enter_block(left: Value, *, by: int = 0) -> None:
+            """Begin a block of channels at the first pixel of all; `by` less than `left` are left."""
             enter_window(Const(0), Const(0), command.in_offset)
             enter_row()
-            m.d.sync += [rows.eq(command.height), out_row.eq(command.out_row)]
-            m.d.sync += [block_channels.eq(left), channels.eq(left), group.eq(0)]
+            enter_pixel(left, by=by)
+            m.d.sync += [rows.eq(command.height), last_y.eq(command.height == 1), out_row.eq(command.out_row)]
+            m.d.sync += [block_channels.eq(left - by), last_block.eq(left <= by + config.cols)]
 
         with m.If(self.start):
             enter_block(command.channels)
@@ -109,23 +112,28 @@ class Walker(Component):
         with m.Elif(self.o.valid & self.o.ready):
             m.d.sync += window_first.eq(0)
             with m.If(~last_pool_x):
-                m.d.sync += [pool_columns.eq(pool_columns - 1), column.eq(column + 1), byte.eq(byte + command.in_step)]
+                m.d.sync += [pool_columns.eq(pool_columns - 1), last_pool_x.eq(pool_columns == 2)]
+                m.d.sync += [column.eq(column + 1), byte.eq(byte + command.in_step)]
             with m.Elif(~last_pool_y):
-                m.d.sync += [pool_columns.eq(command.pool_width), column.eq(window_column), byte.eq(window_byte)]
-                m.d.sync += [pool_rows.eq(pool_rows - 1), row.eq(row + 1)]
+                enter_pool_row()
+                m.d.sync += [column.eq(window_column), byte.eq(window_byte), row.eq(row + 1)]
+                m.d.sync += [pool_rows.eq(pool_rows - 1), last_pool_y.eq(pool_rows == 2)]
             with m.Elif(~last_group):
                 enter_window(window_row, window_column, window_byte)
                 m.d.sync += [channels.eq(channels - config.requant_lanes), group.eq(group + 1)]
+                m.d.sync += last_group.eq(
+                    (group + 1 == config.channel_groups - 1) | (channels <= 2 * config.requant_lanes)
+                )
             with m.Elif(~last_x):
                 enter_window(window_row, window_column + command.pool_x_step, window_byte + window_step)
-                m.d.sync += [channels.eq(block_channels), group.eq(0)]
-                m.d.sync += [columns.eq(columns - 1), out_byte.eq(out_byte + command.out_step)]
+                enter_pixel(block_channels)
+                m.d.sync += [columns.eq(columns - 1), last_x.eq(columns == 2), out_byte.eq(out_byte + command.out_step)]
             with m.Elif(~last_y):
                 enter_window(window_row + command.pool_y_step, Const(0), command.in_offset)
                 enter_row()
-                m.d.sync += [channels.eq(block_channels), group.eq(0)]
-                m.d.sync += [rows.eq(rows - 1), out_row.eq(out_row + 1)]
+                enter_pixel(block_channels)
+                m.d.sync += [rows.eq(rows - 1), last_y.eq(rows == 2), out_row.eq(out_row + 1)]
             with m.Else():
-                enter_block(block_channels - config.cols)
+                enter_block(block_channels, by=config.cols)
                 m.d.sync += [block.eq(block + 1), self.o.valid.eq(~last_block)]
         return m
