@@ -203,10 +203,12 @@ def test_additions_wrap_at_32_bits():
         for number in range(passes):
             for pixel in range(REUSE_CYCLES):
                 ctx.set(dut.i.overwrite, int(number == 0))
+                ctx.set(dut.i.adds, int(number != 0))
                 ctx.set(dut.i.pixel, pixel)
                 ctx.set(dut.psum, (largest, -largest - 1, largest, -1)[pixel])
                 await ctx.tick()
         ctx.set(dut.i.valid, 0)
+        ctx.set(dut.i.adds, 0)
         ctx.set(dut.pixel, 2)
         await ctx.tick().repeat(REUSE_CYCLES + ACCUMULATOR_LATENCY)
         assert ctx.get(dut.data) == passes * largest - 2**32

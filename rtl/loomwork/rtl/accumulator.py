@@ -23,11 +23,16 @@ last pass of a block. last: last pixel of a block."""
 
 
 def entry_layout(config: Config) -> data.StructLayout:
-    """One sum on its way to the memories: whether it is one, into which half, at which pixel, and see `TAG`."""
+    """One sum on its way to the memories: whether it is one, into which half, at which pixel, and see `TAG`.
+
+    adds: one bit for each half, whether the sum is to be added to what is there. A block's first pass adds to nothing,
+    so that the drain may read meanwhile.
+    """
     return data.StructLayout(
         {
             "valid": 1,
             "half": range(HALVES),
+            "adds": HALVES,
             "overwrite": 1,
             "closes": 1,
             "last": 1,
@@ -92,12 +97,10 @@ class AccumulatorColumn(Component):
             memory = Memory(shape=signed(32), depth=self._depth, init=[])
             m.submodules[f"half_{half}"] = memory
             read, write = memory.read_port(), memory.write_port()
-            # A block's first pass adds to nothing, so that the drain may read meanwhile.
-            fills = self.i.valid & (self.i.half == half) & ~self.i.overwrite
             # A register behind the memory, whose output is slow; the choice of the half comes after it.
             found.append(Signal(signed(32), name=f"found_{half}", reset_less=True))
             m.d.comb += [
-                read.addr.eq(Mux(fills, self.i.pixel, self.pixel)),
+                read.addr.eq(Mux(self.i.adds[half], self.i.pixel, self.pixel)),
                 read.en.eq(1),
                 write.addr.eq(entries[3].pixel),
                 write.data.eq(total),
@@ -150,7 +153,9 @@ class Accumulator(Component):
             reserved.eq(reserved + self.reserve - self.read.release),
             ready.eq(ready + finished - self.read.release),
         ]
-        m.d.comb += [self.available.eq(reserved != HALVES), self.read.ready.eq(ready != 0)]
+        m.d.comb += self.available.eq(reserved != HALVES)
+        with m.If(finished ^ self.read.release):
+            m.d.sync += self.read.ready.eq(finished | (ready != 1))
         with m.If(self.tag.valid & self.tag.last):
             m.d.sync += fill.eq(fill + 1)
         with m.If(self.read.release):
@@ -161,6 +166,7 @@ class Accumulator(Component):
         m.d.comb += [
             entry.valid.eq(self.tag.valid),
             entry.half.eq(fill),
+            entry.adds.eq(Mux(self.tag.valid & ~self.tag.overwrite, 1 << fill, 0)),
             entry.overwrite.eq(self.tag.overwrite),
             entry.closes.eq(self.tag.closes),
             entry.last.eq(self.tag.last),
