@@ -53,7 +53,7 @@ class Units(Component):
         self._ports: dict[Flow, dict[Port, Value]] = {In: {}, Out: {}}
         for name, unit in units.items():
             for path, member, value in unit.signature.flatten(unit):
-                self._ports[member.flow][name, str(path[0])] = Value.cast(value)
+                self._ports[member.flow][name, ".".join(map(str, path))] = Value.cast(value)
         super().__init__(
             {port: flow(sum(map(len, self._ports[flow].values()))) for port, flow in (("i", In), ("o", Out))}
         )

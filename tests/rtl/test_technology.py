@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 from amaranth.back import rtlil
-from amaranth.hdl import Module, Shape, Signal, signed, unsigned
+from amaranth.hdl import Module, Shape, Signal, Value, signed, unsigned
 from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.arch import numerics
 from loomwork.arch.config import TINY
 from loomwork.arch.numerics import Rounding
 from loomwork.rtl.array import SystolicArray
+from loomwork.rtl.drain.address import Address
 from loomwork.rtl.requantize import Requantizer
 from loomwork.rtl.technology import PORTABLE, Multiplier, Operand, Technology, technology_of
 from loomwork.rtl.technology.ecp5 import Ecp5
@@ -50,57 +51,74 @@ CASES = {
 }
 
 
-class Multiplication(Component):
-    """One multiplication with the registers of its operands.
+REGISTERS: tuple[str, ...] = ("a", "b", "product")
 
-    enabled: names of the registers that have an enable. in_logic: not by the technology's cells.
+
+@dataclass(frozen=True)
+class Kind:
+    """A multiplication: shapes of the operands, and which of a, b and product have a register with an enable."""
+
+    a: Shape
+    b: Shape
+    enabled: tuple[str, ...] = ()
+
+    @property
+    def product(self) -> Shape:
+        return (Signal(self.a) * Signal(self.b)).shape()
+
+
+class Multiplications(Component):
+    """Several in one module, with the registers of their operands. Ports of one: `<name>_a` and so on.
+
+    in_logic: not by the technology's cells.
     """
 
-    a: Signal
-    b: Signal
-    enable_a: Signal
-    enable_b: Signal
-    enable_product: Signal
-    product: Signal
-
-    def __init__(self, a: Shape, b: Shape, *enabled: str, in_logic: bool) -> None:
-        self.shapes, self.enabled, self._in_logic = {"a": a, "b": b}, enabled, in_logic
-        ports = {"a": In(a), "b": In(b), "product": Out((Signal(a) * Signal(b)).shape())}
-        super().__init__(ports | {f"enable_{name}": In(1) for name in ports})
+    def __init__(self, kinds: Mapping[str, Kind], *, in_logic: bool) -> None:
+        self._kinds, self._in_logic = kinds, in_logic
+        ports: dict[str, Any] = {}
+        for name, kind in kinds.items():
+            ports |= {f"{name}_a": In(kind.a), f"{name}_b": In(kind.b), f"{name}_product": Out(kind.product)}
+            ports |= {f"{name}_enable_{register}": In(1) for register in REGISTERS}
+        super().__init__(ports)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        enables = {name: getattr(self, f"enable_{name}") for name in self.enabled}
-        operands: list[Operand] = []
-        for name, shape in self.shapes.items():
-            d, q = getattr(self, name), Signal(shape, name=f"q_{name}", reset_less=True)
-            with m.If(enables.get(name, 1)):
-                m.d.sync += q.eq(d)
-            operands.append(Operand(d, q, enables.get(name)))
         technology = technology_of(platform)
         multiply = technology.in_logic(m) if self._in_logic else technology.in_cells(m)
-        m.d.comb += self.product.eq(multiply(*operands, name="p", enable=enables.get("product")))
+        for name, kind in self._kinds.items():
+            enables = {register: getattr(self, f"{name}_enable_{register}") for register in kind.enabled}
+            operands: list[Operand] = []
+            for register, shape in (("a", kind.a), ("b", kind.b)):
+                d, q = getattr(self, f"{name}_{register}"), Signal(shape, name=f"{name}_q_{register}", reset_less=True)
+                with m.If(enables.get(register, 1)):
+                    m.d.sync += q.eq(d)
+                operands.append(Operand(d, q, enables.get(register)))
+            product = multiply(*operands, name=f"{name}_register", enable=enables.get("product"))
+            m.d.comb += getattr(self, f"{name}_product").eq(product)
         return m
 
 
-def multiplications(bits: int) -> dict[str, Multiplication]:
-    """Of all kinds. bits: of the widest operands."""
-    kinds: dict[str, tuple[Any, ...]] = {
-        "int8": (signed(8), signed(8)),
-        "of_a_pe": (signed(8), signed(8), "b"),
-        "odd": (signed(3), unsigned(7), "a"),
-        "tiny": (signed(2), unsigned(1)),
-        "lower_pieces": (unsigned(16), unsigned(15)),
-        "upper_piece": (signed(16), unsigned(16), "product"),
-        "address": (unsigned(12), unsigned(12), "a", "b", "product"),
-        "widest_signed": (signed(bits), signed(bits)),
-        "widest_mixed": (unsigned(bits), signed(bits), "a"),
-        "widest_unsigned": (unsigned(bits), unsigned(bits), "b", "product"),
+def kinds(bits: int) -> dict[str, Kind]:
+    """Of all sorts. bits: of the widest operands. Those of 8 bits and less may not all share cells with each other."""
+    return {
+        "int8": Kind(signed(8), signed(8)),
+        "of_a_pe": Kind(signed(8), signed(8), ("b",)),
+        "transposed": Kind(signed(8), signed(8), ("a",)),
+        "uint8": Kind(unsigned(8), unsigned(8)),
+        "stalled": Kind(signed(8), signed(8), ("product",)),
+        "stalled_otherwise": Kind(signed(8), signed(8), ("product",)),
+        "odd": Kind(signed(3), unsigned(7), ("a",)),
+        "tiny": Kind(signed(2), unsigned(1)),
+        "again": Kind(signed(8), signed(8)),
+        "lower_pieces": Kind(unsigned(16), unsigned(15)),
+        "upper_piece": Kind(signed(16), unsigned(16), ("product",)),
+        "widest_signed": Kind(signed(bits), signed(bits)),
+        "widest_mixed": Kind(unsigned(bits), signed(bits), ("a",)),
+        "widest_unsigned": Kind(unsigned(bits), unsigned(bits), ("b", "product")),
     }
-    in_cells = {name: Multiplication(*kind, in_logic=False) for name, kind in kinds.items()}
-    return in_cells | {f"{name}_in_logic": Multiplication(*kind, in_logic=True) for name, kind in kinds.items()}
 
 
+PRODUCTS = {"products_in_cells": False, "products_in_logic": True}
 REQUANTIZERS = {"requantizer": (32, 0, 7), "requantizer_of_sums": (9, 20, 0)}
 """operand_bits, operand_shift, largest shift."""
 
@@ -113,9 +131,12 @@ def corner(rng: random.Random, shape: Shape) -> int:
     return rng.choice(extremes) if rng.randrange(2) else rng.randint(low, high)
 
 
-def multiplication_inputs(rng: random.Random, unit: Multiplication, cycle: int) -> dict[str, int]:
-    enables = {f"enable_{name}": int(cycle < FLUSH or rng.randrange(2)) for name in ("a", "b", "product")}
-    return {name: corner(rng, shape) for name, shape in unit.shapes.items()} | enables
+def multiplication_inputs(rng: random.Random, kinds: Mapping[str, Kind], cycle: int) -> dict[str, int]:
+    inputs: dict[str, int] = {}
+    for name, kind in kinds.items():
+        inputs |= {f"{name}_a": corner(rng, kind.a), f"{name}_b": corner(rng, kind.b)}
+        inputs |= {f"{name}_enable_{register}": int(cycle < FLUSH or rng.randrange(2)) for register in REGISTERS}
+    return inputs
 
 
 def array_inputs(rng: random.Random, array: SystolicArray, cycle: int) -> dict[str, int]:
@@ -134,6 +155,21 @@ def array_inputs(rng: random.Random, array: SystolicArray, cycle: int) -> dict[s
     }
 
 
+def address_inputs(rng: random.Random, address: Address, cycle: int) -> dict[str, int]:
+    """Of one command: it does not change."""
+    fixed = random.Random(SEED)
+    inputs = {
+        "command": fixed.getrandbits(len(Value.cast(address.command))),
+        "operand_base": fixed.getrandbits(16),
+        "operand_pitch": fixed.getrandbits(12),
+    }
+    return inputs | {
+        "i.payload": rng.getrandbits(len(Value.cast(address.i.payload))),
+        "i.valid": rng.randrange(2),
+        "o.ready": int(cycle < FLUSH or rng.randrange(2)),
+    }
+
+
 def requantizer_inputs(rng: random.Random, bits: int, max_shift: int) -> dict[str, int]:
     return {
         "x": corner(rng, signed(bits)),
@@ -147,7 +183,7 @@ def requantizer_inputs(rng: random.Random, bits: int, max_shift: int) -> dict[st
 class Run:
     """What went into the units and came out, cycle by cycle: with the technology's cells, and with the portable one."""
 
-    products: Mapping[str, Multiplication]
+    kinds: Mapping[str, Kind]
     stimuli: Sequence[Ports]
     outputs: Sequence[Ports]
     portable: Sequence[Ports]
@@ -157,38 +193,42 @@ class Run:
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     case = CASES[request.param]
     rng = random.Random(SEED)
-    products, array = multiplications(case.bits), SystolicArray(TINY, 4)
+    array, address, products = SystolicArray(TINY, 4), Address(TINY), kinds(case.bits)
     requantizers = {name: Requantizer(bits, shift) for name, (bits, shift, _) in REQUANTIZERS.items()}
     stimuli: list[Ports] = []
     for cycle in range(CYCLES):
-        inputs = {name: multiplication_inputs(rng, unit, cycle) for name, unit in products.items()}
+        inputs = {name: multiplication_inputs(rng, products, cycle) for name in PRODUCTS}
         inputs["array"] = array_inputs(rng, array, cycle)
+        inputs["address"] = address_inputs(rng, address, cycle)
         for name, (bits, _, max_shift) in REQUANTIZERS.items():
             inputs[name] = requantizer_inputs(rng, bits, max_shift)
         stimuli.append({(unit, port): value for unit, ports in inputs.items() for port, value in ports.items()})
-    units = Units({**products, "array": array, **requantizers})
+    multiplications = {name: Multiplications(products, in_logic=in_logic) for name, in_logic in PRODUCTS.items()}
+    units = Units({**multiplications, "array": array, "address": address, **requantizers})
     folder = tmp_path_factory.mktemp(request.param)
     outputs = run_cells(units, SimpleNamespace(technology=case.technology), case.models, stimuli, folder)
     return Run(products, stimuli, outputs, run_portable(units, stimuli))
 
 
-def test_products_follow_the_model(run: Run):
+@pytest.mark.parametrize("unit", PRODUCTS)
+def test_products_follow_the_model(run: Run, unit: str):
     assert Multiplier.latency == 2  # the registers below
-    for name, unit in run.products.items():
-        a = b = product = 0
+    for name, kind in run.kinds.items():
+        held: dict[str, int] = dict.fromkeys(REGISTERS, 0)
         for cycle, (inputs, outputs) in enumerate(zip(run.stimuli, run.outputs, strict=True)):
             if cycle >= FLUSH:
-                found, bits = outputs[name, "product"], len(unit.product)
-                assert found == product % (1 << bits), f"{name}, cycle {cycle}: {a} * {b}"
-            loaded = {x: x not in unit.enabled or inputs[name, f"enable_{x}"] for x in ("a", "b", "product")}
-            product = Multiplier.model(a, b) if loaded["product"] else product
-            a = inputs[name, "a"] if loaded["a"] else a
-            b = inputs[name, "b"] if loaded["b"] else b
+                expected = held["product"] % (1 << kind.product.width)
+                assert outputs[unit, f"{name}_product"] == expected, f"{name}, cycle {cycle}, {held}"
+            given = {register: inputs[unit, f"{name}_{register}"] for register in ("a", "b")}
+            given["product"] = Multiplier.model(held["a"], held["b"])
+            for register, value in given.items():
+                if register not in kind.enabled or inputs[unit, f"{name}_enable_{register}"]:
+                    held[register] = value
 
 
-@pytest.mark.parametrize("port", ["psums", "o_tag"])
-def test_the_array_is_the_portable_one_in_every_cycle(run: Run, port: str):
-    found, expected = ([outputs["array", port] for outputs in each[FLUSH:]] for each in (run.outputs, run.portable))
+@pytest.mark.parametrize(("unit", "port"), [("array", "psums"), ("array", "o_tag"), ("address", "o.payload")])
+def test_units_are_the_portable_ones_in_every_cycle(run: Run, unit: str, port: str):
+    found, expected = ([outputs[unit, port] for outputs in each[FLUSH:]] for each in (run.outputs, run.portable))
     assert found == expected
     assert len(set(found)) > 10
 

@@ -11,6 +11,7 @@ from loomwork.arch.isa import Source
 from loomwork.rtl.command import command_layout
 from loomwork.rtl.drain.layouts import point_layout, step_layout
 from loomwork.rtl.ports import WORD_ADDRESS_BITS
+from loomwork.rtl.technology import Operand, technology_of
 
 
 def sum_below(one: Value, other: Value, bits: int) -> tuple[Value, Value]:
@@ -81,25 +82,33 @@ class Address(Component):
         with m.If(advance):
             m.d.sync += valid.eq((valid << 1) | self.i.valid)
 
+        multiply = technology_of(platform).multiplier(m)
+
+        def operand(name: str, value: Value) -> Operand:
+            return Operand(d=value, q=register(name, value), enable=advance)
+
+        def constant(value: Value) -> Operand:
+            return Operand(d=value, q=value, enable=advance)
+
         # Stage 1: image rows and bytes.
         column = register("column_1", point.column)
-        in_row = register("in_row_1", point.row + command.in_row)
-        image_row = (point.row + command.in_row) >> 2
-        factor = register("factor_1", Mux(command.source == Source.ACCUMULATOR, point.row, image_row))
+        in_row = operand("in_row_1", point.row + command.in_row)
+        factor = operand("factor_1", Mux(command.source == Source.ACCUMULATOR, point.row, in_row.d >> 2))
         in_byte = register("in_byte_1", point.byte + point.channel)
-        out_row = register("out_row_1", point.out_row)
+        out_row = operand("out_row_1", point.out_row)
         out_byte = register("out_byte_1", point.out_byte + point.channel)
 
         # Stage 2: the rows' distances from the first word or pixel.
-        distance = register("distance_2", factor * command.in_pitch)
-        operand_distance = register("operand_distance_2", (in_row >> 2) * self.operand_pitch)
-        out_distance = register("out_distance_2", (out_row >> 2) * command.out_pitch)
+        in_pitch, operand_pitch, out_pitch = map(constant, (command.in_pitch, self.operand_pitch, command.out_pitch))
+        distance = multiply(factor, in_pitch, name="distance_2", enable=advance)
+        operand_distance = multiply(in_row[2:], operand_pitch, name="operand_distance_2", enable=advance)
+        out_distance = multiply(out_row[2:], out_pitch, name="out_distance_2", enable=advance)
         word = register("word_2", command.in_base + (in_byte >> byte_bits))
         operand_word = register("operand_word_2", self.operand_base + (in_byte >> byte_bits))
         out_word = register("out_word_2", command.out_base + (out_byte >> byte_bits))
         column = register("column_2", column)
 
-        bank, out_bank = register("bank_2", in_row[:2]), register("out_bank_2", out_row[:2])
+        bank, out_bank = register("bank_2", in_row.q[:2]), register("out_bank_2", out_row.q[:2])
         first, out_first = register("first_2", in_byte[:byte_bits]), register("out_first_2", out_byte[:byte_bits])
         rest = register("point_1", Value.cast(point))
         rest = data.View(point_layout(config), register("point_2", rest))

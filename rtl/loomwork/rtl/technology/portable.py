@@ -12,7 +12,8 @@ class Operand:
     """An operand of a multiplication with its register, which a device's cell may take over.
 
     d: what the register takes. q: the register, of the same shape, in domain `sync`, not reset; the component has it
-    anyway. enable: one bit, whether it takes `d` in this cycle; None = always.
+    anyway. What has not changed since the cycle before needs none: it is its own `q`.
+    enable: one bit, whether the register takes `d` in this cycle; None = always.
     """
 
     d: Value
