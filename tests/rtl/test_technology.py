@@ -221,9 +221,11 @@ def test_products_follow_the_model(run: Run, unit: str):
                 assert outputs[unit, f"{name}_product"] == expected, f"{name}, cycle {cycle}, {held}"
             given = {register: inputs[unit, f"{name}_{register}"] for register in ("a", "b")}
             given["product"] = Multiplier.model(held["a"], held["b"])
-            for register, value in given.items():
-                if register not in kind.enabled or inputs[unit, f"{name}_enable_{register}"]:
-                    held[register] = value
+            held |= {
+                register: value
+                for register, value in given.items()
+                if register not in kind.enabled or inputs[unit, f"{name}_enable_{register}"]
+            }
 
 
 @pytest.mark.parametrize(("unit", "port"), [("array", "psums"), ("array", "o_tag"), ("address", "o.payload")])
