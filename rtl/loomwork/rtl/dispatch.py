@@ -18,6 +18,8 @@ from loomwork.rtl.queue import Queue
 ENGINES = tuple(unit for unit in Unit if unit is not Unit.CONTROL)
 """Units that carry out commands; CONTROL only waits for them."""
 
+DONE = data.StructLayout({unit.name.lower(): 1 for unit in TICKET_UNITS})
+"""Units that finish a command in this cycle."""
 FINISHED = data.StructLayout({unit.name.lower(): TICKET_BITS for unit in TICKET_UNITS})
 """Commands that each unit has finished since start, modulo 2**TICKET_BITS."""
 
@@ -27,22 +29,31 @@ def queued_bits(unit: Unit) -> int:
     return max(insn.bits for insn in INSNS if insn.unit is unit)
 
 
-def tickets_are_there(command: Value, finished: data.View) -> Value:
-    """Whether every wait in the header of a raw command is satisfied."""
+def unsatisfied_waits(command: Value, finished: data.View, done: data.View) -> Value:
+    """The waits in the header of a raw command that are not satisfied in the next cycle: a bit for each ticket unit.
+
+    finished: ticket counters now. done: they go one further.
+    """
     end = BY_MNEMONIC["END"]  # has nothing but a header
     header = data.View(command_layout(end.mnemonic), command[: end.bits])
     waits: list[Value] = []
     for unit in TICKET_UNITS:
         name = unit.name.lower()
         ahead = (finished[name] - header[f"{name}_ticket"])[:TICKET_BITS]
-        waits.append(~header[f"wait_{name}"] | ~ahead[-1])
-    return Cat(*waits).all()
+        # The sign of `ahead + done`, without a second carry chain.
+        negative = ahead[-1] ^ (done[name] & ahead[:-1].all())
+        waits.append(header[f"wait_{name}"] & negative)
+    return Cat(*waits)
 
 
 class Lane(Component):
     """The queue of one unit.
 
-    i: commands of this unit. port: the unit. finished: ticket counters of all units. halt: hand out nothing more.
+    Whether a command's tickets are there is found out one cycle ahead: in the cycle after a start, the next command is
+    not offered. No unit is ready for it by then.
+
+    i: commands of this unit. port: the unit. finished: ticket counters of all units; done: which of them are counting.
+    halt: hand out nothing more.
     oldest: number of the oldest unfinished command; the one that fails when the unit reports an error.
     occupied: there is such a command. waiting: the unit is idle and its next command waits for a ticket.
     started: a command is handed over; started_index: which one.
@@ -51,6 +62,7 @@ class Lane(Component):
     i: stream.Interface
     port: Any
     finished: data.View
+    done: data.View
     halt: Signal
     oldest: Signal
     occupied: Signal
@@ -67,6 +79,7 @@ class Lane(Component):
                 "i": In(stream.Signature(layout)),
                 "port": Out(UnitPort()),
                 "finished": In(FINISHED),
+                "done": In(DONE),
                 "halt": In(1),
                 "oldest": Out(COMMAND_INDEX_BITS),
                 "occupied": Out(1),
@@ -87,9 +100,14 @@ class Lane(Component):
         ]
 
         count = Signal(range(COMMANDS_IN_UNIT + 1))
-        satisfied = Signal()
+        unsatisfied = Signal(len(TICKET_UNITS))
+        satisfied, looked_at = Signal(), Signal()
+        m.d.sync += [
+            unsatisfied.eq(unsatisfied_waits(command, self.finished, self.done)),
+            looked_at.eq(~self.started),
+        ]
         m.d.comb += [
-            satisfied.eq(tickets_are_there(command, self.finished)),
+            satisfied.eq(looked_at & ~unsatisfied.any()),
             self.port.command.payload.eq(command),
             self.port.command.valid.eq(queue.o.valid & satisfied & (count != COMMANDS_IN_UNIT) & ~self.halt),
             self.started.eq(self.port.command.valid & self.port.command.ready),
@@ -166,7 +184,7 @@ class Dispatch(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         lanes = {unit: Lane(unit, self._depth) for unit in ENGINES}
-        finished = Signal(FINISHED)
+        finished, done = Signal(FINISHED), Signal(DONE)
         for unit, lane in lanes.items():
             name = unit.name.lower()
             m.submodules[name] = lane
@@ -174,6 +192,7 @@ class Dispatch(Component):
             m.d.comb += [
                 lane.halt.eq(self.halt),
                 lane.finished.eq(finished),
+                lane.done.eq(done),
                 lane.i.payload.command.eq(self.i.payload.command),
                 lane.i.payload.index.eq(self.i.payload.index),
                 lane.i.valid.eq(self.i.valid & (self.i.payload.unit == unit)),
@@ -183,7 +202,8 @@ class Dispatch(Component):
                 getattr(self, f"{name}_started_index").eq(lane.started_index),
             ]
             if unit in TICKET_UNITS:
-                m.d.sync += finished[name].eq(finished[name] + lane.port.done)
+                m.d.comb += done[name].eq(lane.port.done)
+                m.d.sync += finished[name].eq(finished[name] + done[name])
         # END has no queue and is never taken: it waits for all that came before, tickets or not, and nothing follows.
         end_is_next = Signal()
         m.d.comb += [
