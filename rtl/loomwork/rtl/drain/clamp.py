@@ -8,6 +8,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from loomwork.arch.numerics import to_int8
 
+_NEAR_BITS = 10
+"""Values of so many bits may be an int8 with a zero point; others are not, with any."""
+
 
 class Clamp(Component):
     """Adds the zero point and clamps to `minimum` .. `maximum`, in `latency` cycles.
@@ -40,12 +43,17 @@ class Clamp(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        shifted = Signal(signed(33), reset_less=True)
-        # As np.clip does it: should the limits cross, the upper one holds.
-        raised = Mux(shifted < self.minimum, self.minimum, shifted[:8].as_signed())
-        is_high = (shifted > self.maximum) | (self.minimum > self.maximum)
+        # A value that is far from any int8 stays so, and on its side, whatever the zero point.
+        near = self.x[:_NEAR_BITS].as_signed()
+        is_far, is_negative = Signal(reset_less=True), Signal(reset_less=True)
+        shifted = Signal(signed(_NEAR_BITS + 1), reset_less=True)
         m.d.sync += [
-            shifted.eq(self.x + self.zero_point),
-            self.result.eq(Mux(is_high, self.maximum, raised)),
+            is_far.eq(self.x[_NEAR_BITS - 1 :].any() & ~self.x[_NEAR_BITS - 1 :].all()),
+            is_negative.eq(self.x[-1]),
+            shifted.eq(near + self.zero_point),
         ]
+        # As np.clip does it: should the limits cross, the upper one holds.
+        is_low = Mux(is_far, is_negative, shifted < self.minimum)
+        is_high = Mux(is_far, ~is_negative, shifted > self.maximum) | (self.minimum > self.maximum)
+        m.d.sync += self.result.eq(Mux(is_high, self.maximum, Mux(is_low, self.minimum, shifted[:8].as_signed())))
         return m

@@ -92,10 +92,14 @@ class Datapath(Component):
         return m
 
     def _settings(self, m: Module) -> data.View:
-        """Every operand of REQUANT, of the bank that belongs to the step in the stage where the lanes use it."""
+        """Every operand of REQUANT, of the bank that belongs to the step in the stage where the lanes use it. From a
+        register where there is time for one: all lanes use it.
+        """
         requant = Signal(command_layout("REQUANT"))
         bank, time = self.i.bank, 0
         for name, stage in sorted(Lane.settings_stage.items(), key=lambda item: item[1]):
-            bank, time = delay(m, f"bank_{stage}", bank, stage - time), stage
-            m.d.comb += requant[name].eq(Mux(bank, self.requants[1][name], self.requants[0][name]))
+            early = max(stage - 1, 0)
+            bank, time = delay(m, f"bank_{early}", bank, early - time), early
+            chosen = Mux(bank, self.requants[1][name], self.requants[0][name])
+            m.d.comb += requant[name].eq(delay(m, name, Value.cast(chosen), stage - early))
         return requant
