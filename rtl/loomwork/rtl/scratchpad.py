@@ -147,20 +147,20 @@ class Scratchpad(Component):
             words[bank, parity] = Signal(8 * self._config.rows, name=f"word_{bank}_{parity}", reset_less=True)
             m.d.sync += words[bank, parity].eq(port.data)
 
-        def window(bank: int, starts_odd: Value) -> Value:
-            even, odd = words[bank, EVEN], words[bank, ODD]
+        def window(even: Value, odd: Value, starts_odd: Value) -> Value:
             return Mux(starts_odd, Cat(odd, even), Cat(even, odd))
 
         for bank in range(BANKS):
             starts_odd = delay(m, f"feed_odd_{bank}", self.feed.word[bank][0], SCRATCHPAD_LATENCY)
-            m.d.comb += self.feed.data[bank].eq(window(bank, starts_odd))
+            m.d.comb += self.feed.data[bank].eq(window(words[bank, EVEN], words[bank, ODD], starts_odd))
         for name, port in (("drain", self.drain_read), ("store", self.store_read)):
             from_bank = delay(m, f"{name}_bank", port.request.payload.bank, SCRATCHPAD_LATENCY)
             starts_odd = delay(m, f"{name}_odd", port.request.payload.word[0], SCRATCHPAD_LATENCY)
             taken = Signal(SCRATCHPAD_LATENCY, name=f"{name}_taken")
             m.d.sync += taken.eq(Cat(port.request.valid & port.request.ready, taken))
+            even, odd = (Array(words[bank, parity] for bank in range(BANKS))[from_bank] for parity in range(PARITIES))
             m.d.comb += [
-                port.data.eq(layout(Array(window(bank, starts_odd) for bank in range(BANKS))[from_bank])),
+                port.data.eq(layout(window(even, odd, starts_odd))),
                 port.data_valid.eq(taken[-1]),
             ]
 
