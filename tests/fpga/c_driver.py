@@ -109,6 +109,10 @@ class CDriver:
         pointer = self._memory.ctypes.data_as(ctypes.c_void_p)
         self._plain("memory", pointer, ctypes.c_size_t(length), ctypes.c_uint64(address), response)
 
+    def memory_at(self, place: int, length: int) -> bytes:
+        """Bytes of that memory as the processor sees them."""
+        return self._memory[place : place + length].tobytes()
+
     def waiting(self, cycles: int, waits: int) -> None:
         """Wait for the interrupt, up to `waits` times `cycles`; 0 times: the driver polls STATUS."""
         self._plain("waiting", ctypes.c_uint64(cycles), waits)

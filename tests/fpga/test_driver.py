@@ -195,6 +195,7 @@ def test_polling_and_an_early_wake_up_do_what_waiting_does(driver: CDriver):
         driver.place(0, COPIED[::-1])
         driver.run()
         assert np.array_equal(driver.take(0, COPIED.size), COPIED[::-1])
+        assert driver.read("IRQ_ENABLE") == (3 if waits else 0)
 
 
 def test_a_slow_bus_that_stalls_changes_nothing(folder: Path):
@@ -272,6 +273,15 @@ def with_metadata(data: bytes, change: Callable[[str], str]) -> bytes:
     metadata = change(data[48 : 48 + length].decode()).encode()
     body = metadata + bytes(-(48 + len(metadata)) % 16) + payload
     header = data[:24] + struct.pack("<QII", 48 + len(body), zlib.crc32(body), len(metadata))
+    return header + struct.pack("<II", zlib.crc32(header), 0) + body
+
+
+def bare(metadata: str, *, behind: int = 0) -> bytes:
+    """A file that ends with its metadata, checksums right; its header says that there are `behind` bytes more of it."""
+    body = metadata.encode()
+    header = write_program(copy_program())[:24] + struct.pack(
+        "<QII", 48 + len(body), zlib.crc32(body), len(body) + behind
+    )
     return header + struct.pack("<II", zlib.crc32(header), 0) + body
 
 
@@ -393,6 +403,18 @@ def test_no_damaged_file_makes_it_read_outside_of_the_file(tmp_path: Path, digit
         files += [with_metadata(data, damaged) for _ in range(700)]
         files += [data[: int(noise.integers(len(data)))] for _ in range(50)]
         files += [with_metadata(data, lambda text: text[: int(noise.integers(len(text)))]) for _ in range(50)]
+    ends = (
+        "{",
+        '{"a',
+        '{"a\\',
+        '{"a\\u00',
+        '{"steps":[{"a":"\\',
+        '{"tensors":[],"steps":[],"config":{"bus_bytes":4',
+        "[1,",
+        "",
+        " ",
+    )
+    files += [bare(text, behind=behind) for text in ends for behind in (0, 1, 40)]
     stream = b"".join(struct.pack("<I", len(data)) + data for data in files)
     done = subprocess.run([tmp_path / "reader"], input=stream, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -539,6 +561,14 @@ def test_memory_for_the_windows_is_checked(driver: CDriver):
     driver.prepare(0)
     driver.memory(MEMORY, address=(1 << 64) - MEMORY + 4096)
     fails("MEMORY_ADDRESS", driver.prepare, 0)
+    assert copies(driver)
+
+
+def test_the_last_bus_beat_of_a_window_is_filled_with_zeros(driver: CDriver):
+    driver.open(write_program(replace(copy_program(), steps=(replace(copy_step(), constants=b"\1\2\3\4\5"),))))
+    driver.memory(1 << 16)
+    driver.prepare(0)
+    assert driver.memory_at(4096, 9) == b"\1\2\3\4\5\0\0\0\xa5"
     assert copies(driver)
 
 

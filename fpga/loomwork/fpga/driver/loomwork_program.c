@@ -204,7 +204,7 @@ static bool ends_with_end(struct loomwork_span commands)
 
 static bool read_step(const struct loomwork_program *program, struct loomwork_span object, struct loomwork_step *step)
 {
-    static const struct loomwork_span nothing = {NULL, NULL};
+    const struct loomwork_span nothing = {program->data.begin, program->data.begin};
     struct loomwork_span kind;
     step->program = program;
     step->commands = step->constants = step->model = nothing;
