@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from loomwork.arch.command import Command, encode
-from loomwork.arch.config import PRESETS, TINY
+from loomwork.arch.config import LIMITS, PRESETS, TINY
 from loomwork.arch.isa import Unit, Window
 from loomwork.arch.program import Program, Tensor
 from loomwork.arch.program_file import write_program
@@ -127,6 +127,11 @@ def test_the_header_is_cxx_too(tmp_path: Path):
     command = ["g++", "-Wall", "-Wextra", "-Werror", "-I", SOURCES, "-I", HEADERS, source, *objects]
     subprocess.run([*command, "-o", tmp_path / "a"], check=True)
     assert subprocess.run([tmp_path / "a"], check=False).returncode == ord("n")
+
+
+def test_it_knows_the_widest_bus(driver: CDriver):
+    header = (SOURCES / "loomwork_driver.h").read_text()
+    assert f"#define LOOMWORK_MAX_BUS_BYTES {LIMITS['bus_bytes'].high}u\n" in header
 
 
 def test_every_result_and_error_has_a_text_of_its_own(driver: CDriver):

@@ -119,7 +119,7 @@ uint64_t loomwork_memory_bytes(const struct loomwork_step *step)
 /* Copy into a window and fill its last bus beat with zeros. */
 static void fill(const struct loomwork_core *core, const struct loomwork_region *window, struct loomwork_span contents)
 {
-    static const uint8_t zeros[64] = {0}; /* the widest bus */
+    static const uint8_t zeros[LOOMWORK_MAX_BUS_BYTES] = {0};
     const size_t length = (size_t)(contents.end - contents.begin);
     if (!length)
         return;

@@ -25,6 +25,8 @@ extern "C" {
 /* Windows begin at multiples of this many bytes (registers of the windows). */
 #define LOOMWORK_PAGE_BYTES 4096u
 #define LOOMWORK_WINDOWS (LOOMWORK_WINDOW_WORKSPACE + 1)
+/* Bytes of the widest bus; a power of two, as every bus is. */
+#define LOOMWORK_MAX_BUS_BYTES 64u
 
 /* Cycles without progress after which the core gives up, unless `watchdog` says otherwise: 10 ms at 100 MHz. */
 #ifndef LOOMWORK_WATCHDOG_CYCLES

@@ -2,8 +2,6 @@
 /* Reads program files (docs/reference/program.md). */
 #include "loomwork_json.h"
 
-#define MAX_BUS_BYTES 64u
-
 static uint64_t header_number(const uint8_t *header, unsigned offset, unsigned bytes)
 {
     uint64_t value = 0;
@@ -284,7 +282,7 @@ enum loomwork_result loomwork_open(struct loomwork_program *program, const void 
         || !list_member(root, "outputs", &program->output_list, &program->outputs)
         || !list_member(root, "tensors", &program->tensor_list, &program->tensors))
         return LOOMWORK_RESULT_MALFORMED;
-    if (!program->bus_bytes || program->bus_bytes > MAX_BUS_BYTES || (program->bus_bytes & (program->bus_bytes - 1))
+    if (!program->bus_bytes || program->bus_bytes > LOOMWORK_MAX_BUS_BYTES || (program->bus_bytes & (program->bus_bytes - 1))
         || !program->address_bits || program->address_bits > 64 || !check_contents(program))
         return LOOMWORK_RESULT_MALFORMED;
     return LOOMWORK_RESULT_OK;
