@@ -4,11 +4,12 @@
     loomwork package --config tiny -o build/loomwork_tiny
     python examples/litex/soc.py build/loomwork_tiny -o build/litex
 
-writes `soc.v` and `core.v`: a SoC without a processor, whose bus an AXI4-Lite port `host` drives, with RAM at RAM_BASE
-and the core's registers at CORE_BASE. `add_loomwork` does the same for any other SoC.
+writes `soc.v`, `soc_ram.init` and `core.v`: a SoC without a processor, whose bus an AXI4-Lite port `host` drives, with
+RAM at RAM_BASE and the core's registers at CORE_BASE. `add_loomwork` does the same for any other SoC.
 """
 
 import argparse
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -107,13 +108,15 @@ def main() -> None:
     """Write the SoC's Verilog into a folder."""
     parser = argparse.ArgumentParser(description="A LiteX SoC with a Loomwork core, as Verilog.")
     parser.add_argument("package", type=Path, help="folder that `loomwork package` wrote")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for soc.v and core.v")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for soc.v, soc_ram.init and core.v")
     arguments = parser.parse_args()
-    soc = HostedSoC(arguments.package)
+    soc = HostedSoC(arguments.package.resolve())
     soc.finalize()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    soc.platform.get_verilog(soc, name="soc").write(str(arguments.output / "soc.v"))
     shutil.copyfile(arguments.package / "core.v", arguments.output / "core.v")
+    # LiteX writes contents of memories, which `soc.v` names, into the current folder.
+    with contextlib.chdir(arguments.output):
+        soc.platform.get_verilog(soc, name="soc").write("soc.v")
 
 
 if __name__ == "__main__":

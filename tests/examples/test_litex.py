@@ -36,8 +36,9 @@ def soc(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     write_package(TINY, folder / "package")
     command = [sys.executable, EXAMPLES / "litex" / "soc.py", folder / "package", "-o", folder / "soc"]
     path = os.pathsep.join(sys.path)
-    subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True, capture_output=True)
-    assert sorted(path.name for path in (folder / "soc").iterdir()) == ["core.v", "soc.v"]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, cwd=folder, check=True, capture_output=True)
+    assert sorted(path.name for path in (folder / "soc").iterdir()) == ["core.v", "soc.v", "soc_ram.init"]
+    assert sorted(path.name for path in folder.iterdir()) == ["package", "soc"]
     tool = verilator()
     harness = Path(__file__).with_name("litex_soc.cpp")
     build = [tool.executable, "--cc", "--build", "-j", "2", "--top-module", "soc", "--Mdir", folder / "objects"]
