@@ -77,7 +77,7 @@ ICEBREAKER = Board(
     clock_mhz=12,
     capacity=Resources(luts=5_280, registers=5_280, multipliers=8, blocks=30),
     place_arguments=("--up5k", "--package", "sg48"),
-    technology=Ice40(),
+    technology=Ice40(logic_elsewhere=True),
 )
 
 BOARDS = {board.name: board for board in (ULX3S_85F, TANG_NANO_20K, ICEBREAKER)}

@@ -42,7 +42,7 @@ GOWIN = Family(
 
 ICE40 = Family(
     name="ice40",
-    synthesis="synth_ice40 -dsp -spram",
+    synthesis="synth_ice40",
     placer="nextpnr-ice40",
     packer="icepack",
     constraints=("--pcf", "top.pcf"),
