@@ -137,7 +137,7 @@ def _run(command: Sequence[str], folder: Path, phase: Callable[[str], None]) -> 
     """Run the placer, with its output in a log; told the phases that it enters."""
     phase("starting")
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    with (folder / LOG).open("w", encoding="utf-8") as log, process:
+    with (folder / LOG).open("w", encoding="utf-8", buffering=1) as log, process:
         assert process.stdout is not None
         now = ""
         for line in process.stdout:
