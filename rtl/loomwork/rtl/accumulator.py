@@ -153,7 +153,10 @@ class Accumulator(Component):
             reserved.eq(reserved + self.reserve - self.read.release),
             ready.eq(ready + finished - self.read.release),
         ]
-        m.d.comb += self.available.eq(reserved != HALVES)
+        exhausted = Signal()
+        m.d.comb += self.available.eq(~exhausted)
+        with m.If(self.reserve ^ self.read.release):
+            m.d.sync += exhausted.eq(self.reserve & (reserved == HALVES - 1))
         with m.If(finished ^ self.read.release):
             m.d.sync += self.read.ready.eq(finished | (ready != 1))
         with m.If(self.tag.valid & self.tag.last):

@@ -119,10 +119,10 @@ class Execute(Component):
         pixel, marks = feed.pixels.payload, feed.pixels.payload.marks
         # Passes of fewer than REUSE_CYCLES pixels: the next one waits until pixel 0 may be added to again.
         pause, pixels = Signal(range(REUSE_CYCLES)), Signal(range(REUSE_CYCLES))
-        half_there, admitted, first = Signal(), Signal(), Signal()
+        half_there, admitted, first, paused = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             half_there.eq(~marks.opens | accumulator.available),
-            admitted.eq(feed.pixels.valid & ~self.halt & (~marks.start | (loader.present & half_there & (pause == 0)))),
+            admitted.eq(feed.pixels.valid & ~self.halt & (~marks.start | (loader.present & half_there & ~paused))),
             first.eq(admitted & marks.start),
             feed.pixels.ready.eq(admitted),
             loader.swap.eq(first),
@@ -146,10 +146,10 @@ class Execute(Component):
             ]
         else:
             m.d.comb += [array.tag.valid.eq(admitted), array.tag.last.eq(marks.end & marks.closes)]
-        with m.If(pause != 0):
-            m.d.sync += pause.eq(pause - 1)
+        with m.If(paused):
+            m.d.sync += [pause.eq(pause - 1), paused.eq(pause != 1)]
         with m.If(admitted):
             with m.If(marks.end):
-                m.d.sync += [pause.eq(REUSE_CYCLES - 1 - pixels), pixels.eq(0)]
+                m.d.sync += [pause.eq(REUSE_CYCLES - 1 - pixels), paused.eq(pixels != REUSE_CYCLES - 1), pixels.eq(0)]
             with m.Elif(pixels != REUSE_CYCLES - 1):
                 m.d.sync += pixels.eq(pixels + 1)

@@ -178,29 +178,29 @@ class PassCutter(Component):
             reduction_ends.eq(row_ends & last_kernel_row),
             whole.eq(fills | reduction_ends),
         ]
-        with m.If(cut):
+        # `cut` is known late: what comes next depends on it as little as possible, when it comes is enough.
+        with m.If(self.begin | cut):
             m.d.sync += [index.eq(index << 1), first.eq(Mux(depthwise, 0, end)), start.eq(start + room)]
-            with m.If(whole):
+            with m.If(self.begin | whole):
                 m.d.sync += [index.eq(1), first.eq(0)]
-            with m.If(row_ends):
-                m.d.sync += [
-                    start.eq(0),
-                    kernel_rows.eq(kernel_rows - 1),
-                    last_kernel_row.eq(kernel_rows == 2),
-                    y.eq(y + command.row_step),
-                    slot.eq(slot + Mux(crosses, far_words, self.row_words)),
-                    crosses.eq(is_crossed(y[:2] + command.row_step[:2], command.row_step)),
-                ]
-        with m.If(self.begin | (cut & reduction_ends)):
+            with m.If(self.begin | row_ends):
+                m.d.sync += start.eq(0)
+        with m.If(self.begin | (cut & row_ends)):
             m.d.sync += [
-                kernel_rows.eq(command.kernel_rows),
-                last_kernel_row.eq(command.kernel_rows == 1),
-                y.eq(command.y_start),
-                slot.eq(self.origin),
-                crosses.eq(is_crossed(command.y_start, command.row_step)),
+                kernel_rows.eq(kernel_rows - 1),
+                last_kernel_row.eq(kernel_rows == 2),
+                y.eq(y + command.row_step),
+                slot.eq(slot + Mux(crosses, far_words, self.row_words)),
+                crosses.eq(is_crossed(y[:2] + command.row_step[:2], command.row_step)),
             ]
-        with m.If(self.begin):
-            m.d.sync += [index.eq(1), first.eq(0), start.eq(0)]
+            with m.If(self.begin | last_kernel_row):
+                m.d.sync += [
+                    kernel_rows.eq(command.kernel_rows),
+                    last_kernel_row.eq(command.kernel_rows == 1),
+                    y.eq(command.y_start),
+                    slot.eq(self.origin),
+                    crosses.eq(is_crossed(command.y_start, command.row_step)),
+                ]
 
         # Behind others in its pass, a kernel row may need one pass more.
         behind, behind_tail, spills = Signal(range(2 * rows + 1)), Signal.like(tail), Signal()
@@ -211,23 +211,20 @@ class PassCutter(Component):
             spills.eq(high.any() & (low != 0)),
         ]
         fills_alone, last_follows = last_index[0], (index[:-1] & last_index[1:]).any()
-        with m.If(cut & ~row_ends):
-            m.d.sync += [more.eq(more - 1), row_ends.eq(more == 1), end.eq(Mux(more == 1, tail, rows))]
-            m.d.sync += fills.eq(fills_alone | (more != 1) | tail[-1])
-        with m.Elif(self.begin | cut):
-            m.d.sync += [
-                more.eq(row_more),
-                row_ends.eq(row_fits),
-                tail.eq(row_tail),
-                end.eq(Mux(row_fits, row_tail, rows)),
-            ]
-            m.d.sync += fills.eq(fills_alone | ((~row_fits | row_tail[-1]) & ~depthwise))
-            with m.If(~self.begin & ~whole):
-                m.d.sync += fills.eq(last_follows | ((~row_fits | high.any()) & ~depthwise))
-                with m.If(~depthwise):
-                    fits = row_fits & ~spills
-                    m.d.sync += [more.eq(Mux(spills, row_more_spilt, row_more)), tail.eq(behind_tail)]
-                    m.d.sync += [row_ends.eq(fits), end.eq(Mux(fits, behind_tail, rows))]
+        with m.If(self.begin | cut):
+            with m.If(~self.begin & ~row_ends):
+                m.d.sync += [more.eq(more - 1), row_ends.eq(more == 1), end.eq(Mux(more == 1, tail, rows))]
+                m.d.sync += fills.eq(fills_alone | (more != 1) | tail[-1])
+            with m.Else():
+                m.d.sync += [more.eq(row_more), tail.eq(row_tail)]
+                m.d.sync += [row_ends.eq(row_fits), end.eq(Mux(row_fits, row_tail, rows))]
+                m.d.sync += fills.eq(fills_alone | ((~row_fits | row_tail[-1]) & ~depthwise))
+                with m.If(~self.begin & ~whole):
+                    m.d.sync += fills.eq(last_follows | ((~row_fits | high.any()) & ~depthwise))
+                    with m.If(~depthwise):
+                        fits = row_fits & ~spills
+                        m.d.sync += [more.eq(Mux(spills, row_more_spilt, row_more)), tail.eq(behind_tail)]
+                        m.d.sync += [row_ends.eq(fits), end.eq(Mux(fits, behind_tail, rows))]
 
         segments, first_start = Signal(self._segments), Signal.like(start)
         m.d.comb += [self.passes.payload.segments.eq(segments), self.passes.payload.start.eq(first_start)]
@@ -235,8 +232,9 @@ class PassCutter(Component):
             with m.If(index[0]):
                 m.d.sync += [segment.valid.eq(0) for segment in segments]
                 m.d.sync += first_start.eq(start)
-            for segment, is_next in zip(segments, index, strict=True):
-                with m.If(is_next):
+            for number in range(BANKS):
+                segment = segments[number]
+                with m.If(index[number]):
                     m.d.sync += [segment.valid.eq(1), segment.first.eq(first), segment.end.eq(end)]
                     m.d.sync += [segment.y.eq(y), segment.slot.eq(slot)]
         self._offer(m, depthwise)
@@ -289,12 +287,13 @@ class PassCutter(Component):
             m.d.sync += [self.passes.valid.eq(whole), x.eq(x_tap), opens.eq(new_block)]
             with m.If(whole):
                 m.d.sync += [closes.eq(block_ends), final.eq(block_ends & last_block), new_block.eq(0)]
-        with m.If(cut & reduction_ends):
+        x_next = Mux(self.begin, command.x_start, x_block + command.block_step)
+        with m.If(self.begin | (cut & reduction_ends)):
             m.d.sync += [taps.eq(taps - 1), last_tap.eq(taps == 2), x_tap.eq(x_tap + command.tap_step)]
+            with m.If(self.begin | last_tap):
+                m.d.sync += [taps.eq(command.tap_count), last_tap.eq(command.tap_count == 1), x_tap.eq(x_next)]
         with m.If(self.begin | (cut & block_ends)):
-            x_next = Mux(self.begin, command.x_start, x_block + command.block_step)
-            m.d.sync += [taps.eq(command.tap_count), last_tap.eq(command.tap_count == 1), new_block.eq(1)]
-            m.d.sync += [x_block.eq(x_next), x_tap.eq(x_next)]
+            m.d.sync += [x_block.eq(x_next), new_block.eq(1)]
             m.d.sync += [blocks.eq(blocks - 1), last_block.eq(blocks == 2)]
         with m.If(cut & block_ends & last_block):
             m.d.sync += [active.eq(0), ending.eq(1)]

@@ -98,7 +98,6 @@ class Walk(Component):
         row_ends, pass_ends, pixel_ends = Signal(), Signal(), Signal()
         m.d.comb += [
             row_ends.eq(last_pixel & pixel_ends),
-            pass_ends.eq(row_ends & last_row),
             self.passes.ready.eq(~self.positions.valid | (self.positions.ready & pass_ends)),
             position.x.eq(x),
             *(position[name].eq(tile[name]) for name in ("row_bytes", "pad", "ring_words", "ring_end")),
@@ -154,16 +153,26 @@ class Walk(Component):
             for number, (segment, y, slot) in enumerate(zip(new.segments, ys, slots, strict=True)):
                 m.d.sync += [y.eq(segment.y), slot.eq(segment.slot)]
                 m.d.sync += crosses[number].eq(is_crossed(segment.y, new.tile.y_step))
+        next_ends = next_is_last & Mux(last_pixel, rows == 2, last_row)  # it is the last one of all
         if self._depthwise:
-            next_row_is_last = Mux(last_pixel, rows == 2, last_row)
-            m.d.comb += pixel_ends.eq(self._columns(m, current, last_pixel & last_row, next_is_last, next_row_is_last))
+            m.d.comb += pixel_ends.eq(
+                self._columns(m, current, next_is_last, next_ends, pass_ends, last_pixel & last_row)
+            )
         else:
             m.d.comb += pixel_ends.eq(1)
+            with m.If(new_pixel):
+                m.d.sync += pass_ends.eq(next_ends)
+            with m.If(self.passes.ready):
+                m.d.sync += pass_ends.eq(new.tile.single_pixel & new.tile.single_row)
         return m
 
-    def _columns(self, m: Module, current: data.View, ends: Value, last_pixel: Value, last_row: Value) -> Signal:
-        """Count the columns of each output pixel; whether this one is its last. last_pixel, last_row: of the pixel
-        behind the present one. ends: the present one is the last of the pass.
+    def _columns(
+        self, m: Module, current: data.View, next_is_last: Value, next_ends: Value, pass_ends: Signal, ends: Value
+    ) -> Signal:
+        """Count the columns of each output pixel; whether this one is its last, and that of the pass (`pass_ends`).
+
+        next_is_last, next_ends: the pixel behind the present one is the last of its row, of the pass. ends: the
+        present one is.
 
         From one output pixel to the next it is `x_stride` columns; the last one of a row has all of its own, but for
         those outside of the image that the next row begins with.
@@ -178,19 +187,21 @@ class Walk(Component):
             marks.last.eq(is_first & ends),
         ]
 
-        def begin(tile: data.View, last_pixel: Value, last_row: Value) -> None:
+        def begin(tile: data.View, last_of_row: Value, last_of_all: Value) -> None:
             """Begin a pixel."""
-            last_columns = Mux(last_row, tile.taps, tile.row_taps)
+            columns = Mux(last_of_all, tile.taps, Mux(last_of_row, tile.row_taps, tile.x_stride))
+            alone = Mux(last_of_all, tile.taps == 1, Mux(last_of_row, tile.row_taps == 1, tile.x_stride == 1))
             m.d.sync += [
                 is_first.eq(1),
-                left.eq(Mux(last_pixel, last_columns, tile.x_stride)),
-                is_last.eq(Mux(last_pixel, Mux(last_row, tile.taps == 1, tile.row_taps == 1), tile.x_stride == 1)),
+                left.eq(columns),
+                is_last.eq(alone),
+                pass_ends.eq(last_of_all & (tile.taps == 1)),
             ]
 
         with m.If(~self.positions.valid | self.positions.ready):
-            m.d.sync += [is_first.eq(0), left.eq(left - 1), is_last.eq(left == 2)]
+            m.d.sync += [is_first.eq(0), left.eq(left - 1), is_last.eq(left == 2), pass_ends.eq((left == 2) & ends)]
             with m.If(is_last):
-                begin(tile, last_pixel, last_row)
+                begin(tile, next_is_last, next_ends)
         with m.If(self.passes.ready):
-            begin(new, new.single_pixel, new.single_row)
+            begin(new, new.single_pixel, new.single_pixel & new.single_row)
         return is_last

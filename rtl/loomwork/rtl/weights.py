@@ -59,11 +59,11 @@ class WeightLoader(Component):
         in_params = Signal()
         index, last = Signal(PARAMS_INDEX_BITS), Signal(PARAMS_INDEX_BITS)
         m.d.comb += [
-            last_row.eq(row == rows - 1),
             loads.eq(full & ~in_params & ~complete & (~last_row | self.tiles.valid) & ~self.halt),
-            self.tiles.ready.eq(full & ~in_params & ~complete & last_row & ~self.halt),
+            # Before the last row, parameters are over and the last tile has become active.
+            self.tiles.ready.eq(full & last_row & ~self.halt),
             self.load.eq(Mux(loads, 1 << row, 0)),
-            self.present.eq(complete | (loads & last_row)),
+            self.present.eq(complete | (full & last_row & self.tiles.valid & ~self.halt)),
             self.params.valid.eq(full & in_params & ~self.halt),
             self.params.payload.word.eq(self.word),
             self.params.payload.index.eq(index),
@@ -72,7 +72,7 @@ class WeightLoader(Component):
         ]
         m.d.sync += complete.eq(self.present & ~self.swap)
         with m.If(loads):
-            m.d.sync += row.eq(row + 1)
+            m.d.sync += [row.eq(row + 1), last_row.eq(row == rows - 2)]
             with m.If(last_row):
                 m.d.sync += [index.eq(0), in_params.eq(self.tiles.payload != Params.UNIFORM)]
                 with m.Switch(self.tiles.payload):

@@ -80,7 +80,8 @@ class Window(Component):
             with m.If(slot >= ring_end):
                 m.d.sync += segments[1][number].slot.eq(slot - ring_words)
         rooms = [Signal(range(rows + 1), name=f"room_{number}") for number in range(BANKS)]
-        m.d.sync += [room.eq(place.end - place.first) for room, place in zip(rooms, segments[0], strict=True)]
+        for number, room in enumerate(rooms):
+            m.d.sync += room.eq(segments[0][number].end - segments[0][number].first)
         views: list[data.View] = []
         for name, start in (("head", self.i.start), ("tail", 0)):
             x = Signal(signed(BYTE_BITS + 1), name=f"{name}_x")

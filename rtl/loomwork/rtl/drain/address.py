@@ -31,7 +31,8 @@ class Address(Component):
     for, so that all in front of it need not know in the same cycle whether `o` is taken.
 
     command: the DRAIN, constant from its first point to its last step. operand_base, operand_pitch: of COMBINE.
-    i: points. o: steps (layouts.py).
+    i: points. o: steps (layouts.py). progress: see `AccumulatorRead`. filled: the pixel of the step is below it; may
+    be late when it grows by more than one, and be wrong when it falls while no block is finished.
     """
 
     command: data.View
@@ -39,6 +40,8 @@ class Address(Component):
     operand_pitch: Signal
     i: stream.Interface
     o: stream.Interface
+    progress: Signal
+    filled: Signal
 
     latency = 3
 
@@ -51,6 +54,8 @@ class Address(Component):
                 "operand_pitch": In(12),
                 "i": In(stream.Signature(point_layout(config))),
                 "o": Out(stream.Signature(step_layout(config))),
+                "progress": In(range(config.accumulator_depth)),
+                "filled": Out(1),
             }
         )
 
@@ -133,6 +138,16 @@ class Address(Component):
             new.last.eq(rest.last),
             new.flags.eq(rest.flags),
         ]
+        # Progress grows by one, or ends with a finished block: what held in the last cycle tells what holds now.
+        is_below, is_next, was_odd = Signal(), Signal(), Signal()
+        m.d.sync += was_odd.eq(self.progress[0])
+        m.d.comb += self.filled.eq(is_below | (is_next & (was_odd ^ self.progress[0])))
+        for flag, compared in (
+            (is_below, [s.pixel < self.progress for s in (step, new, spare)]),
+            (is_next, [s.pixel == self.progress for s in (step, new, spare)]),
+        ):
+            m.d.sync += flag.eq(Mux(leaves, Mux(is_spare, compared[2], compared[1]), compared[0]))
+
         with m.If(advance):
             m.d.sync += spare.eq(new)
         with m.If(leaves):

@@ -23,7 +23,7 @@ class Reader(Component):
     A step that needs two windows of the scratchpad, its source and its operand, takes two reads, the source first; it
     is launched with the last one. From then on nothing waits: data comes after a fixed time.
 
-    i: steps. command: the DRAIN they belong to. has_operand: an operand tensor is read.
+    i: steps. command: the DRAIN they belong to. has_operand: an operand tensor is read. filled: see `Address`.
     room: there is a place for one more result. parameters_ready, buffer: the next block's parameters are in `buffer`.
     bank: of the settings for the step at `i`.
     halt: launch nothing more. read, accumulator: see ports.py.
@@ -36,6 +36,7 @@ class Reader(Component):
     i: stream.Interface
     command: data.View
     has_operand: Signal
+    filled: Signal
     room: Signal
     parameters_ready: Signal
     buffer: Signal
@@ -60,6 +61,7 @@ class Reader(Component):
                 "i": In(stream.Signature(step_layout(config))),
                 "command": In(command_layout("DRAIN")),
                 "has_operand": In(1),
+                "filled": In(1),
                 "room": In(1),
                 "parameters_ready": In(1),
                 "buffer": In(1),
@@ -91,7 +93,7 @@ class Reader(Component):
             has_parameters.eq(self.command.params != Params.UNIFORM),
         ]
         source_read, is_ready, first_of_two = Signal(), Signal(), Signal()
-        is_there = accumulator.ready | ((step.pixel < accumulator.progress) & ~step.flags.block_last)
+        is_there = accumulator.ready | (self.filled & ~step.flags.block_last)
         accumulator_ready = is_there & ~accumulator.release
         m.d.comb += [
             self.outside.eq(self.i.valid & ~from_scratchpad & step.outside),

@@ -13,7 +13,8 @@ from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.command import command_layout
 from loomwork.rtl.ports import COMMANDS_IN_UNIT, UnitPort
 
-_COMMAND_BITS = max(BY_MNEMONIC[mnemonic].bits for mnemonic in ("REQUANT", "COMBINE", "DRAIN"))
+_MNEMONICS = ("REQUANT", "COMBINE", "DRAIN")
+_COMMAND_BITS = max(BY_MNEMONIC[mnemonic].bits for mnemonic in _MNEMONICS)
 
 BANKS_OF_SETTINGS = 2
 """REQUANTs that results on their way can belong to."""
@@ -71,9 +72,14 @@ class Sequencer(Component):
         command = Signal(_COMMAND_BITS)
         drain = self.drain
         m.d.comb += drain.eq(command)
+        # What a command is, known as soon as the command.
+        requant, combine, drains = kinds = [Signal(name=f"is_{mnemonic.lower()}") for mnemonic in _MNEMONICS]
+        is_one_pixel = Signal()  # its pooling window
+        opcode = self.unit.command.payload[:OPCODE_BITS]
+        coming = data.View(drain.shape(), self.unit.command.payload[: len(drain.as_value())])
 
         is_legal = (drain.source == Source.ACCUMULATOR) | (drain.params == Params.UNIFORM)
-        is_legal &= (drain.pool != Pool.NONE) | ((drain.pool_height == 1) & (drain.pool_width == 1))
+        is_legal &= (drain.pool != Pool.NONE) | is_one_pixel
         can_add = (drain.pool != Pool.SUM) & self._residual_add
         is_legal &= (drain.combine == Combine.NONE) | can_add
         reads_scratchpad = (drain.source == Source.SCRATCHPAD) | (drain.combine == Combine.ADD)
@@ -81,11 +87,18 @@ class Sequencer(Component):
 
         # Results on their way that each bank of settings belongs to; the oldest are those of the other bank, if any.
         on_their_way = [Signal(range(COMMANDS_IN_UNIT + 1), name=f"on_their_way_{n}") for n in range(BANKS_OF_SETTINGS)]
+        some = Signal(BANKS_OF_SETTINGS)  # whether each is not 0
         other = Signal()
-        m.d.comb += other.eq(Mux(self.bank, on_their_way[0], on_their_way[1]).any())
+        m.d.comb += other.eq(Mux(self.bank, some[0], some[1]))
         for number, count in enumerate(on_their_way):
-            oldest = (self.bank == number) ^ other
-            m.d.sync += count.eq(count + (self.start & (self.bank == number)) - (self.written & oldest))
+            comes, goes = Signal(name=f"comes_{number}"), Signal(name=f"goes_{number}")
+            m.d.comb += [
+                comes.eq(self.start & (self.bank == number)),
+                goes.eq(self.written & ((self.bank == number) ^ other)),
+            ]
+            m.d.sync += count.eq(count + comes - goes)
+            with m.If(comes ^ goes):
+                m.d.sync += some[number].eq(comes | (count != 1))
 
         applied = Signal()
         reported = self._report(m, applied)
@@ -93,18 +106,21 @@ class Sequencer(Component):
             with m.State("IDLE"):
                 m.d.comb += self.unit.command.ready.eq(~self.halt)
                 m.d.sync += command.eq(self.unit.command.payload)
+                m.d.sync += is_one_pixel.eq((coming.pool_height == 1) & (coming.pool_width == 1))
+                for is_kind, mnemonic in zip(kinds, _MNEMONICS, strict=True):
+                    m.d.sync += is_kind.eq(opcode == BY_MNEMONIC[mnemonic].opcode)
                 with m.If(self.unit.command.valid & self.unit.command.ready):
                     m.next = "BEGIN"
-            with m.State("BEGIN"), m.Switch(command[:OPCODE_BITS]):
-                with m.Case(BY_MNEMONIC["REQUANT"].opcode), m.If(~other):
+            with m.State("BEGIN"):
+                with m.If(requant & ~other):
                     m.d.comb += applied.eq(1)
                     m.d.sync += [self.requants[~self.bank].eq(command), self.bank.eq(~self.bank)]
                     m.next = "IDLE"
-                with m.Case(BY_MNEMONIC["COMBINE"].opcode), m.If(self.idle):
+                with m.If(combine & self.idle):
                     m.d.comb += applied.eq(1)
                     m.d.sync += self.combine.eq(command)
                     m.next = "IDLE"
-                with m.Case(BY_MNEMONIC["DRAIN"].opcode):
+                with m.If(drains):
                     with m.If(is_legal & may_begin):
                         m.d.comb += self.start.eq(1)
                         m.d.sync += self.mode.eq(drain.combine)
@@ -140,7 +156,8 @@ class Sequencer(Component):
             self.unit.done.eq(count.any() & (~head_is_drain | is_written)),
             reported.eq(~count.any() | ((count == 1) & head_is_drain & ~is_written)),
         ]
-        with m.If(self.start | applied):
+        # What is written behind the last command counts only when one is begun.
+        with m.If(~count[-1]):
             m.d.sync += is_drain.bit_select(place, 1).eq(self.start)
         m.d.sync += [
             count.eq(count + (self.start | applied) - self.unit.done),

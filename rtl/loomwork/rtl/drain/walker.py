@@ -102,14 +102,15 @@ class Walker(Component):
             m.d.sync += [rows.eq(command.height), last_y.eq(command.height == 1), out_row.eq(command.out_row)]
             m.d.sync += [block_channels.eq(left - by), last_block.eq(left <= by + config.cols)]
 
-        with m.If(self.start):
+        # Until a command begins, all is set to its first point in every cycle: `start` is known late.
+        with m.If(~self.o.valid):
             enter_block(command.channels)
             m.d.sync += [
-                self.o.valid.eq(1),
+                self.o.valid.eq(self.start),
                 block.eq(0),
                 window_step.eq(command.pool_x_step * command.in_step),
             ]
-        with m.Elif(self.o.valid & self.o.ready):
+        with m.Elif(self.o.ready):
             m.d.sync += window_first.eq(0)
             with m.If(~last_pool_x):
                 m.d.sync += [pool_columns.eq(pool_columns - 1), last_pool_x.eq(pool_columns == 2)]

@@ -41,14 +41,14 @@ class Writer(Component):
         self._depth = 1 << (cycles + self._inserter.latency + _QUEUE_CYCLES - 1).bit_length()
         super().__init__(
             {
-                "room": Out(1, init=1),
+                "room": Out(1),
                 "target": In(target_layout(config)),
                 "expect": In(1),
                 "bytes": In(8 * config.requant_lanes),
                 "push": In(1),
                 "halt": In(1),
                 "write": Out(stream.Signature(window_write_layout(config))),
-                "idle": Out(1, init=1),
+                "idle": Out(1),
                 "done": Out(1),
             }
         )
@@ -66,10 +66,12 @@ class Writer(Component):
             written.eq(self.write.valid & self.write.ready),
         ]
         m.d.sync += outstanding.eq(outstanding + self.expect - written)
+        is_full, is_busy = Signal(), Signal()
+        m.d.comb += [self.room.eq(~is_full), self.idle.eq(~is_busy)]
         with m.If(self.expect & ~written):
-            m.d.sync += [self.room.eq(outstanding != self._depth - 1), self.idle.eq(0)]
+            m.d.sync += [is_full.eq(outstanding == self._depth - 1), is_busy.eq(1)]
         with m.If(written & ~self.expect):
-            m.d.sync += [self.room.eq(1), self.idle.eq(outstanding == 1)]
+            m.d.sync += [is_full.eq(0), is_busy.eq(outstanding != 1)]
 
         # The pipeline behind the queues moves whenever its end is free. A target is always there before its bytes.
         advance, taken = Signal(), Signal()
