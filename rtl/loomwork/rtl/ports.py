@@ -29,7 +29,8 @@ PARAMS_INDEX_BITS = 4
 class UnitPort(Signature):
     """How the core drives a unit (seen from the core).
 
-    command: commands whose tickets are there, as COMMAND_BITS raw bits; none in the cycle after one was taken. done: one cycle per finished command.
+    command: commands whose tickets are there, as COMMAND_BITS raw bits; none in the cycle after one was taken.
+    done: one cycle per finished command.
     busy: a command is being executed. error: nonzero `ErrorCode` for one cycle when the command cannot go on.
     """
 
