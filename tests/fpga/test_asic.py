@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Area of standard cells and macros, with a library whose areas are round numbers."""
+"""Area of standard cells and macros, with a library of round areas; one unit of the core with a real one."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,41 +10,30 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
-from loomwork.fpga.asic import Area, Library, Macro, map_memory, read_library, synthesize
+from loomwork.arch.config import FORMAL, TINY
+from loomwork.fpga import asic
+from loomwork.fpga.area import UNITS
+from loomwork.fpga.asic import Area, groups, macs_per_second, measure, synthesize, total
 from loomwork.fpga.asic import Memory as NeededMemory
-from loomwork.fpga.yosys import TOP, SynthesisError, find_yosys
+from loomwork.fpga.hierarchy import WIRING, parts
+from loomwork.fpga.liberty import Library, read_library
+from loomwork.fpga.timing import SlowestPath
+from loomwork.fpga.yosys import SynthesisError, Yosys, find_yosys
+from tests.fpga.round_library import write_library
+from tests.models import pdk_path
 
-STANDARD_CELLS = """\
-library (round) {
-  nom_voltage : 1.2;
-  cell (INV) { area : 1; pin (A) { direction : input; } pin (Y) { direction : output; function : "!A"; } }
-  cell (BUF) { area : 2; pin (A) { direction : input; } pin (Y) { direction : output; function : "A"; } }
-  cell (NAND2) { area : 3;
-    pin (A) { direction : input; } pin (B) { direction : input; }
-    pin (Y) { direction : output; function : "!(A*B)"; } }
-  cell (DFF) { area : 100;
-    ff (IQ, IQN) { clocked_on : "C"; next_state : "D"; }
-    pin (C) { direction : input; clock : true; } pin (D) { direction : input; }
-    pin (Q) { direction : output; function : "IQ"; } }
-}
-"""
-
-
-def macro_text(name: str, address_width: int, width: int, ports: int, area: float) -> str:
-    reads = "  memory_read() {\n  }\n" * ports
-    return (
-        f"library ({name}) {{\n nom_voltage : 1.2;\n cell({name}) {{\n memory() {{\n type : ram;\n"
-        f" address_width : {address_width};\n word_width : {width};\n }}\n area : {area};\n{reads} }}\n}}\n"
-    )
+PERIOD = 100.0
 
 
 @pytest.fixture
 def library(tmp_path: Path) -> Library:
-    (tmp_path / "cells.lib").write_text(STANDARD_CELLS)
-    (tmp_path / "one.lib").write_text(macro_text("ONE", 6, 8, 1, 1000))
-    (tmp_path / "two.lib").write_text(macro_text("TWO", 6, 8, 2, 2000))
-    (tmp_path / "wide.lib").write_text(macro_text("WIDE", 6, 32, 2, 5000.5))
-    return read_library(tmp_path)
+    return write_library(tmp_path)
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LOOMWORK_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "asic"
 
 
 class Registers(Component):
@@ -64,21 +54,18 @@ class Registers(Component):
 
 
 class Storage(Component):
-    """A memory of one read and one write port, with inverters before and behind."""
+    """A memory of 64 words of 20 bits, with inverters behind it."""
 
-    def __init__(self, words: int, width: int) -> None:
-        self._words, self._width = words, width
-        super().__init__(
-            {"address": In(range(words)), "data": In(width), "enable": In(1), "read": Out(width)},
-        )
+    def __init__(self) -> None:
+        super().__init__({"address": In(6), "data": In(20), "enable": In(1), "read": Out(20)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.memory = memory = Memory(shape=self._width, depth=self._words, init=[])
+        m.submodules.memory = memory = Memory(shape=20, depth=64, init=[])
         write, read = memory.write_port(), memory.read_port()
         m.d.comb += [
             write.addr.eq(self.address),
-            write.data.eq(~self.data),
+            write.data.eq(self.data),
             write.en.eq(self.enable),
             read.addr.eq(self.address),
             self.read.eq(~read.data),
@@ -87,90 +74,52 @@ class Storage(Component):
 
 
 def text(component: Component) -> str:
-    return rtlil.convert(component, name=TOP, emit_src=False)
+    return rtlil.convert(component, name="unit", emit_src=False)
 
 
-def test_a_library_is_read(library):
-    assert library.cells.name == "cells.lib"
-    assert library.names == {"INV", "BUF", "NAND2", "DFF"}
-    assert library.macros == (
-        Macro("ONE", 64, 8, 1, 1000.0),
-        Macro("TWO", 64, 8, 2, 2000.0),
-        Macro("WIDE", 64, 32, 2, 5000.5),
-    )
-
-
-def test_a_macro_may_be_written_in_other_ways(library, tmp_path):
-    text = macro_text("OTHER", 7, 16, 1, 0).replace("cell(OTHER)", 'cell ( "OTHER" )')
-    text = text.replace(" area : 0;\n", "").replace(" memory() {", " area : 1.25e+03;\n memory() {")
-    (tmp_path / "other.lib").write_text(text)
-    assert Macro("OTHER", 128, 16, 1, 1250.0) in read_library(tmp_path).macros
+def area_of(source: str, library: Library | None) -> Area:
+    return synthesize(source, "unit", find_yosys(), library, period=PERIOD).area
 
 
 def test_cells_are_counted_by_their_area(library):
-    assert synthesize(text(Registers()), find_yosys(), library) == Area(logic=5 * 101.0, registers=5 * 100.0)
+    assert area_of(text(Registers()), library) == Area(logic=5 * 101.0, registers=5 * 100.0)
 
 
-def test_gate_equivalents_are_transistors_by_four(library):
+def test_gate_equivalents_are_transistors_by_four():
     # Inverters of 2 transistors, flip-flops of 16.
-    assert synthesize(text(Registers()), find_yosys(), None) == Area(logic=5 * 18 / 4, registers=5 * 16 / 4)
+    assert area_of(text(Registers()), None) == Area(logic=5 * 18 / 4, registers=5 * 16 / 4)
 
 
-def test_a_memory_becomes_macros(library):
-    area = synthesize(text(Storage(words=100, width=20)), find_yosys(), library)
-    assert area.memories == (NeededMemory(words=100, width=20, ports=2),)
-    # Two deep: one WIDE each is less than three TWO each.
-    assert (area.macros, area.macro_area) == ((("WIDE", 2),), 10001.0)
-    assert area.bits == 2000
-    assert (area.logic, area.registers) == (2 * 20 * 1.0, 0.0)
-    assert area.whole == 40.0 + 10001.0
+def test_without_a_library_memories_are_bits():
+    area = area_of(text(Storage()), None)
+    assert (area.memories, area.bits) == ((NeededMemory(words=64, width=20),), 1280)
+    assert (area.logic, area.registers, area.macros) == (20 * 2 / 4, 0.0, ())  # what is behind it stays
 
 
-def test_a_small_memory_becomes_flip_flops(library):
-    area = synthesize(text(Storage(words=31, width=2)), find_yosys(), library)
-    assert (area.memories, area.macros, area.macro_area) == ((), (), 0.0)
-    assert area.registers >= 31 * 2 * 100
-
-
-@pytest.mark.parametrize(
-    ("words", "width", "ports", "expected"),
-    [
-        (64, 8, 1, ("ONE", 1)),
-        (64, 8, 2, ("TWO", 1)),
-        (65, 8, 1, ("ONE", 2)),
-        (64, 17, 2, ("WIDE", 1)),
-        (129, 40, 1, ("ONE", 15)),
-    ],
-)
-def test_macros_of_least_area_are_chosen(library, words, width, ports, expected):
-    macro, count = map_memory(NeededMemory(words, width, ports), library.macros)
-    assert (macro.name, count) == expected
+def test_macros_are_counted_with_what_surrounds_them(library):
+    area = area_of(text(Storage()), library)
+    assert area.memories == (NeededMemory(words=64, width=20),)
+    assert (area.macros, area.macro_area) == ((("WIDE", 1),), 5000.5)
+    assert area.whole == area.logic + 5000.5
+    # The word that is being written: address, data and enable; and what a read of it was given instead.
+    assert area.registers >= (6 + 20 + 1 + 20) * 100
 
 
 def test_areas_add_up():
-    first = Area(1.0, 0.5, (NeededMemory(64, 8, 1),), (("ONE", 1),), 1000.0)
-    second = Area(2.0, 1.0, (NeededMemory(64, 8, 2),), (("ONE", 2), ("TWO", 1)), 4000.0)
-    both = first + second
+    first = Area(1.0, 0.5, (NeededMemory(64, 8),), (("ONE", 1),), 1000.0)
+    second = Area(2.0, 1.0, (NeededMemory(64, 8),), (("ONE", 2), ("TWO", 1)), 4000.0)
+    both = total([first, second])
     assert (both.logic, both.registers, both.macro_area, both.bits) == (3.0, 1.5, 5000.0, 1024)
     assert both.macros == (("ONE", 3), ("TWO", 1))
 
 
-def test_a_memory_without_a_macro_is_an_error(library):
-    with pytest.raises(SynthesisError, match="64 words of 8 bits needs an SRAM macro with 3 ports"):
-        map_memory(NeededMemory(64, 8, 3), library.macros)
+def test_every_unit_is_in_one_line():
+    names = [name for line in groups().values() for name in line]
+    assert sorted(names) == sorted([*(unit.name for unit in UNITS), WIRING])
 
 
-def test_a_folder_without_standard_cells_is_an_error(tmp_path):
-    (tmp_path / "one.lib").write_text(macro_text("ONE", 6, 8, 1, 1000))
-    with pytest.raises(SynthesisError, match=r"no \.lib file with flip-flops"):
-        read_library(tmp_path)
-
-
-def test_a_macro_without_its_size_is_an_error(tmp_path):
-    (tmp_path / "cells.lib").write_text(STANDARD_CELLS)
-    (tmp_path / "one.lib").write_text(macro_text("ONE", 6, 8, 1, 1000).replace("word_width", "other"))
-    with pytest.raises(SynthesisError, match=r"one\.lib: no word_width found"):
-        read_library(tmp_path)
+def test_a_mac_is_one_multiplication_per_pe_and_cycle():
+    assert macs_per_second(TINY, SlowestPath(5.0, "a", "b")) == pytest.approx(TINY.rows * TINY.cols * 0.2)
 
 
 TRISTATE = """\
@@ -190,12 +139,67 @@ end
 
 def test_a_cell_that_cannot_be_counted_is_an_error(library):
     with pytest.raises(SynthesisError, match=r"^cells that cells\.lib lacks, .*: \$_TBUF_$"):
-        synthesize(TRISTATE, find_yosys(), library)
+        area_of(TRISTATE, library)
     with pytest.raises(SynthesisError, match=r"could not count transistors, of cells \$_TBUF_$"):
-        synthesize(TRISTATE, find_yosys(), None)
+        area_of(TRISTATE, None)
 
 
-def test_of_two_corners_the_one_of_the_higher_voltage_is_read(library, tmp_path):
-    (tmp_path / "slow.lib").write_text(STANDARD_CELLS.replace("1.2", "1.08"))
-    (tmp_path / "fast.lib").write_text(STANDARD_CELLS.replace("1.2", "1.32"))
-    assert read_library(tmp_path).cells.name == "fast.lib"
+def test_a_damaged_library_is_an_error(library, fresh_cache):
+    library.cells.write_text(library.cells.read_text()[:-40])
+    with pytest.raises(SynthesisError, match=r"Yosys .* failed with exit code"):
+        area_of(text(Registers()), library)
+    assert list(fresh_cache.iterdir()) == []
+
+
+def test_nothing_is_synthesized_twice_and_every_input_counts(library, fresh_cache, monkeypatch):
+    area_of(text(Registers()), library)
+    (kept,) = fresh_cache.iterdir()
+    before = (kept / "netlist.v").read_text()
+    assert "DFF" in before
+    monkeypatch.setattr(asic, "run_script", None)  # another call of Yosys would fail
+    assert area_of(text(Registers()), library).logic == 505.0
+    library.cells.write_text(library.cells.read_text().replace("area : 100", "area : 101"))
+    with pytest.raises(TypeError):
+        area_of(text(Registers()), library)
+    with pytest.raises(TypeError):
+        synthesize(text(Registers()), "unit", Yosys(("yosys",), "0.0"), None, period=PERIOD)
+
+
+def test_parts_are_all_units_and_what_joins_them():
+    made = parts(FORMAL)
+    assert list(made) == [*(unit.name for unit in UNITS), WIRING]
+    for name, source in made.items():
+        modules = re.findall(r"^module \\(\S+)$", source, re.MULTILINE)
+        used = set(re.findall(r"^ *cell \\(\S+) ", source, re.MULTILINE))
+        assert name in modules
+        assert used | {name} == set(modules), name  # all that it has, and no more
+    boxes = re.findall(r"^attribute \\blackbox 1\nmodule \\(\S+)$", made[WIRING], re.MULTILINE)
+    assert boxes == [unit.name for unit in UNITS]
+
+
+def test_all_units_are_measured_and_an_error_says_of_which(monkeypatch, library):
+    told: list[str] = []
+    monkeypatch.setattr(asic, "parts", lambda config: {"array": config.name, WIRING: ""})
+    monkeypatch.setattr(asic, "synthesize", lambda source, top, *_, **__: asic.Part(Area(logic=len(source)), None))
+    chip = measure(FORMAL, find_yosys(), library, None, frequency=200, report=told.append)
+    assert chip.areas == {"array": Area(logic=len(FORMAL.name)), WIRING: Area()}
+    assert chip.paths == {}
+    assert told == [f"{FORMAL.name}: array (1 of 2)", f"{FORMAL.name}: {WIRING} (2 of 2)"]
+
+    def fail(source: str, top: str, *_: object, **__: object) -> None:
+        raise SynthesisError("it failed")
+
+    monkeypatch.setattr(asic, "synthesize", fail)
+    with pytest.raises(SynthesisError, match=f"array of {FORMAL.name}: it failed"):
+        measure(FORMAL, find_yosys(), library, None, frequency=200, report=told.append)
+
+
+def test_a_unit_of_the_core_with_a_real_library():
+    folder = pdk_path("ihp-sg13g2/sg13g2_stdcell_typ_1p20V_25C.lib").parent
+    library = read_library(folder)
+    assert [corner.name for corner in library.corners] == ["typical", "slow"]
+    part = synthesize(parts(TINY)["accumulator"], "accumulator", find_yosys(), library, period=5.0)
+    # Two halves for each column, of 32 words of 32 bits; the smallest macro with two ports is 52,620.8821 um2.
+    assert part.area.macros == (("RM_IHPSG13_2P_64x32_c2", 2 * TINY.cols),)
+    assert part.area.macro_area == pytest.approx(2 * TINY.cols * 52_620.8821)
+    assert 0 < part.area.registers < part.area.logic

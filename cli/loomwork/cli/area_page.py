@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from loomwork.cli.markdown import grid
 from loomwork.cli.output import UsageError
 from loomwork.fpga.area import Cells, by_group, total
 
@@ -135,7 +136,7 @@ def markdown(results: Sequence[Result], version: str, before: Mapping[str, Resul
         options += f"--compare {source} "
     page = _PAGE.format(version=version, options=options, device=_DEVICE)
     for result in results:
-        units = _grid(["unit", *_KINDS], [[name, *figures] for name, figures in _lines(result)])
+        units = grid(["unit", *_KINDS], [[name, *figures] for name, figures in _lines(result)])
         page += f"\n## {result.config}\n\n{units}"
         if result.variants:
             whole = total(result.units.values())
@@ -143,7 +144,7 @@ def markdown(results: Sequence[Result], version: str, before: Mapping[str, Resul
                 [label, *(_change(figure(whole), figure(total(units.values()))) for figure in _FIGURES.values())]
                 for label, units in result.variants.items()
             ]
-            page += f"\nWhat it saves to leave out what may be left out:\n\n{_grid(['change', *_FIGURES], lines)}"
+            page += f"\nWhat it saves to leave out what may be left out:\n\n{grid(['change', *_FIGURES], lines)}"
         if before and result.config in before:
             page += f"\nBefore and after:\n\n{_compared(before[result.config], result)}"
     return page
@@ -156,10 +157,4 @@ def _compared(old: Result, new: Result) -> str:
         [group, *(f"{figure(olds[group]):,} → {figure(news[group]):,}" for figure in _FIGURES.values())]
         for group in news
     ]
-    return _grid(["unit", *_FIGURES], lines)
-
-
-def _grid(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first are aligned to the right."""
-    rule = ["---", *["---:"] * (len(headings) - 1)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (headings, rule, *lines))
+    return grid(["unit", *_FIGURES], lines)

@@ -1,85 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`loomwork asic`: what each unit costs on a chip."""
+"""`loomwork asic`: what each unit costs on a chip, and how fast it is."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from loomwork.arch.config import Config, load_config
+from loomwork.arch.config import load_config
 from loomwork.cli.options import config_files
-from loomwork.cli.output import UsageError, check_destination, print_table, status, write_json
-
-if TYPE_CHECKING:
-    from loomwork.fpga.asic import Area, Library
+from loomwork.cli.output import UsageError, check_destination, console, print_table, status, write_file, write_json
 
 
 def asic(
-    config: Annotated[str, typer.Option("--config", "-c", metavar="NAME|FILE", help="Configuration.")] = "base",
+    config: Annotated[
+        list[str] | None, typer.Option("--config", "-c", metavar="NAME|FILE", help="Configurations; base by default.")
+    ] = None,
     liberty: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of .lib files: standard cells, SRAM macros.")
     ] = None,
+    frequency: Annotated[
+        float, typer.Option("--mhz", metavar="MHZ", min=1, help="Frequency to synthesize for, at the typical corner.")
+    ] = 200.0,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="ASIC.json", help="Write the area of every unit.")
+        Path | None, typer.Option("--json", metavar="ASIC.json", help="Write area and slowest path of every unit.")
+    ] = None,
+    markdown_file: Annotated[
+        Path | None, typer.Option("--markdown", metavar="PAGE.md", help="Write the results as a page; needs --liberty.")
     ] = None,
 ) -> None:
-    """Synthesize every unit of the core by itself for a chip and add up its area, before layout.
+    """Synthesize every unit of the core by itself for a chip, before layout: area, and how fast the clock may be.
 
-    With --liberty: standard cells of that library in mm2, memories of 32 words or more as a grid of the SRAM macros
-    that take the least area. Without: gate equivalents (transistors / 4), memories as bits. No timing.
+    With --liberty: standard cells of that library in mm2, memories of 32 words or more as grids of its SRAM macros, and
+    timing by OpenSTA (`apt install opensta`) at the typical and the slow corner. Without: gate equivalents
+    (transistors / 4), memories as bits. Takes minutes the first time; what did not change comes from the cache.
 
     Example: `loomwork asic --config small --liberty ../shared/pdk/ihp-sg13g2`
     """
-    from loomwork.fpga.asic import measure, read_library
+    from loomwork.cli import asic_page
+    from loomwork.fpga.asic import measure
+    from loomwork.fpga.liberty import read_library
+    from loomwork.fpga.timing import HOW_TO_GET, find_sta
     from loomwork.fpga.yosys import find_yosys
 
-    shape = load_config(config)
+    # Each once: a figure is found by the name of its configuration.
+    shapes = list({shape.name: shape for shape in map(load_config, config or ["base"])}.values())
     if liberty is not None and not liberty.is_dir():
         raise UsageError(f"there is no folder {liberty}")
-    check_destination(json_file, inputs=config_files(config))
+    if markdown_file is not None and liberty is None:
+        raise UsageError("--markdown needs --liberty: the page is of areas in mm2 and of timing")
+    check_destination(json_file, markdown_file, inputs=config_files(*config or []))
     library = read_library(liberty) if liberty else None
-    yosys = find_yosys()
+    yosys, sta = find_yosys(), find_sta()
+    results: list[asic_page.Result] = []
     with status.status("starting Yosys (the first time, the packaged one takes a minute)") as progress:
-        units = measure(shape, yosys, library, report=progress.update)
-    print_table(table(shape, units, library))
+        for shape in shapes:
+            chip = measure(shape, yosys, library, sta, frequency=frequency, report=progress.update)
+            results.append(asic_page.Result(shape, chip))
+    run = asic_page.Run(yosys.version, library, frequency)
+    for result in results:
+        print_table(asic_page.table(result, run))
+        for line in asic_page.summary(result):
+            console.print(line)
+    if library is not None and sta is None:
+        console.print(f"no timing: {HOW_TO_GET}")
     if json_file is not None:
-        write_json(json_file, to_json(shape, units, library, yosys.version))
-
-
-def table(config: Config, units: Mapping[str, "Area"], library: "Library | None") -> Table:
-    """The area of each group of units, and their sum."""
-    from loomwork.fpga.asic import by_group, total
-
-    made = Table("unit", title=f"{config.name} ({config.rows} x {config.cols})", title_justify="left")
-    columns = (
-        ("cells, mm2", "of these FF", "macros, mm2", "sum, mm2", "macros") if library else ("gates", "of these FF")
-    )
-    for heading in (*columns, "bits in memories"):
-        made.add_column(heading, justify="right")
-    groups = by_group(units)
-    for name, area in {**groups, "sum": total(list(groups.values()))}.items():
-        if library:
-            figures = [_mm2(area.logic), _mm2(area.registers), _mm2(area.macro_area), _mm2(area.whole)]
-            figures.append("\n".join(f"{count} {macro}" for macro, count in area.macros))
-        else:
-            figures = [f"{area.logic:,.0f}", f"{area.registers:,.0f}"]
-        made.add_row(name, *figures, f"{area.bits:,}")
-    return made
-
-
-def to_json(config: Config, units: Mapping[str, "Area"], library: "Library | None", version: str) -> dict[str, Any]:
-    """The area of every unit, for other programs."""
-    return {
-        "config": config.name,
-        "yosys": version,
-        "library": library.cells.name if library else None,
-        "unit": "um2" if library else "gate equivalents",
-        "units": {name: {**asdict(area), "macros": dict(area.macros)} for name, area in units.items()},
-    }
-
-
-def _mm2(square_micrometres: float) -> str:
-    return f"{square_micrometres / 1e6:.3f}"
+        write_json(json_file, asic_page.to_json(results, run))
+    if markdown_file is not None:
+        write_file(markdown_file, asic_page.markdown(results, run))

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from loomwork.cli.benchmark import Row
+from loomwork.cli.markdown import grid
 from loomwork.cli.output import UsageError
 
 _PAGE = """\
@@ -94,12 +95,6 @@ def markdown(rows: Sequence[Row], latency: int) -> str:
     return page
 
 
-def _grid(headings: Sequence[str], lines: Sequence[Sequence[str]], *, names: int) -> str:
-    """A Markdown table; all columns but the first `names` are aligned to the right."""
-    rule = ["---"] * names + ["---:"] * (len(headings) - names)
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (headings, rule, *lines))
-
-
 def _figures(rows: Sequence[Row]) -> str:
     headings = ("network", "on the host", "exact", "MACs", "bound", "cycles", "utilization")
     lines = [
@@ -113,7 +108,7 @@ def _figures(rows: Sequence[Row]) -> str:
         )
         for row in rows
     ]
-    return _grid((*headings, "bytes read", "bytes written", "compulsory"), lines, names=3)
+    return grid((*headings, "bytes read", "bytes written", "compulsory"), lines, names=3)
 
 
 def _targets(rows: Sequence[Row]) -> str:
@@ -127,7 +122,7 @@ def _targets(rows: Sequence[Row]) -> str:
         for row in rows
         if row["required"]
     ]
-    return _grid(("network", "configuration", "bound", "aim", "required", "cycles", "reached"), lines, names=2)
+    return grid(("network", "configuration", "bound", "aim", "required", "cycles", "reached"), lines, names=2)
 
 
 def _verdict(row: Row) -> str:
