@@ -47,8 +47,8 @@ Logic:
 Memories:
 
 - One of {words} words or more becomes a grid of equal macros, a smaller one flip-flops. Only macros that give their
-  data within {share:.0%} of the period are taken (deep ones are slower), of these the grid of least area. Small memories
-  gain nothing: a macro of 64 words of 32 bits takes as much as 1,074 of the smallest flip-flops.
+  data within {share:.0%} of the period are taken (deep ones are slower), of these the grid of least area. Small
+  memories gain nothing: a macro of 64 words of 32 bits takes as much as 1,074 of the smallest flip-flops.
 - All memories of the design read one word while they write another, so that they take macros of two ports. One that
   provably never does both at once would take macros of one port, of half the area.
 - A macro promises nothing for a word that one port reads while the other writes it ("there is no conflict handling
