@@ -19,7 +19,7 @@ def synthesis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every part takes 0.02 mm2; the scratchpad two macros of 0.25 mm2 besides. Paths of 4 ns, in the core of 5 ns."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(yosys, "find_yosys", lambda: yosys.Yosys(("yosys",), "0.99"))
-    monkeypatch.setattr(timing, "find_sta", lambda: "sta")
+    monkeypatch.setattr(timing, "find_sta", lambda: timing.Sta("sta", "9.9"))
     folder = tmp_path / "pdk"
     folder.mkdir()
     (folder / "round_typ.lib").write_text(standard_cells())
@@ -61,7 +61,8 @@ def test_with_a_library_the_unit_is_mm2(synthesis, loomwork):
     assert TYPICAL in finished.out
     assert "slow: 100 MHz, 1.6 GMAC/s, 1.82 GMAC/s per mm2" in finished.out
     written = json.loads(Path("asic.json").read_text())
-    assert (written["yosys"], written["library"], written["unit"]) == ("0.99", "round_typ.lib", "um2")
+    assert (written["yosys"], written["opensta"]) == ("0.99", "9.9")
+    assert (written["library"], written["unit"]) == ("round_typ.lib", "um2")
     (result,) = written["results"]
     assert result["config"] == "tiny"
     assert result["units"]["scratchpad"]["macros"] == {"RAM": 2}
@@ -91,7 +92,7 @@ def test_a_page_is_written_of_several_configurations(synthesis, loomwork):
     assert finished.code == 0
     page = Path("page.md").read_text()
     assert "loomwork asic --config tiny --config small --liberty DIR --markdown docs/asic.md" in page
-    assert "`round_typ.lib` and Yosys 0.99, synthesized for\n200 MHz" in page
+    assert "with `round_typ.lib`, for 200 MHz, by\nYosys 0.99 and OpenSTA 9.9." in page
     assert page.count("\n## tiny (4 x 4)\n") == page.count("\n## small (8 x 8)\n") == 1
     assert "| sum | 0.380 | 0.095 | 0.500 | 0.880 | 200 | 100 |\n" in page
     assert f"\n- {TYPICAL}\n- slow: 100 MHz" in page

@@ -19,7 +19,7 @@ from loomwork.fpga.hierarchy import WIRING, parts
 from loomwork.fpga.liberty import Library, read_library
 from loomwork.fpga.timing import SlowestPath
 from loomwork.fpga.yosys import SynthesisError, Yosys, find_yosys
-from tests.fpga.round_library import write_library
+from tests.fpga.round_library import standard_cells, write_library
 from tests.models import pdk_path
 
 PERIOD = 100.0
@@ -142,6 +142,14 @@ def test_a_cell_that_cannot_be_counted_is_an_error(library):
         area_of(TRISTATE, library)
     with pytest.raises(SynthesisError, match=r"could not count transistors, of cells \$_TBUF_$"):
         area_of(TRISTATE, None)
+
+
+def test_a_library_without_macros_is_an_error_where_there_are_memories(tmp_path):
+    (tmp_path / "cells.lib").write_text(standard_cells())
+    library = read_library(tmp_path)
+    assert area_of(text(Registers()), library).logic == 505.0
+    with pytest.raises(SynthesisError, match="it has memories of 32 words or more, which need SRAM macros"):
+        area_of(text(Storage()), library)
 
 
 def test_a_damaged_library_is_an_error(library, fresh_cache):

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The slowest path: of netlists whose delays are round numbers, and how OpenSTA's words are read."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from loomwork.fpga.timing import HOW_TO_GET, SlowestPath, find_sta, read_report, slowest_path
+from loomwork.fpga.timing import HOW_TO_GET, SlowestPath, Sta, find_sta, read_report, slowest_path
 from loomwork.fpga.yosys import SynthesisError
 from tests.fpga.round_library import macro, standard_cells
 
@@ -47,7 +46,7 @@ endmodule
 
 
 @pytest.fixture
-def sta() -> str:
+def sta() -> Sta:
     found = find_sta()
     if found is None:
         pytest.skip(HOW_TO_GET)
@@ -55,7 +54,7 @@ def sta() -> str:
 
 
 def path_of(
-    sta: str, folder: Path, *netlists: str, top: str = "unit", cells: str = "", borders: bool = False
+    sta: Sta, folder: Path, *netlists: str, top: str = "unit", cells: str = "", borders: bool = False
 ) -> tuple[float, str, str] | None:
     """Delay in ns, rounded to a picosecond, start and end."""
     files: list[Path] = []
@@ -131,6 +130,9 @@ def test_a_report_without_an_end_or_with_an_error_is_no_result():
 def test_without_opensta_nothing_is_found(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_sta() is None
-    (tmp_path / "sta").write_text("#!/bin/sh\n")
-    (tmp_path / "sta").chmod(0o755)
-    assert find_sta() == shutil.which("sta")
+    script = tmp_path / "sta"
+    script.write_text("#!/bin/sh\necho 1.2.3\n")
+    script.chmod(0o755)
+    assert find_sta() == Sta(str(script), "1.2.3")
+    script.write_text("#!/bin/sh\nexit 1\n")
+    assert find_sta() is None

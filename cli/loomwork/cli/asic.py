@@ -56,7 +56,7 @@ def asic(
         for shape in shapes:
             chip = measure(shape, yosys, library, sta, frequency=frequency, report=progress.update)
             results.append(asic_page.Result(shape, chip))
-    run = asic_page.Run(yosys.version, library, frequency)
+    run = asic_page.Run(yosys.version, sta.version if sta else None, library, frequency)
     for result in results:
         print_table(asic_page.table(result, run))
         for line in asic_page.summary(result):

@@ -19,8 +19,8 @@ from loomwork.fpga.timing import HOW_TO_GET, SlowestPath
 _PAGE = """\
 # Area on a chip
 
-What each unit costs on a chip and how fast it is, before layout, with `{cells}` and Yosys {version}, synthesized for
-{frequency:g} MHz. Made by
+What each unit costs on a chip and how fast it is, before layout, with `{cells}`, for {frequency:g} MHz, by
+{tools}. Made by
 
 ```
 loomwork asic {options}--liberty DIR --markdown docs/asic.md
@@ -71,9 +71,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Run:
-    """What all results have in common. version: of Yosys. library: None for gate equivalents. frequency: MHz."""
+    """What all results have in common. yosys: its version. sta: OpenSTA's, None where it is missing. library: None for
+    gate equivalents. frequency: MHz.
+    """
 
-    version: str
+    yosys: str
+    sta: str | None
     library: Library | None
     frequency: float
 
@@ -148,7 +151,8 @@ def summary(result: Result) -> list[str]:
 def to_json(results: Sequence[Result], run: Run) -> dict[str, Any]:
     """Area (um2 or gate equivalents) and slowest paths (ns) of every unit, for other programs."""
     return {
-        "yosys": run.version,
+        "yosys": run.yosys,
+        "opensta": run.sta,
         "library": run.library.cells.name if run.library else None,
         "unit": "um2" if run.library else "gate equivalents",
         "mhz": run.frequency,
@@ -173,7 +177,7 @@ def markdown(results: Sequence[Result], run: Run) -> str:
     options = "".join(f"--config {result.config.name} " for result in results)
     page = _PAGE.format(
         cells=run.library.cells.name if run.library else "",
-        version=run.version,
+        tools=f"Yosys {run.yosys}" + (f" and OpenSTA {run.sta}" if run.sta else ""),
         frequency=run.frequency,
         options=options,
         words=MACRO_WORDS,

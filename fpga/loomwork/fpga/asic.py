@@ -22,7 +22,7 @@ from loomwork.fpga.buffers import FANOUT, add_buffers
 from loomwork.fpga.hierarchy import WIRING, parts
 from loomwork.fpga.liberty import Corner, Library, Macro
 from loomwork.fpga.macros import memory_library, usable, wrapper
-from loomwork.fpga.timing import SlowestPath, slowest_path
+from loomwork.fpga.timing import SlowestPath, Sta, slowest_path
 from loomwork.fpga.yosys import SynthesisError, Yosys, run_script
 from loomwork.sim.toolchain import cache_directory
 
@@ -153,7 +153,7 @@ def measure(
     config: Config,
     yosys: Yosys,
     library: Library | None,
-    sta: str | None,
+    sta: Sta | None,
     *,
     frequency: float,
     report: Callable[[str], None],
@@ -274,7 +274,11 @@ def _digest(*texts: str) -> str:
 
 
 def _count(figures: Mapping[str, Any], memories: tuple[Memory, ...], library: Library) -> Area:
-    """The area of what Yosys counted (`stat -liberty`), the macros of their own."""
+    """The area of what Yosys counted (`stat -liberty`), and of the macros."""
+    if memories and not library.macros:
+        raise SynthesisError(
+            f"it has memories of {MACRO_WORDS} words or more, which need SRAM macros: the Liberty folder has none"
+        )
     counts: dict[str, int] = figures["num_cells_by_type"]
     known = {macro.name: macro for macro in library.macros}
     unknown = sorted(set(counts) - library.names - set(known))
@@ -306,7 +310,7 @@ def _read_memories(dump: str) -> tuple[Memory, ...]:
     return tuple(found)
 
 
-def _time(sta: str, top: str, inside: Mapping[str, Part], corner: Corner, period: float) -> SlowestPath | None:
+def _time(sta: Sta, top: str, inside: Mapping[str, Part], corner: Corner, period: float) -> SlowestPath | None:
     """The slowest path of a unit, or of the core with all its parts; from the cache when it was timed before."""
     used = sorted({name for part in inside.values() for name, _ in part.area.macros})
     missing = [name for name in used if name not in corner.macros]
@@ -314,9 +318,8 @@ def _time(sta: str, top: str, inside: Mapping[str, Part], corner: Corner, period
         raise SynthesisError(f"there is no {corner.name} .lib of SRAM macro {', '.join(missing)}")
     libraries = [corner.cells, *(corner.macros[name] for name in used)]
     netlists = [part.netlist for part in inside.values() if part.netlist is not None]
-    key = _digest(
-        str(period), *(path.read_text(encoding="utf-8", errors="replace") for path in (*libraries, *netlists))
-    )
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in (*libraries, *netlists)]
+    key = _digest(sta.version, str(period), *texts)
     kept = cache_directory() / "asic" / f"{top}-{corner.name}-{key}.json"
     if not kept.is_file():
         try:

@@ -46,13 +46,28 @@ class SlowestPath:
         return 1000 / self.delay
 
 
-def find_sta() -> str | None:
-    """The OpenSTA to use; None when there is none."""
-    return shutil.which("sta")
+@dataclass(frozen=True)
+class Sta:
+    """An OpenSTA that can be called. version: as it says, such as "2.0.17"."""
+
+    command: str
+    version: str
+
+
+def find_sta() -> Sta | None:
+    """The OpenSTA to use; None when there is none that runs."""
+    found = shutil.which("sta")
+    if found is None:
+        return None
+    try:
+        done = subprocess.run([found, "-version"], capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return Sta(found, done.stdout.strip())
 
 
 def slowest_path(
-    sta: str, netlists: Sequence[Path], top: str, libraries: Sequence[Path], *, period: float, borders: bool
+    sta: Sta, netlists: Sequence[Path], top: str, libraries: Sequence[Path], *, period: float, borders: bool
 ) -> SlowestPath | None:
     """The path that limits the clock `clk` of a netlist; None when no register drives another.
 
@@ -72,7 +87,7 @@ def slowest_path(
     with tempfile.TemporaryDirectory(prefix="loomwork-timing-") as directory:
         path = Path(directory) / "timing.tcl"
         path.write_text(script, encoding="utf-8")
-        command = [sta, "-no_init", "-no_splash", "-exit", str(path)]
+        command = [sta.command, "-no_init", "-no_splash", "-exit", str(path)]
         # In one stream: of several errors the first is the cause.
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return read_report(done.stdout, period)
