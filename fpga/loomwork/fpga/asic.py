@@ -63,6 +63,7 @@ buffer -c -N 16; topo; upsize -D {delay}; dnsize -D {delay}
 """
 
 
+_MEMORY = re.compile(r"^ *memory ", re.MULTILINE)
 _SIGNED = re.compile(r"^(\s*(?:wire|input|output)) signed ", re.MULTILINE)
 
 
@@ -200,7 +201,8 @@ def synthesize(
     if library is None:
         scripts[0] += _FINE + _GENERIC
     else:
-        macros = usable(library.macros, period)
+        # Without memories the macros do not matter, and must not decide what is found in the cache.
+        macros = usable(library.macros, period) if _MEMORY.search(source) else ()
         files |= _library_files(library, macros, period)
         scripts[0] += (_LIBRARY_MEMORIES if macros else "") + _FINE
         scripts[0] += _MAPPED.format(

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from loomwork.fpga.liberty import Macro
 from loomwork.fpga.yosys import SynthesisError
 
-ACCESS_SHARE = 2 / 3
+ACCESS_SHARE = 5 / 6
 """What part of the period a macro may take from the clock to its data. The rest is for the choice between macros and
-what the design does with the data before the next register."""
+what the design does with the data before the next register: the scratchpad of `base` needs 1.0 ns."""
 
 _PREFIX = "$__LOOMWORK_"
 _MUX_COST = 0.5
