@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from loomwork.fpga.buffers import FANOUT, add_buffers
+from loomwork.fpga.buffers import FANOUT, WEAK_FANOUT, add_buffers
 from loomwork.fpga.liberty import Buffer
 
-BUFFER = Buffer("BUF", "A", "Y")
+BUFFER = Buffer("BUF", "A", "Y", frozenset({"WEAK"}))
 
 
 def cell(kind: str, output: str, **connections: list[int | str]) -> dict[str, Any]:
@@ -73,3 +73,12 @@ def test_the_clock_is_left_alone():
     del made["ports"]["i"]
     assert add_buffers(made, BUFFER, {"INV"}, "clk") == 0
     assert add_buffers(made, BUFFER, {"INV"}, "other") == 2
+
+
+@pytest.mark.parametrize(("loads", "kind"), [(WEAK_FANOUT, "WEAK"), (WEAK_FANOUT + 1, "BUF")])
+def test_a_weak_buffer_that_drives_many_becomes_a_stronger_one(loads, kind):
+    made = module(loads)
+    made["cells"]["gate"]["type"] = "WEAK"
+    made["cells"]["reg"]["connections"]["D"] = ["0"]
+    assert add_buffers(made, BUFFER, {"WEAK", "NAND4"}, "clk") == 0
+    assert made["cells"]["gate"] == cell(kind, "Y", A=[3], Y=[4])

@@ -13,7 +13,7 @@ def test_a_library_is_read(tmp_path):
     assert library.cells.name == "cells.lib"
     assert library.names == {"INV", "BUF", "NAND2", "DFF"}
     assert (library.flip_flops, library.flip_flop_area) == (("DFF",), 100.0)
-    assert library.buffer == Buffer("BUF", "A", "Y")
+    assert library.buffer == Buffer("BUF", "A", "Y", frozenset())
     found = [(one.name, one.words, one.width, one.ports, one.masked, one.area, one.access) for one in library.macros]
     assert found == [
         ("ONE", 64, 8, ("A",), True, 1000.0, 10.0),
@@ -39,7 +39,7 @@ def test_of_the_buffers_one_four_times_as_strong_as_the_weakest_is_taken(tmp_pat
     )
     text = standard_cells().replace("max_capacitance : 9", "max_capacitance : 0.1").rstrip().removesuffix("}")
     (tmp_path / "cells.lib").write_text(f"{text}{cells}}}\n")
-    assert read_library(tmp_path).buffer == Buffer("B4", "A", "X")
+    assert read_library(tmp_path).buffer == Buffer("B4", "A", "X", frozenset({"B1", "B2"}))
 
 
 def test_corners_are_told_by_names_of_files_or_conditions(tmp_path):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Buffer trees behind registers, macros and ports that drive many cells.
+"""Buffer trees behind registers, macros and ports that drive many cells; stronger buffers where `abc` has weak ones.
 
 `abc` buffers what it maps itself. What drives its inputs it does not see, so that a flip-flop would drive a thousand
-gates (`buffer -p`, meant for that, changes nothing).
+gates (`buffer -p`, meant for that, changes nothing). Nor does it know when they arrive: behind a macro, whose data come
+late, it saves area where there is no time to lose.
 """
 
 from collections import defaultdict
@@ -14,10 +15,12 @@ from loomwork.fpga.liberty import Buffer
 
 FANOUT = 16
 """Cells that a flip-flop, a macro, a port or a buffer drives at most."""
+WEAK_FANOUT = 4
+"""Cells that one of the weaker buffers drives at most."""
 
 
 def add_buffers(module: dict[str, Any], buffer: Buffer, mapped: AbstractSet[str], clock: str) -> int:
-    """Put buffers into a module, as Yosys's `write_json` writes it, and say how many.
+    """Put buffers into a module, as Yosys's `write_json` writes it, replace weak ones, and say how many were put in.
 
     mapped: types of cells whose outputs `abc` has seen to. clock: the input that needs none; a layout makes its tree.
     """
@@ -39,6 +42,9 @@ def add_buffers(module: dict[str, Any], buffer: Buffer, mapped: AbstractSet[str]
         highest = max(highest, *(bit for bit in port["bits"] if isinstance(bit, int)), 0)
         if port["direction"] == "input" and name != clock:
             driven |= {bit for bit in port["bits"] if isinstance(bit, int)}
+    for cell in cells.values():
+        if cell["type"] in buffer.weaker and len(loads[cell["connections"][buffer.output][0]]) > WEAK_FANOUT:
+            cell["type"] = buffer.name
     new = _numbers(highest)
     added = 0
     for source in sorted(driven):

@@ -51,11 +51,12 @@ class Macro:
 
 @dataclass(frozen=True)
 class Buffer:
-    """A buffer of the standard cells, and its pins."""
+    """A buffer of the standard cells, and its pins. weaker: names of others that drive less, with the same pins."""
 
     name: str
     input: str
     output: str
+    weaker: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -156,19 +157,20 @@ def _cells(text: str) -> dict[str, str]:
 
 def _choose_buffer(path: Path, cells: Mapping[str, str]) -> Buffer:
     """The smallest buffer that drives at least four times what the weakest does, as far as the library tells."""
-    found: list[tuple[float, float, Buffer]] = []
+    found: list[tuple[float, str, float, str, str]] = []
     for name, cell in cells.items():
         pins, function = _CELL_PIN.findall(cell), _FUNCTION.findall(cell)
         if len(pins) == 2 and len(function) == 1 and function[0] in pins and "dont_use" not in cell:
             drives = re.search(r"\bmax_capacitance\s*:\s*\"?([\d.]+)", cell)
             output = next(pin for pin in pins if pin != function[0])
-            buffer = Buffer(name, function[0], output)
-            found.append((_number(path, cell, "area"), float(drives[1]) if drives else 0.0, buffer))
+            drive = float(drives[1]) if drives else 0.0
+            found.append((_number(path, cell, "area"), name, drive, function[0], output))
     if not found:
         raise SynthesisError(f"{path} has no buffer, a cell whose one output is its one input")
-    weakest = min(drive for _, drive, _ in found)
-    strong = [one for one in found if one[1] >= _STRENGTH * weakest] or found
-    return min(strong, key=lambda one: (one[0], one[2].name))[2]
+    weakest = min(drive for _, _, drive, _, _ in found)
+    _, name, drive, *pins = min([one for one in found if one[2] >= _STRENGTH * weakest] or found)
+    weaker = frozenset(other for _, other, less, *same in found if less < drive and same == pins)
+    return Buffer(name, *pins, weaker)
 
 
 def _read_macro(name: str, path: Path, text: str) -> Macro:
