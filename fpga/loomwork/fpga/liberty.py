@@ -170,7 +170,7 @@ def _choose_buffer(path: Path, cells: Mapping[str, str]) -> Buffer:
     weakest = min(drive for _, _, drive, _, _ in found)
     _, name, drive, *pins = min([one for one in found if one[2] >= _STRENGTH * weakest] or found)
     weaker = frozenset(other for _, other, less, *same in found if less < drive and same == pins)
-    return Buffer(name, *pins, weaker)
+    return Buffer(name, pins[0], pins[1], weaker)
 
 
 def _read_macro(name: str, path: Path, text: str) -> Macro:
