@@ -142,16 +142,14 @@ class Window(Component):
             data.StructLayout({"present": 1, "wide": 1, "word": WORD_ADDRESS_BITS, **self._turn_and_span}),
             name=f"read_{number}",
         )
-        present = Signal(name=f"present_{number}")
         overruns = clipped.address[WORD_ADDRESS_BITS:].any()
-        m.d.comb += present.eq(clipped.on & (clipped.low < clipped.high))
         m.d.sync += [
-            read.present.eq(present),
+            read.present.eq(clipped.on & (clipped.low < clipped.high)),
             read.wide.eq(~clipped.negative & (clipped.shift + clipped.high > rows)),
             read.word.eq(clipped.address[:WORD_ADDRESS_BITS] | overruns.replicate(WORD_ADDRESS_BITS)),
             read.span.bank.eq(clipped.bank),
             read.span.low.eq(clipped.low),
-            read.span.high.eq(Mux(present, clipped.high, 0)),
+            read.span.high.eq(clipped.high),
             read.turn.rotate.eq(clipped.shift),
             read.turn.merge.eq(Mux(clipped.negative, 0, clipped.offset)),
         ]
@@ -173,4 +171,6 @@ class Window(Component):
                 self.reads.word[number].eq(pick(hits, "word")),
                 self.alignment.banks[number].eq(pick(hits, "turn")),
             ]
-        m.d.sync += [span.eq(read.span) for span, read in zip(self.alignment.spans, reads, strict=True)]
+        for number, read in enumerate(reads):
+            span = self.alignment.spans[number]
+            m.d.sync += [span.eq(read.span), span.high.eq(Mux(read.present, read.span.high, 0))]
