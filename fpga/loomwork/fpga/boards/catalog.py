@@ -56,8 +56,10 @@ TANG_NANO_20K = Board(
     platform=lambda: TangNano20KPlatform(toolchain="Apicula"),
     oscillator="clk27",
     oscillator_mhz=27,
-    config=replace(NANO, name="tang_nano", scratchpad_kib=32),
-    memory_kib=32,
+    config=replace(
+        NANO, name="tang_nano", scratchpad_kib=32, accumulator_depth=32, address_bits=24, residual_add=False
+    ),
+    memory_kib=48,
     clock_mhz=54,
     capacity=Resources(luts=20_736, registers=15_552, multipliers=48, blocks=46),
     place_arguments=("--device", "GW2AR-LV18QN88C8/I7", "--vopt", "family=GW2A-18C"),

@@ -24,7 +24,7 @@ ECP5 = Family(
 
 GOWIN = Family(
     name="gowin",
-    synthesis="synth_gowin -family gw2a",
+    synthesis="synth_gowin -family gw2a -noiopads",
     placer="nextpnr-himbaechel",
     packer="gowin_pack",
     constraints=("--vopt", "cst=top.cst"),
