@@ -192,19 +192,22 @@ class Scratchpad(Component):
         drain, load = self.drain_write.payload, self.load_write.payload
         drain_address = [late(f"drain_address_{parity}", address(drain.word, parity)) for parity in range(PARITIES)]
         load_address = late("load_address", load.word[1:])
-        drain_data, mask = late("drain_data", Value.cast(drain.data)), late("mask", drain.mask)
         load_data = late("load_data", Value.cast(load.data))
-        odd = late("odd", drain.word[0])
+        drain_data: list[Value] = []
+        enabled: list[Value] = []
+        for parity in range(PARITIES):
+            second = drain.word[0] != parity  # the window's second word is here
+            half = Value.cast(drain.data).word_select(second, 8 * rows)
+            drain_data.append(late(f"drain_data_{parity}", half))
+            enabled.append(late(f"enabled_{parity}", drain.mask.word_select(second, rows)))
         for (bank, parity), port in ports.items():
             by_drain = self.drain_write.valid & (drain.bank == bank) & touches(drain.word, 1, drain.wide, parity)
             by_load = self.load_write.valid & (load.bank == bank) & (load.word[0] == parity) & self.load_write.ready
             drains = Signal(name=f"drains_{bank}_{parity}")
             loads = Signal(name=f"loads_{bank}_{parity}")
             m.d.sync += [drains.eq(by_drain & drain_allowed), loads.eq(by_load & load_allowed)]
-            second = odd != parity  # the window's second word is here
-            enabled = Mux(second, mask[rows:], mask[:rows])
             m.d.comb += [
                 port.addr.eq(Mux(drains, drain_address[parity], load_address)),
-                port.data.eq(Mux(drains, Mux(second, drain_data[8 * rows :], drain_data[: 8 * rows]), load_data)),
-                port.en.eq((enabled & drains.replicate(rows)) | loads.replicate(rows)),
+                port.data.eq(Mux(drains, drain_data[parity], load_data)),
+                port.en.eq((enabled[parity] & drains.replicate(rows)) | loads.replicate(rows)),
             ]
