@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The queue, cycle by cycle beside the one of Amaranth's library."""
+"""The queues, cycle by cycle beside the one of Amaranth's library."""
 
 import random
 
@@ -8,18 +8,21 @@ from amaranth.hdl import Module
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.sim import Simulator, SimulatorContext
 
-from loomwork.rtl.queue import Queue
+from loomwork.rtl.queue import BlockQueue, Queue
 from tests.rtl.unit_driver import assert_refused
 
 WIDTH = 16
-CYCLES = 3000
+CYCLES = 1000
 
 
+@pytest.mark.parametrize("kind", [Queue, BlockQueue])
 @pytest.mark.parametrize("depth", [2, 3, 4, 5, 8, 16])
 @pytest.mark.parametrize(("writes", "reads"), [(1.0, 0.3), (0.3, 1.0), (0.6, 0.6), (1.0, 1.0)])
-def test_every_cycle_is_as_in_amaranths_buffered_queue(depth: int, writes: float, reads: float):
+def test_every_cycle_is_as_in_amaranths_buffered_queue(
+    kind: type[Queue | BlockQueue], depth: int, writes: float, reads: float
+):
     m = Module()
-    m.submodules.queue = queue = Queue(WIDTH, depth)
+    m.submodules.queue = queue = kind(WIDTH, depth)
     m.submodules.model = model = SyncFIFOBuffered(width=WIDTH, depth=depth)
     rng = random.Random(depth)
     passed = 0

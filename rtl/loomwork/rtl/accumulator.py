@@ -6,10 +6,10 @@ from typing import Any
 
 from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import data
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.arch.config import Config
+from loomwork.rtl.block_memory import block_memory
 from loomwork.rtl.delay import delay
 from loomwork.rtl.ports import ACCUMULATOR_LATENCY, AccumulatorRead
 
@@ -94,7 +94,7 @@ class AccumulatorColumn(Component):
         read_half = delay(m, "read_half", self.half, ACCUMULATOR_LATENCY)
         found = []
         for half in range(HALVES):
-            memory = Memory(shape=signed(32), depth=self._depth, init=[])
+            memory = block_memory(signed(32), self._depth)
             m.submodules[f"half_{half}"] = memory
             read, write = memory.read_port(), memory.write_port()
             # A register behind the memory, whose output is slow; the choice of the half comes after it.

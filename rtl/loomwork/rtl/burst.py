@@ -59,27 +59,36 @@ class BurstSplitter(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         address = Signal.like(self.o.payload.address)
-        left = Signal(RUN_BEATS_BITS)
         low = self._beat_bits
         high = low + (self._max_beats - 1).bit_length()
-        room = Signal(range(self._max_beats + 1))
+        # What is decided is in registers: the number of beats, whether they are the last, and how many are behind them.
+        beats = Signal.like(self.o.payload.beats)
         last = Signal()
+        behind = Signal(RUN_BEATS_BITS)
         m.d.comb += [
-            room.eq(self._max_beats - address[low:high]),
-            last.eq(left <= room),
             self.o.payload.address.eq(address),
-            self.o.payload.beats.eq(Mux(last, left, room)),
+            self.o.payload.beats.eq(beats),
             self.i.ready.eq(~self.o.valid | (self.o.ready & last)),
         ]
+        # A run as if it began where `max_beats` beats can be asked for.
+        place = self.i.payload.address[low:high]
+        padded = Signal(RUN_BEATS_BITS + 1)
+        m.d.comb += padded.eq(self.i.payload.beats + place)
         with m.If(self.i.ready):
+            fits = padded <= self._max_beats
             m.d.sync += [
                 self.o.valid.eq(self.i.valid),
                 address.eq(self.i.payload.address),
-                left.eq(self.i.payload.beats),
+                beats.eq(Mux(fits, self.i.payload.beats, self._max_beats - place)),
+                last.eq(fits),
+                behind.eq(padded - self._max_beats),
             ]
         with m.Elif(self.o.ready):
+            fits = behind <= self._max_beats
             m.d.sync += [
                 address.eq(Cat(Const(0, high), address[high:] + 1)),
-                left.eq(left - room),
+                beats.eq(Mux(fits, behind, self._max_beats)),
+                last.eq(fits),
+                behind.eq(behind - self._max_beats),
             ]
         return m

@@ -6,13 +6,13 @@ from typing import Any
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.arch.config import Config
 from loomwork.rtl.align import Align, buses_layout
 from loomwork.rtl.passes import pass_layout
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY, FeedRead
+from loomwork.rtl.queue import BlockQueue
 from loomwork.rtl.walk import Walk, marks_layout
 from loomwork.rtl.window import Window
 
@@ -70,7 +70,7 @@ class Feed(Component):
         m.submodules.walk = walk = Walk(self._config)
         m.submodules.window = window = Window(self._config)
         m.submodules.align = align = Align(self._config)
-        m.submodules.queue = queue = SyncFIFOBuffered(width=pixel_layout(self._config).size, depth=PIXELS_AHEAD)
+        m.submodules.queue = queue = BlockQueue(pixel_layout(self._config).size, PIXELS_AHEAD)
         connect(m, walk.passes, flipped(self.passes))
 
         places = Signal(range(PIXELS_AHEAD + 1), init=PIXELS_AHEAD)
@@ -112,14 +112,14 @@ class Feed(Component):
         if self._config.depthwise:
             m.d.comb += align.depthwise.eq(tags[data_time].marks.depthwise)
 
-        entered = data.View(pixel_layout(self._config), queue.w_data)
+        entered = data.View(pixel_layout(self._config), queue.i.payload)
         m.d.comb += [
             entered.bytes.eq(align.o),
             entered.buses.eq(align.buses),
             entered.marks.eq(tags[-1].marks),
-            queue.w_en.eq(tags[-1].valid),
-            self.pixels.payload.eq(queue.r_data),
-            self.pixels.valid.eq(queue.r_rdy),
-            queue.r_en.eq(self.pixels.ready),
+            queue.i.valid.eq(tags[-1].valid),
+            self.pixels.payload.eq(queue.o.payload),
+            self.pixels.valid.eq(queue.o.valid),
+            queue.o.ready.eq(self.pixels.ready),
         ]
         return m

@@ -5,7 +5,6 @@ from typing import Any
 
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.arch.config import Config
@@ -13,6 +12,7 @@ from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.gearbox import Widener
 from loomwork.rtl.memory_window import windows_layout
 from loomwork.rtl.ports import UnitPort
+from loomwork.rtl.queue import Queue
 from loomwork.rtl.read_master import ReadBus
 from loomwork.rtl.scratchpad import word_write_layout
 from loomwork.rtl.transfer import PLACEMENT, TRANSFER, MemoryRows, ScratchpadWords, placement
@@ -51,7 +51,7 @@ class Load(Component):
         m = Module()
         m.submodules.rows = rows = MemoryRows(self._config)
         m.submodules.reader = reader = WindowReader(self._config)
-        m.submodules.placements = placements = SyncFIFOBuffered(width=PLACEMENT.size, depth=COMMANDS_AHEAD)
+        m.submodules.placements = placements = Queue(PLACEMENT.size, COMMANDS_AHEAD)
         m.submodules.words = words = ScratchpadWords()
         m.submodules.widener = widener = Widener(self._config.bus_bytes, self._config.rows)
         connect(m, rows.o, reader.spans)
@@ -65,16 +65,16 @@ class Load(Component):
         pending = Signal(range(COMMANDS_AHEAD + 3))
         may_take, taken = Signal(), Signal()
         m.d.comb += [
-            may_take.eq(rows.i.ready & ~reader.checking & ~reader.fault & placements.w_rdy & ~self.halt),
+            may_take.eq(rows.i.ready & ~reader.checking & ~reader.fault & placements.i.ready & ~self.halt),
             command.ready.eq(may_take),
             taken.eq(command.valid & may_take),
             rows.i.valid.eq(taken),
             rows.i.payload.eq(transfer),
-            placements.w_en.eq(taken),
-            placements.w_data.eq(placement(transfer)),
-            words.i.valid.eq(placements.r_rdy),
-            Value.cast(words.i.payload).eq(placements.r_data),
-            placements.r_en.eq(words.i.ready),
+            placements.i.valid.eq(taken),
+            placements.i.payload.eq(placement(transfer)),
+            words.i.valid.eq(placements.o.valid),
+            Value.cast(words.i.payload).eq(placements.o.payload),
+            placements.o.ready.eq(words.i.ready),
             self.unit.busy.eq(pending != 0),
         ]
         m.d.sync += pending.eq(pending + taken - self.unit.done)

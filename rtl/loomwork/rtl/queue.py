@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A short queue without an output register."""
+"""Queues: short ones in distributed RAM, long ones in block RAM."""
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
+from loomwork.rtl.block_memory import block_memory
 
-class Queue(Component):
-    """First in, first out, for at most `depth` entries.
 
-    In every cycle it does what `amaranth.lib.fifo.SyncFIFOBuffered` of that depth does: an entry is seen two cycles
-    after it was written, at the earliest. But that one reads its memory into a register, as block RAM asks for; this
-    one does without, because up to 16 entries are distributed RAM in an FPGA, whose reads are like logic.
+class _Queue(Component):
+    """What both kinds have in common.
 
     i, o: entries of `width` bits. occupied: there is an entry, seen at `o` or not yet.
     """
@@ -29,32 +27,59 @@ class Queue(Component):
         signature = stream.Signature(width)
         super().__init__({"i": In(signature), "o": Out(signature), "occupied": Out(1)})
 
+    def _store(self, m: Module, written: Signal, seen: Signal, taken: Signal) -> None:
+        """Keep the entries. written: one comes. seen: the next one is at `o` in the next cycle. taken: one leaves."""
+        raise NotImplementedError
+
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # A power of two, so that the pointers wrap by themselves.
-        places = 1 << (self._depth - 1).bit_length()
-        m.submodules.memory = memory = Memory(shape=self._width, depth=places, init=[])
-        writing, reading = memory.write_port(), memory.read_port(domain="comb")
-
         behind = Signal(range(self._depth))  # entries behind the one at `o`
-        written, taken, next_is_seen = Signal(), Signal(), Signal()
+        written, seen, taken = Signal(), Signal(), Signal()
         m.d.comb += [
             self.i.ready.eq(behind != self._depth - 1),
             written.eq(self.i.valid & self.i.ready),
             taken.eq(self.o.valid & self.o.ready),
-            next_is_seen.eq(behind.any() & (~self.o.valid | self.o.ready)),
+            seen.eq(behind.any() & (~self.o.valid | self.o.ready)),
             self.occupied.eq(behind.any() | self.o.valid),
-            writing.data.eq(self.i.payload),
-            writing.en.eq(written),
-            self.o.payload.eq(reading.data),
         ]
-        m.d.sync += [
-            writing.addr.eq(writing.addr + written),
-            reading.addr.eq(reading.addr + taken),
-            behind.eq(behind + written - next_is_seen),
-        ]
-        with m.If(next_is_seen):
+        m.d.sync += behind.eq(behind + written - seen)
+        with m.If(seen):
             m.d.sync += self.o.valid.eq(1)
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
+        self._store(m, written, seen, taken)
         return m
+
+
+def _memory_places(entries: int) -> int:
+    """Words of a memory for so many entries: a power of two, so that the pointers wrap by themselves."""
+    return max(2, 1 << (entries - 1).bit_length())
+
+
+class Queue(_Queue):
+    """First in, first out, for at most `depth` entries.
+
+    In every cycle it does what `amaranth.lib.fifo.SyncFIFOBuffered` of that depth does: an entry is seen two cycles
+    after it was written, at the earliest. But that one reads its memory into a register, as block RAM asks for; this
+    one does without, because up to 16 entries are distributed RAM in an FPGA, whose reads are like logic.
+    """
+
+    def _store(self, m: Module, written: Signal, seen: Signal, taken: Signal) -> None:
+        m.submodules.memory = memory = Memory(shape=self._width, depth=_memory_places(self._depth), init=[])
+        writing, reading = memory.write_port(), memory.read_port(domain="comb")
+        m.d.comb += [writing.data.eq(self.i.payload), writing.en.eq(written), self.o.payload.eq(reading.data)]
+        m.d.sync += [writing.addr.eq(writing.addr + written), reading.addr.eq(reading.addr + taken)]
+
+
+class BlockQueue(_Queue):
+    """The same, cycle by cycle, for many entries, or where the oldest one is needed early in the cycle.
+
+    What is seen at `o` is the output register of a memory of `depth - 1` words. In block RAM that is no faster.
+    """
+
+    def _store(self, m: Module, written: Signal, seen: Signal, taken: Signal) -> None:
+        m.submodules.memory = memory = block_memory(self._width, _memory_places(self._depth - 1))
+        writing, reading = memory.write_port(), memory.read_port()
+        m.d.comb += [writing.data.eq(self.i.payload), writing.en.eq(written)]
+        m.d.comb += [self.o.payload.eq(reading.data), reading.en.eq(seen)]
+        m.d.sync += [writing.addr.eq(writing.addr + written), reading.addr.eq(reading.addr + seen)]

@@ -5,10 +5,10 @@ from typing import Any
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.arch.config import BANKS, Config
+from loomwork.rtl.block_memory import block_memory
 from loomwork.rtl.delay import delay
 from loomwork.rtl.ports import SCRATCHPAD_LATENCY, WORD_ADDRESS_BITS, FeedRead, WindowRead, window_write_layout
 
@@ -85,7 +85,7 @@ class Scratchpad(Component):
         write_ports: dict[tuple[int, int], Any] = {}
         for bank in range(BANKS):
             for parity in range(PARITIES):
-                memory = Memory(shape=8 * rows, depth=self._config.bank_words // 2, init=[])
+                memory = block_memory(8 * rows, self._config.bank_words // 2)
                 m.submodules[f"bank_{bank}_{('even', 'odd')[parity]}"] = memory
                 read_ports[bank, parity] = memory.read_port()
                 write_ports[bank, parity] = memory.write_port(granularity=8)

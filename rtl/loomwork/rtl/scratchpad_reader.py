@@ -5,12 +5,12 @@ from typing import Any
 
 from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data, stream
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.arch.config import Config
 from loomwork.rtl.gearbox import Narrower
 from loomwork.rtl.ports import WindowRead
+from loomwork.rtl.queue import BlockQueue
 from loomwork.rtl.transfer import SCRATCHPAD_WORD
 
 QUEUE_BEATS = 64
@@ -48,7 +48,7 @@ class ScratchpadReader(Component):
         word_bytes, bus_bytes = self._config.rows, self._config.bus_bytes
         ratio = word_bytes // bus_bytes
         depth = max(QUEUE_BEATS // ratio, MIN_QUEUE_WORDS)
-        m.submodules.queue = queue = SyncFIFOBuffered(width=8 * word_bytes, depth=depth)
+        m.submodules.queue = queue = BlockQueue(8 * word_bytes, depth)
         m.submodules.narrower = narrower = Narrower(word_bytes, bus_bytes)
 
         room = Signal(range(depth + 1), init=depth)
@@ -61,16 +61,16 @@ class ScratchpadReader(Component):
             request.valid.eq(self.words.valid & may_request),
             self.words.ready.eq(request.ready & may_request),
         ]
-        m.d.sync += room.eq(room - (request.valid & request.ready) + (queue.r_rdy & queue.r_en))
+        m.d.sync += room.eq(room - (request.valid & request.ready) + (queue.o.valid & queue.o.ready))
 
         m.d.comb += [
-            queue.w_data.eq(Value.cast(self.read.data)[: 8 * word_bytes]),
-            queue.w_en.eq(self.read.data_valid),
+            queue.i.payload.eq(Value.cast(self.read.data)[: 8 * word_bytes]),
+            queue.i.valid.eq(self.read.data_valid),
             self.arriving.eq(self.read.data_valid),
-            Value.cast(narrower.i.payload.data).eq(queue.r_data),
+            Value.cast(narrower.i.payload.data).eq(queue.o.payload),
             narrower.i.payload.final.eq(ratio - 1),
-            narrower.i.valid.eq(queue.r_rdy),
-            queue.r_en.eq(narrower.i.ready),
+            narrower.i.valid.eq(queue.o.valid),
+            queue.o.ready.eq(narrower.i.ready),
             self.beats.payload.eq(narrower.o.payload),
             self.beats.valid.eq(narrower.o.valid),
             narrower.o.ready.eq(self.beats.ready),

@@ -5,7 +5,6 @@ from typing import Any
 
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.arch.config import Config
@@ -15,6 +14,7 @@ from loomwork.rtl.command import command_layout
 from loomwork.rtl.gearbox import Narrower, Widener
 from loomwork.rtl.memory_window import windows_layout
 from loomwork.rtl.ports import UnitPort
+from loomwork.rtl.queue import Queue
 from loomwork.rtl.read_master import ReadBus
 from loomwork.rtl.window_reader import WindowReader
 
@@ -59,7 +59,7 @@ class StreamReader(Component):
         m.submodules.reader = reader = WindowReader(self._config, self._mark_bits)
         # What is on its way, by command. final: number of the last word in the last beat.
         arrival = data.StructLayout({"beats": RUN_BEATS_BITS, "final": self._mark_bits})
-        m.submodules.arrivals = arrivals = SyncFIFOBuffered(width=arrival.size, depth=COMMANDS_AHEAD)
+        m.submodules.arrivals = arrivals = Queue(arrival.size, COMMANDS_AHEAD)
         connect(m, reader.bus, flipped(self.bus))
         m.d.comb += [reader.windows.eq(self.windows), reader.halt.eq(self.halt)]
 
@@ -72,7 +72,7 @@ class StreamReader(Component):
         beats = (wanted.words * cols + bus_bytes - 1) // bus_bytes
         m.d.comb += [
             # An illegal command is always the youngest: the next one is taken when this one is known to be legal.
-            may_take.eq(reader.spans.ready & ~reader.checking & ~reader.fault & arrivals.w_rdy & ~self.halt),
+            may_take.eq(reader.spans.ready & ~reader.checking & ~reader.fault & arrivals.i.ready & ~self.halt),
             command.ready.eq(may_take),
             taken.eq(command.valid & may_take),
             reader.spans.payload.window.eq(wanted.window),
@@ -82,19 +82,19 @@ class StreamReader(Component):
             reader.spans.valid.eq(taken),
             expected.beats.eq(beats),
             expected.final.eq((wanted.words - 1) & (self._words_per_beat - 1)),
-            arrivals.w_data.eq(expected),
-            arrivals.w_en.eq(taken),
+            arrivals.i.payload.eq(expected),
+            arrivals.i.valid.eq(taken),
             self.unit.busy.eq(pending != 0),
         ]
         m.d.sync += pending.eq(pending + taken - self.unit.done)
 
-        oldest = data.View(arrival, arrivals.r_data)
+        oldest = data.View(arrival, arrivals.o.payload)
         arrived = Signal(RUN_BEATS_BITS, init=1)
         last = Signal()
         m.d.comb += [
             last.eq(arrived == oldest.beats),
             reader.mark.eq(Mux(last, oldest.final, self._words_per_beat - 1)),
-            arrivals.r_en.eq(reader.arriving & last),
+            arrivals.o.ready.eq(reader.arriving & last),
         ]
         with m.If(reader.arriving):
             m.d.sync += arrived.eq(Mux(last, 1, arrived + 1))
@@ -109,7 +109,7 @@ class StreamReader(Component):
         m.d.sync += [
             failed.eq(failed | (code != ErrorCode.NONE)),
             self.unit.error.eq(Mux(failed, ErrorCode.NONE, code)),
-            self.unit.done.eq(arrivals.r_en & ~failed & (code == ErrorCode.NONE)),
+            self.unit.done.eq(arrivals.o.ready & ~failed & (code == ErrorCode.NONE)),
         ]
         return m
 

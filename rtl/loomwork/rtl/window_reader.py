@@ -5,18 +5,21 @@ from typing import Any
 
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import READABLE_WINDOWS
 from loomwork.rtl.burst import BurstSplitter, burst_limit
 from loomwork.rtl.memory_window import SPAN, WindowCheck, windows_layout
+from loomwork.rtl.queue import BlockQueue
 from loomwork.rtl.read_master import ReadBus
 
 
 def beat_layout(config: Config, mark_bits: int) -> data.StructLayout:
-    """data: `[bus_bytes] bytes`. error: the bus reported an error for it. mark: what its user noted on arrival."""
+    """data: `[bus_bytes] bytes`. mark: what its user noted on arrival.
+
+    error: it is the first one for which the bus reported an error; who minds does not take it.
+    """
     return data.StructLayout({"data": data.ArrayLayout(8, config.bus_bytes), "error": 1, "mark": mark_bits})
 
 
@@ -44,7 +47,7 @@ class WindowReader(Component):
 
     def __init__(self, config: Config, mark_bits: int = 0) -> None:
         self._config = config
-        self._layout = beat_layout(config, mark_bits)
+        self._mark_bits = mark_bits
         super().__init__(
             {
                 "windows": In(windows_layout(config)),
@@ -52,7 +55,7 @@ class WindowReader(Component):
                 "bus": Out(ReadBus(config)),
                 "checking": Out(1),
                 "fault": Out(1),
-                "beats": Out(stream.Signature(self._layout)),
+                "beats": Out(stream.Signature(beat_layout(config, mark_bits))),
                 "arriving": Out(1),
                 "arriving_error": Out(1),
                 "mark": In(mark_bits),
@@ -66,7 +69,7 @@ class WindowReader(Component):
         longest = burst_limit(self._config, depth)
         m.submodules.check = check = WindowCheck(self._config, READABLE_WINDOWS)
         m.submodules.splitter = splitter = BurstSplitter(self._config, longest)
-        m.submodules.queue = queue = SyncFIFOBuffered(width=self._layout.size, depth=depth)
+        m.submodules.queue = queue = BlockQueue(8 * self._config.bus_bytes, depth)
         connect(m, flipped(self.spans), check.i)
         connect(m, check.o, splitter.i)
         m.d.comb += [
@@ -87,17 +90,33 @@ class WindowReader(Component):
         requested = Mux(request.valid & request.ready, burst.payload.beats, 0)
         m.d.sync += room.eq(room - requested + (self.beats.valid & self.beats.ready))
 
-        arrived = Signal(self._layout)
         m.d.comb += [
             self.arriving.eq(self.bus.valid),
             self.arriving_error.eq(self.bus.valid & self.bus.error),
-            arrived.data.eq(self.bus.data),
-            arrived.error.eq(self.bus.error),
-            arrived.mark.eq(self.mark),
-            queue.w_data.eq(arrived),
-            queue.w_en.eq(self.bus.valid),
-            Value.cast(self.beats.payload).eq(queue.r_data),
-            self.beats.valid.eq(queue.r_rdy),
-            queue.r_en.eq(self.beats.ready),
+            queue.i.payload.eq(self.bus.data),
+            queue.i.valid.eq(self.bus.valid),
+            Value.cast(self.beats.payload.data).eq(queue.o.payload),
+            self.beats.payload.error.eq(self._error_is_next(m)),
+            self.beats.valid.eq(queue.o.valid),
+            queue.o.ready.eq(self.beats.ready),
         ]
+        if self._mark_bits:
+            # Beside the beats, to stay out of the block RAM: marks decide when a beat is taken.
+            m.submodules.marks = marks = BlockQueue(self._mark_bits, depth)
+            m.d.comb += [
+                marks.i.payload.eq(self.mark),
+                marks.i.valid.eq(self.bus.valid),
+                self.beats.payload.mark.eq(marks.o.payload),
+                marks.o.ready.eq(self.beats.ready),
+            ]
         return m
+
+    def _error_is_next(self, m: Module) -> Value:
+        """Whether the first beat with an error is the next one to be taken; counted, for block RAM would be late."""
+        in_front = Signal(range(self._config.stream_beats + 1))
+        failed = Signal()
+        with m.If(self.arriving_error):
+            m.d.sync += failed.eq(1)
+        good = self.arriving & ~self.arriving_error & ~failed
+        m.d.sync += in_front.eq(in_front + good - (self.beats.valid & self.beats.ready))
+        return failed & (in_front == 0)

@@ -5,12 +5,12 @@ from typing import Any
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream
-from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out, Signature
 
 from loomwork.arch.config import Config
 from loomwork.rtl.axi import MAX_BURST_BEATS, Axi4Write, drive_constants
 from loomwork.rtl.burst import burst_layout
+from loomwork.rtl.queue import Queue
 
 MAX_OUTSTANDING = 255
 """Bursts whose response has not come, at most."""
@@ -65,19 +65,19 @@ class WriteMaster(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         axi, request, beats = self.axi, self.writer.request, self.writer.data
-        m.submodules.lengths = lengths = SyncFIFOBuffered(width=len(axi.awlen), depth=BURSTS_AHEAD)
+        m.submodules.lengths = lengths = Queue(len(axi.awlen), BURSTS_AHEAD)
         outstanding = Signal(range(MAX_OUTSTANDING + 1))
         accepted, responded = Signal(), Signal()
         length = Signal.like(axi.awlen)
         drive_constants(m, axi, "aw", self._config)
         m.d.comb += [
             request.ready.eq(
-                (~axi.awvalid | axi.awready) & lengths.w_rdy & ~self.halt & (outstanding != MAX_OUTSTANDING)
+                (~axi.awvalid | axi.awready) & lengths.i.ready & ~self.halt & (outstanding != MAX_OUTSTANDING)
             ),
             accepted.eq(request.valid & request.ready),
             length.eq(request.payload.beats - 1),
-            lengths.w_data.eq(length),
-            lengths.w_en.eq(accepted),
+            lengths.i.payload.eq(length),
+            lengths.i.valid.eq(accepted),
             self.idle.eq(outstanding == 0),
         ]
         m.d.sync += outstanding.eq(outstanding + accepted - responded)
@@ -90,11 +90,11 @@ class WriteMaster(Component):
         m.d.comb += [
             axi.wdata.eq(beats.payload),
             axi.wstrb.eq(~0),
-            axi.wlast.eq(sent == lengths.r_data),
-            axi.wvalid.eq(beats.valid & lengths.r_rdy),
-            beats.ready.eq(axi.wready & lengths.r_rdy),
+            axi.wlast.eq(sent == lengths.o.payload),
+            axi.wvalid.eq(beats.valid & lengths.o.valid),
+            beats.ready.eq(axi.wready & lengths.o.valid),
             self.beat.eq(axi.wvalid & axi.wready),
-            lengths.r_en.eq(self.beat & axi.wlast),
+            lengths.o.ready.eq(self.beat & axi.wlast),
         ]
         with m.If(self.beat):
             m.d.sync += sent.eq(sent + 1)
