@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from loomwork.cli.output import UsageError, write_file, write_json
+from loomwork.fpga.boards.board import Board
 from loomwork.fpga.boards.catalog import BOARDS
+from loomwork.fpga.capacity import CapacityError, check_capacity, estimate
 
 _PAGE = """\
 # Boards
@@ -53,7 +55,9 @@ def read_records(page: Path) -> list[dict[str, Any]]:
 
 def boards_page(records: Sequence[Mapping[str, Any]]) -> str:
     """The page as Markdown."""
-    return "\n".join([_PAGE, _summary(records), *map(_section, records)])
+    built = {record["board"]: record for record in records}
+    sections = (_section(built[name]) if name in built else _without(board) for name, board in BOARDS.items())
+    return "\n".join([_PAGE, *([_summary(records)] if records else []), *sections])
 
 
 def _summary(records: Sequence[Mapping[str, Any]]) -> str:
@@ -98,6 +102,15 @@ def _section(record: Mapping[str, Any]) -> str:
         f"| of the device | {' | '.join(f'{100 * total[kind] / capacity[kind]:.0f}%' for kind in _KINDS)} |",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _without(board: Board) -> str:
+    """What is said of a board that was not built."""
+    try:
+        check_capacity(board, board.config, estimate(board, board.config, board.memory_kib))
+    except CapacityError as error:
+        return f"## {board.title}\n\nNot built. {error}.\n"
+    return f"## {board.title}\n\n`loomwork build {board.name}` has not been run to its end for this page.\n"
 
 
 def _counts(resources: Mapping[str, int]) -> str:
