@@ -60,8 +60,8 @@ def script(board: Board) -> str:
     Units keep their borders until all are mapped, so that their cells can be counted; then all becomes one module.
     """
     keep = " ".join(f"{TOP}.system.{path}" for path in UNITS.values())
-    # No word is used that was read in the cycle in which it was written. Amaranth asks for the old one all the same, for
-    # which Yosys would put comparators, registers and multiplexers around each memory.
+    # No word is used that was read in the cycle in which it was written. Amaranth asks for the old one all the same,
+    # for which Yosys would put comparators, registers and multiplexers around each memory.
     # As in yosys.py: names that Amaranth gives to elements of arrays confuse abc9.
     return (
         f"read_rtlil {TOP}.il; hierarchy -top {TOP}; setattr -mod -set keep_hierarchy 1 {keep}; "
