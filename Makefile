@@ -68,7 +68,7 @@ $(STAMP): requirements.lock pyproject.toml | tools
 	    $(INSTALL_HINT); \
 	  fi; \
 	fi
-	@echo "Installing the packages of requirements.lock (the first time about 230 MB)"
+	@echo "Installing the packages of requirements.lock (the first time about 300 MB)"
 	@$(BIN)/python -m pip install --requirement requirements.lock \
 	  | awk '/^ *Downloading/ && !/\.metadata/ { print "  " $$2 " " $$3 $$4; fflush() }'
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
