@@ -30,9 +30,9 @@ def library(tmp_path: Path) -> Library:
     return write_library(tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LOOMWORK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(asic, "cache_directory", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "asic"
 
 

@@ -13,6 +13,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
+from loomwork.fpga import asic
 from loomwork.fpga.asic import Part, synthesize
 from loomwork.fpga.liberty import Library, Macro, read_library
 from loomwork.fpga.macros import memory_library, usable, wrapper
@@ -21,6 +22,11 @@ from loomwork.sim.toolchain import verilator
 from tests.fpga.round_library import CELLS_VERILOG, macro, macro_verilog, standard_cells
 
 PERIOD = 100.0
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asic, "cache_directory", lambda: tmp_path / "cache")
 
 
 class Storage(Component):

@@ -13,12 +13,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from inspect import getsource
 from pathlib import Path
 from typing import Any
 
 from loomwork.arch.config import Config
+from loomwork.fpga import buffers
 from loomwork.fpga.area import GROUPS, UNITS
-from loomwork.fpga.buffers import FANOUT, WEAK_FANOUT, add_buffers
+from loomwork.fpga.buffers import add_buffers
 from loomwork.fpga.hierarchy import WIRING, parts
 from loomwork.fpga.liberty import Corner, Library, Macro
 from loomwork.fpga.macros import memory_library, usable, wrapper
@@ -211,7 +213,7 @@ def synthesize(
         )
         scripts.append(_BUFFERED)
     scripts[-1] += _BOXES.format(boxes=" ".join(f"t:{box}" for box in boxes))
-    key = _digest(yosys.version, str((FANOUT, WEAK_FANOUT)), *scripts, *files.values())
+    key = _digest(yosys.version, getsource(buffers), *scripts, *files.values())
     folder = cache_directory() / "asic"
     kept = folder / f"{top}-{key}"
     if not kept.is_dir():
