@@ -52,8 +52,9 @@ def build(
     Writes the bitstream, config.json (the configuration, for `loomwork compile --config`) and report.json: Fmax of
     each seed, cells of each unit, the critical path. Takes minutes; what did not change comes from the cache.
 
-    Example: `loomwork build ulx3s-85f --seeds 4`, then `openFPGALoader -b ulx3s build/ulx3s-85f/ulx3s-85f.bit`
-    and `loomwork run net.lwb --input x.npy --output y.npy --backend board --port /dev/ttyUSB0`
+    Load the bitstream with openFPGALoader, then run programs on the board with `loomwork run`.
+
+    Example: `loomwork build ulx3s-85f --seeds 4`
     """
     from loomwork.arch.config import load_config
     from loomwork.cli.boards_page import write_page
