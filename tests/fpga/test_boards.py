@@ -89,8 +89,24 @@ def test_multipliers_are_those_that_synthesis_finds(config: Config, measured: in
 
 
 def test_what_a_board_is_built_for_by_default_fits_or_is_known_not_to():
-    for board in (ULX3S_85F, TANG_NANO_20K):
-        check_capacity(board, board.config, estimate(board, board.config, board.memory_kib))
+    check_capacity(ULX3S_85F, ULX3S_85F.config, estimate(ULX3S_85F, ULX3S_85F.config, ULX3S_85F.memory_kib))
+    with pytest.raises(CapacityError, match=r"cannot hold 'tang_nano': it would take 20,910 lookup tables of 20,736$"):
+        check_capacity(TANG_NANO_20K, TANG_NANO_20K.config, estimate(TANG_NANO_20K, TANG_NANO_20K.config, 48))
+
+
+@pytest.mark.parametrize(
+    ("board", "config", "luts", "registers"),
+    [
+        (TANG_NANO_20K, TANG_NANO_20K.config, 21_663, 11_381),
+        (ULX3S_85F, TINY, 23_842, 14_119),
+        (ULX3S_85F, ULX3S_85F.config, 43_887, 33_616),
+    ],
+)
+def test_the_estimate_lies_a_little_below_what_synthesis_finds(board, config: Config, luts: int, registers: int):
+    # Sums of `loomwork build` after synthesis.
+    needed = estimate(board, config, board.memory_kib)
+    assert 0.9 * luts < needed.luts < luts
+    assert 0.88 * registers < needed.registers < registers
 
 
 def test_a_board_that_is_too_small_is_refused_with_all_that_it_lacks():
