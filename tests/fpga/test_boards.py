@@ -15,7 +15,7 @@ import pytest
 from loomwork.arch.config import BASE, MID, NANO, SMALL, TINY, Config
 from loomwork.fpga import place_route, synthesis, tools
 from loomwork.fpga.boards.board import Resources
-from loomwork.fpga.boards.catalog import BOARDS, ICEBREAKER, TANG_NANO_20K, ULX3S_85F
+from loomwork.fpga.boards.catalog import ICEBREAKER, TANG_NANO_20K, ULX3S_85F
 from loomwork.fpga.boards.clocking import ECP5_LIMITS, GOWIN_LIMITS, ClockError
 from loomwork.fpga.boards.families import ECP5, GOWIN, ICE40
 from loomwork.fpga.boards.top import Top
@@ -250,15 +250,15 @@ def test_the_packer_gets_the_routed_design(netlist: Netlist):
 # Synthesis
 
 
-@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
-def test_every_family_takes_a_small_design(board):
-    clock = board.oscillator_mhz if board.family.pll_limits is None else board.clock_mhz
-    netlist = synthesize(board, Top(board, TINY, 4, clock), find_yosys(), report=lambda _: None)
+def test_a_small_design_is_counted_unit_by_unit():
+    board = ULX3S_85F
+    netlist = synthesize(board, Top(board, TINY, 4, board.clock_mhz), find_yosys(), report=lambda _: None)
     assert list(netlist.units) == [*UNITS, REST]
     # Nothing that counts has vanished, and every multiplication is in a cell.
     assert min(unit.luts for unit in netlist.units.values()) > 100
     cells = json.loads((netlist.folder / synthesis.NETLIST).read_text())["modules"][synthesis.TOP]["cells"]
-    assert board.family.resources(_count(cells)).luts == netlist.total.luts
+    # What no other unit uses goes when the borders do.
+    assert 0.98 * netlist.total.luts < board.family.resources(_count(cells)).luts <= netlist.total.luts
     assert netlist.total.multipliers >= TINY.macs_per_cycle // 2
 
 
