@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """`loomwork build` and `loomwork run --backend board`: what they make, and what they refuse."""
 
+import gc
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,14 @@ from tests.models import CHECKOUT
 
 # A design that is made for a fake synthesis is never used.
 pytestmark = pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Find what was never used at once, where it is ignored, and not in the midst of some other test."""
+    yield
+    gc.collect()
+
 
 # run --backend board
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Boards: what fits, which clocks there are, and how builds of several seeds end, with a placer that is a script."""
 
+import gc
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,14 @@ from loomwork.fpga.yosys import find_yosys
 
 # Designs that are refused, or made for a fake placer, are never used.
 pytestmark = pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Find what was never used at once, where it is ignored, and not in the midst of some other test."""
+    yield
+    gc.collect()
+
 
 # Clocks
 

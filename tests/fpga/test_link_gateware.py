@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The board's end of the host link, part by part: UART, frames, requests, memory."""
 
+import gc
 import random
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -16,6 +18,13 @@ from loomwork.fpga.link.uart import UartReceiver, UartTransmitter
 
 # Those that are refused are found unused later, in any of the tests.
 pytestmark = pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Find what was never used at once, where it is ignored, and not in the midst of some other test."""
+    yield
+    gc.collect()
 
 
 def simulate(design, *benches):

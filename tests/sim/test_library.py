@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from loomwork.arch.config import FORMAL, TINY, Config
+from loomwork.arch.config import FORMAL, TINY
 from loomwork.sim import library
 from loomwork.sim.backend import RunError
 from loomwork.sim.library import build_library, design_fingerprint, hash_sources
@@ -31,10 +31,10 @@ def test_the_library_is_built_once(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_every_configuration_and_every_change_has_a_library_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    built: list[Config] = []
+    built: list[str] = []
 
-    def build(tool, config, source, harness, directory):
-        built.append(config)
+    def build(tool, simulation, directory):
+        built.append(source := simulation.verilog())
         (directory / "core.so").write_text(source)
         return directory / "core.so"
 
@@ -44,7 +44,7 @@ def test_every_configuration_and_every_change_has_a_library_of_its_own(tmp_path:
     monkeypatch.setattr(library, "cache_directory", lambda: tmp_path)
     other = replace(FORMAL, queue_depth=8)
     paths = [build_library(config, report=told.append) for config in (FORMAL, other, FORMAL, other)]
-    assert built == [FORMAL, other]
+    assert built == [f"{FORMAL} True", f"{other} True"]
     assert told == ["building the simulation of 'formal' (once per configuration)"] * 2
     assert paths[:2] == paths[2:]
     assert paths[0] != paths[1]
@@ -55,10 +55,10 @@ def test_every_configuration_and_every_change_has_a_library_of_its_own(tmp_path:
 
 
 def test_processes_that_start_at_once_build_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    built: list[Config] = []
+    built: list[str] = []
 
-    def build(tool, config, source, harness, directory):
-        built.append(config)
+    def build(tool, simulation, directory):
+        built.append(simulation.name)
         time.sleep(0.2)
         (directory / "core.so").touch()
         return directory / "core.so"
@@ -68,7 +68,7 @@ def test_processes_that_start_at_once_build_once(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(library, "cache_directory", lambda: tmp_path)
     with ThreadPoolExecutor() as pool:
         paths = set(pool.map(lambda _: build_library(FORMAL), range(4)))
-    assert (len(paths), built) == (1, [FORMAL])
+    assert (len(paths), built) == (1, ["formal"])
 
 
 def test_the_fingerprint_follows_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
