@@ -76,7 +76,7 @@ class FakeTools:
         self.called.append("synthesize")
         report("synthesis")
         return Netlist(
-            folder=self._folder, units={"array": Resources(luts=10, multipliers=16), "rest": Resources(luts=5)}, key="k"
+            folder=self._folder, units={"array": Resources(luts=10, multipliers=16), "rest": Resources(luts=5)}
         )
 
     def place(self, *_: object, workers: int, report) -> Seeds:

@@ -2,7 +2,6 @@
 """The LiteX example: its SoC runs the digits classifier from its own memory."""
 
 import ctypes
-import importlib.util
 import os
 import subprocess
 import sys
@@ -30,8 +29,6 @@ RAM_BASE, CORE_BASE = 0x4000_0000, 0xF100_0000
 @pytest.fixture(scope="module")
 def soc(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The SoC that the example writes, as a simulation."""
-    if importlib.util.find_spec("litex") is None:
-        pytest.skip("LiteX is not installed: `pip install litex migen`")
     folder = tmp_path_factory.mktemp("litex")
     write_package(TINY, folder / "package")
     command = [sys.executable, EXAMPLES / "litex" / "soc.py", folder / "package", "-o", folder / "soc"]

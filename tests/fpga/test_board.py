@@ -9,11 +9,12 @@ import pytest
 
 from loomwork.arch.command import encode
 from loomwork.arch.config import TINY
+from loomwork.arch.isa import Window
 from loomwork.arch.program import Program
 from loomwork.arch.registers import BY_NAME, ID_VALUE, ErrorCode
 from loomwork.compiler.driver import compile_model
 from loomwork.fpga import host_link
-from loomwork.fpga.board_backend import BoardBackend
+from loomwork.fpga.board_backend import BoardBackend, BoardEngine
 from loomwork.fpga.host_link import HostLink, LinkError
 from loomwork.fpga.simulated_board import MEMORY_KIB, SimulatedBoard
 from loomwork.sim import driver
@@ -231,6 +232,16 @@ def test_a_program_that_is_too_large_for_the_memory_is_refused(link: HostLink):
     link.memory_bytes = 4096
     with pytest.raises(RunError, match=r"the program needs \d+ KiB of memory, the board has 4 KiB"):
         run(link, net(), IMAGES)
+
+
+def test_an_error_that_an_earlier_host_has_left_is_not_told_to_the_next(link: HostLink):
+    engine = BoardEngine(link, TINY)
+    link.write_memory(0, bytes(64))
+    engine.set_window(Window.COMMANDS, 0, 64)
+    engine.start()  # no command begins with zeros
+    engine.wait()
+    assert engine.read("ERROR_CODE") == ErrorCode.ILLEGAL_OPCODE
+    assert np.array_equal(run(link, net(), IMAGES), EXPECTED)
 
 
 def test_an_error_of_the_engine_is_told_and_the_next_program_runs(link: HostLink):

@@ -20,11 +20,12 @@ from loomwork.fpga.boards.catalog import ICEBREAKER, TANG_NANO_20K, ULX3S_85F
 from loomwork.fpga.boards.clocking import ECP5_LIMITS, GOWIN_LIMITS, ClockError
 from loomwork.fpga.boards.families import ECP5, GOWIN, ICE40
 from loomwork.fpga.boards.top import Top
-from loomwork.fpga.capacity import CapacityError, check_capacity, estimate, memory_blocks, multipliers
+from loomwork.fpga.capacity import CapacityError, check_capacity, estimate, multipliers
 from loomwork.fpga.place_route import pack, place_and_route
 from loomwork.fpga.synthesis import REST, UNITS, Netlist, synthesize
 from loomwork.fpga.tools import Tool, ToolError, find_tool
 from loomwork.fpga.yosys import find_yosys
+from loomwork.rtl.technology.ecp5 import Ecp5
 
 # Designs that are refused, or made for a fake placer, are never used.
 pytestmark = pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
@@ -88,7 +89,7 @@ def test_a_clock_that_no_pll_makes_is_refused():
     ],
 )
 def test_blocks_of_memory_are_18_kbit_in_the_best_shape(width: int, depth: int, blocks: int):
-    assert memory_blocks(width, depth) == blocks
+    assert ECP5.memory_blocks(width, depth) == GOWIN.memory_blocks(width, depth) == blocks
 
 
 @pytest.mark.parametrize(("config", "measured"), [(NANO, 37), (SMALL, 169), (BASE, 457)])
@@ -124,16 +125,25 @@ def test_a_board_that_is_too_small_is_refused_with_all_that_it_lacks():
         check_capacity(ICEBREAKER, NANO, needed)
     for what in (
         f"{needed.luts:,} lookup tables of 5,280",
-        "37 multipliers of 8",
+        f"{needed.blocks} blocks of memory of 30",
         "iCEBreaker with an iCE40UP5K cannot hold 'nano'",
     ):
         assert what in str(raised.value)
     with pytest.raises(CapacityError, match=r"take 457 multipliers of 156 and \d+ blocks of memory of 208$"):
         check_capacity(
-            replace(ULX3S_85F, technology=ICEBREAKER.technology),
+            replace(ULX3S_85F, technology=Ecp5()),
             BASE,
-            estimate(replace(ULX3S_85F, technology=ICEBREAKER.technology), BASE, 256),
+            estimate(replace(ULX3S_85F, technology=Ecp5()), BASE, 256),
         )
+
+
+def test_multipliers_and_memory_of_an_ice40_are_counted_in_its_own_cells():
+    # Synthesis of `tiny` with 4 KiB of memory: 8 SB_MAC16, two products in each, and 72 blocks of 4 kbit.
+    needed = estimate(ICEBREAKER, TINY, 4)
+    assert needed.multipliers == 8
+    assert 0.75 * 72 < needed.blocks < 72
+    assert ICE40.memory_blocks(16, 256) == 1
+    assert ICE40.memory_blocks(16, 257) == 2
 
 
 def test_columns_in_logic_need_no_multipliers():
@@ -212,7 +222,7 @@ open(arguments["--textcfg"], "w").write("routed with seed %d" % seed)
 def netlist(tmp_path: Path) -> Netlist:
     for name in (synthesis.NETLIST, "top.lpf"):
         (tmp_path / name).write_text(name)
-    return Netlist(folder=tmp_path, units={"all": Resources(luts=1)}, key="key")
+    return Netlist(folder=tmp_path, units={"all": Resources(luts=1)})
 
 
 PLACER = Tool("nextpnr-ecp5", (sys.executable, "-c", _PLACER), "placer 1.0")

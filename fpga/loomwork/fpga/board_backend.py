@@ -31,9 +31,8 @@ class BoardEngine(Driver):
     def __init__(self, link: HostLink, config: Config) -> None:
         self._link = link
         self.check_identity(config)
-        if self.is_busy():
-            # Whoever was connected before has left it running.
-            self.reset()
+        # Whoever was connected before may have left it running, or stopped by an error.
+        self.reset()
         self.write("WATCHDOG", WATCHDOG_CYCLES)
 
     def read(self, register: str) -> int:

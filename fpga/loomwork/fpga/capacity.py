@@ -1,25 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a board can hold a configuration: known before synthesis, from the configuration's own numbers."""
 
+import math
+
 from loomwork.arch.config import BANKS, Config
 from loomwork.fpga.boards.board import Board, Resources
-
-BLOCK_BITS = 2048 * 8
-"""Bits of a block of 18 kbit without those that make its bytes nine bits wide."""
-BLOCK_WIDTHS = (8, 16, 32)
-LUT_MEMORY_WORDS = 32
-"""Memories of at most so many words become lookup tables."""
 
 
 class CapacityError(ValueError):
     """A board that is too small; one sentence for the user that names what it lacks."""
-
-
-def memory_blocks(width: int, depth: int) -> int:
-    """Blocks of 18 kbit for a memory of `depth` words of `width` bits, in the best of their shapes."""
-    if depth <= LUT_MEMORY_WORDS:
-        return 0
-    return min(-(-width // bits) * -(-depth // (BLOCK_BITS // bits)) for bits in BLOCK_WIDTHS)
 
 
 def multipliers(config: Config) -> int:
@@ -37,18 +26,21 @@ def estimate(board: Board, config: Config, memory_kib: int) -> Resources:
     Multipliers and memory as they are; lookup tables and flip-flops by a sum that lies 3 to 6 % below what was measured
     of a small core on a GW2AR-18, and of a small and a large one on an ECP5.
     """
-    in_cells = config.cols - min(board.technology.logic_columns, config.cols)
+    family, technology = board.family, board.technology
+    of_array, of_others = family.products
+    in_cells = config.rows * max(config.cols - technology.logic_columns, 0)
+    others = 0 if technology.logic_elsewhere else multipliers(config)
     bus_bits = 8 * config.bus_bytes
     blocks = (
-        2 * BANKS * memory_blocks(8 * config.rows, config.bank_words // 2)
-        + 2 * config.cols * memory_blocks(32, config.accumulator_depth)
-        + memory_blocks(bus_bits, memory_kib * 1024 // config.bus_bytes)
+        2 * BANKS * family.memory_blocks(8 * config.rows, config.bank_words // 2)
+        + 2 * config.cols * family.memory_blocks(32, config.accumulator_depth)
+        + family.memory_blocks(bus_bits, memory_kib * 1024 // config.bus_bytes)
     )
     sizes = (1, config.macs_per_cycle, config.requant_lanes * (2 if config.residual_add else 1), config.rows)
     return Resources(
         luts=sum(cost * size for cost, size in zip(_LUTS, sizes, strict=True)),
         registers=sum(cost * size for cost, size in zip(_REGISTERS, sizes, strict=True)),
-        multipliers=config.rows * in_cells + multipliers(config),
+        multipliers=math.ceil(of_array * in_cells + of_others * others),
         blocks=blocks,
     )
 

@@ -113,8 +113,7 @@ def _route(
         with tempfile.TemporaryDirectory(dir=netlist.folder, prefix=f".seed-{seed}-") as directory:
             made = Path(directory) / "made"
             made.mkdir()
-            constraints = family.constraints[1].split("=")[-1]
-            for source in (NETLIST, constraints):
+            for source in (NETLIST, family.constraints_file):
                 # A link, because the packaged tools see nothing outside of their folder: hard.
                 (made / source).hardlink_to(netlist.folder / source)
             command = [

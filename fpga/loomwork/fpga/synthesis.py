@@ -40,13 +40,12 @@ REST = "control, host link"
 class Netlist:
     """A synthesized design.
 
-    folder: of the files `netlist.json` and constraints. units: what each takes; they are synthesized one by one and
-    nothing is simplified across their borders. key: a hash of all that has decided the files.
+    folder: of the files `netlist.json` and constraints; its name tells all that has decided them. units: what each
+    takes; they are synthesized one by one and nothing is simplified across their borders.
     """
 
     folder: Path
     units: Mapping[str, Resources]
-    key: str
 
     @property
     def total(self) -> Resources:
@@ -79,11 +78,11 @@ def synthesize(board: Board, design: Elaboratable, yosys: Yosys, *, report: Call
     report("generating the design")
     platform = board.platform()
     platform.technology = board.technology
+    wanted = (f"{TOP}.il", board.family.constraints_file)
     files: Mapping[str, Any] = platform.prepare(design, TOP).files
-    sources = {name: _text(content) for name, content in files.items() if name in (f"{TOP}.il", _constraints(board))}
+    sources = {name: _text(content) for name, content in files.items() if name in wanted}
     recipe = script(board)
-    digest = hashlib.sha256("\0".join([yosys.version, recipe, *sources.values()]).encode())
-    key = digest.hexdigest()[:32]
+    key = hashlib.sha256("\0".join([yosys.version, recipe, *sources.values()]).encode()).hexdigest()[:32]
     folder = cache_directory() / "boards" / f"{board.name}-{key}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -96,11 +95,7 @@ def synthesize(board: Board, design: Elaboratable, yosys: Yosys, *, report: Call
             run_script(yosys, recipe, "stat -json", made)
             # A folder is complete from the moment it can be seen.
             made.rename(folder)
-    return Netlist(folder=folder, units=_units(board, folder), key=key)
-
-
-def _constraints(board: Board) -> str:
-    return board.family.constraints[1].split("=")[-1]
+    return Netlist(folder=folder, units=_units(board, folder))
 
 
 def _text(content: Any) -> str:

