@@ -158,6 +158,7 @@ def test_the_page_holds_every_board_that_was_built(workspace: Path, fake: FakeTo
     assert loomwork("build", "ulx3s-85f", "-c", "tiny", "-o", "made", "--markdown", "fpga.md").code == 0
     text = Path("fpga.md").read_text()
     assert f"## {ULX3S_85F.title}" in text
+    assert "`loomwork build ulx3s-85f --config tiny --seeds 4`: LFE5U-85F-6BG381C, 4 x 4 array" in text
     assert "| ulx3s-85f | 4 x 4 | 125 | 124.0 | 131.5 | 118.2 | 3 |" in text
     report = json.loads(Path("made/report.json").read_text())
     write_page(Path("fpga.md"), {**report, "board": "tang-nano-20k"})

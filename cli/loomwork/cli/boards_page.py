@@ -86,9 +86,9 @@ def _section(record: Mapping[str, Any]) -> str:
         f"## {board.title}",
         "",
         (
-            f"`loomwork build {board.name} --seeds {len(record['fmax_mhz']['seeds'])}`: {record['device']}, "
+            f"`{_command(board, record)}`: {record['device']}, "
             f"{config['rows']} x {config['cols']} array ({changes}), {record['memory_kib']} KiB for programs and "
-            f"tensors. Clock {record['clock_mhz']:g} MHz; the best seed {verdict}. {', '.join(record['tools'])}."
+            f"tensors. Clock {record['clock_mhz']:g} MHz; the best seed {verdict}. {', '.join(dict.fromkeys(record['tools']))}."
         ),
         "",
         (
@@ -103,6 +103,18 @@ def _section(record: Mapping[str, Any]) -> str:
         f"| of the device | {' | '.join(f'{100 * total[kind] / capacity[kind]:.0f}%' for kind in _KINDS)} |",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _command(board: Board, record: Mapping[str, Any]) -> str:
+    """What has made a report, with the options that differ from the board's own."""
+    options = {
+        "--config": (record["config"]["name"], board.config.name),
+        "--memory": (record["memory_kib"], board.memory_kib),
+        "--clock": (record["clock_mhz"], board.clock_mhz),
+        "--seeds": (len(record["fmax_mhz"]["seeds"]) + len(record["fmax_mhz"]["failed"]), 1),
+    }
+    changed = [f" {name} {str(value).removesuffix('.0')}" for name, (value, own) in options.items() if value != own]
+    return f"loomwork build {board.name}{''.join(changed)}"
 
 
 def _without(board: Board) -> str:

@@ -79,7 +79,7 @@ def synthesize(board: Board, design: Elaboratable, yosys: Yosys, *, report: Call
     platform = board.platform()
     platform.technology = board.technology
     wanted = (f"{TOP}.il", board.family.constraints_file)
-    files: Mapping[str, Any] = platform.prepare(design, TOP).files
+    files: Mapping[str, Any] = platform.prepare(design, TOP, emit_src=False).files
     sources = {name: _text(content) for name, content in files.items() if name in wanted}
     recipe = script(board)
     key = hashlib.sha256("\0".join([yosys.version, recipe, *sources.values()]).encode()).hexdigest()[:32]
