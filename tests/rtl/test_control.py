@@ -32,6 +32,9 @@ async def start(ctx: SimulatorContext, dut: Control) -> None:
     await pulse(ctx, dut.start)
     assert ctx.get(dut.clear)
     assert ctx.get(dut.busy)
+    await ctx.tick()  # units are reset
+    assert not ctx.get(dut.clear)
+    assert not ctx.get(dut.go)
     await ctx.tick()
     assert ctx.get(dut.go)
     assert not ctx.get(dut.clear)
@@ -86,6 +89,7 @@ def test_first_error_wins_and_stops():
         assert ctx.get(dut.error_event)
         assert not ctx.get(dut.halt)
         await ctx.tick()
+        assert not ctx.get(dut.halt)
         await fail(ctx, dut, 0, ErrorCode.SCRATCHPAD, 33)
         assert ctx.get(dut.halt)
         assert (ctx.get(dut.error), ctx.get(dut.busy), ctx.get(dut.done), ctx.get(dut.running)) == (1, 0, 0, 0)
@@ -133,7 +137,10 @@ def test_soft_reset_waits_for_the_bus_and_clears_the_error():
             await ctx.tick()
         assert ctx.get(dut.clear)
         await ctx.tick()
-        assert (ctx.get(dut.error), ctx.get(dut.busy), ctx.get(dut.halt), ctx.get(dut.done)) == (0, 0, 0, 0)
+        assert (ctx.get(dut.error), ctx.get(dut.busy), ctx.get(dut.done)) == (0, 0, 0)
+        assert ctx.get(dut.halt)  # while units are reset
+        await ctx.tick()
+        assert not ctx.get(dut.halt)
         assert ctx.get(dut.error_code) == ErrorCode.NONE
         assert ctx.get(dut.error_index) == 0
         await start(ctx, dut)
@@ -141,7 +148,7 @@ def test_soft_reset_waits_for_the_bus_and_clears_the_error():
     simulate(testbench)
 
 
-@pytest.mark.parametrize("delay", range(4))
+@pytest.mark.parametrize("delay", range(5))
 def test_soft_reset_aborts_a_program(delay: int):
     """However soon after START the request comes."""
 

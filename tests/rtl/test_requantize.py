@@ -28,17 +28,20 @@ def exact(x: int, multiplier: int, shift: int, rounding: Rounding) -> int:
 
 
 def run(dut: Requantizer, cases: list[Case]) -> list[int]:
-    """One case per cycle, without a pause; the results in order."""
+    """One case per cycle, without a pause, each shift a cycle ahead; the results in order."""
     results: list[int] = []
 
     async def bench(ctx: SimulatorContext) -> None:
+        ctx.set(dut.shift, cases[0][2])
+        await ctx.tick()
         for cycle in range(len(cases) + dut.latency):
             if cycle < len(cases):
-                x, multiplier, shift, rounding = cases[cycle]
+                x, multiplier, _, rounding = cases[cycle]
                 ctx.set(dut.x, x)
                 ctx.set(dut.multiplier, multiplier)
-                ctx.set(dut.shift, shift)
                 ctx.set(dut.rounding, rounding)
+            if cycle + 1 < len(cases):
+                ctx.set(dut.shift, cases[cycle + 1][2])
             if cycle >= dut.latency:
                 results.append(ctx.get(dut.result))
             await ctx.tick()

@@ -239,8 +239,9 @@ def test_units_are_the_portable_ones_in_every_cycle(run: Run, unit: str, port: s
 def test_requantizers_equal_the_definition(run: Run, name: str):
     shift = REQUANTIZERS[name][1]
     for cycle in range(FLUSH, CYCLES):
-        case = {port: run.stimuli[cycle - Requantizer.latency][name, port] for port in ("x", "multiplier", "shift")}
-        rounding = Rounding(run.stimuli[cycle - Requantizer.latency][name, "rounding"])
+        earlier, given = (run.stimuli[cycle - Requantizer.latency - ahead] for ahead in (1, 0))
+        case = {"shift": earlier[name, "shift"]} | {port: given[name, port] for port in ("x", "multiplier")}
+        rounding = Rounding(given[name, "rounding"])
         expected = numerics.requantize(case["x"] << shift, case["multiplier"], case["shift"], rounding)
         assert run.outputs[cycle][name, "result"] == int(expected) % 2**32, f"{case}, {rounding}"
 

@@ -65,7 +65,7 @@ def script(board: Board) -> str:
     return (
         f"read_rtlil {TOP}.il; hierarchy -top {TOP}; setattr -mod -set keep_hierarchy 1 {keep}; "
         "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i; proc; flatten; "
-        f"rename -hide w:*; {board.family.synthesis} -top {TOP}; tee -q -o units.json stat -json; "
+        f"rename -hide w:*\\[*; {board.family.synthesis} -top {TOP}; tee -q -o units.json stat -json; "
         f"setattr -mod -unset keep_hierarchy *; flatten; clean; write_json {NETLIST}"
     )
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start, end, error and soft reset of the engine."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -25,9 +25,9 @@ class Control(Component):
     progress: a command was finished or a beat moved on the bus. watchdog: cycles without progress that are an error,
     0 = never. stuck_index: the command to blame for that.
 
-    clear: reset all units, for one cycle, before each program and at the end of a soft reset.
+    clear: reset all units in the next cycle, before each program and at the end of a soft reset.
     go: first cycle of a program. running: between `go` and the end or the error. halt: begin nothing new, drop what
-    comes. soft_clear: a soft reset is complete. busy, done, error: as in register STATUS. done_event, error_event: one
+    comes, from the second cycle after an error until the units are reset. soft_clear: a soft reset is complete. busy, done, error: as in register STATUS. done_event, error_event: one
     cycle. error_code, error_index: the first error since the last soft reset.
     """
 
@@ -69,13 +69,9 @@ class Control(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        code, index = Signal(ErrorCode), Signal(COMMAND_INDEX_BITS)
-        with m.If(self._watchdog_expires(m)):
-            m.d.comb += [code.eq(ErrorCode.WATCHDOG), index.eq(self.stuck_index)]
-        # The last assignment wins.
-        for fault in [self.faults[place] for place in reversed(range(self._fault_count))]:
-            with m.If(fault.code.any()):
-                m.d.comb += [code.eq(fault.code), index.eq(fault.index)]
+        code, index = self._first_fault(m)
+        is_fault = Signal()
+        m.d.comb += is_fault.eq(code.any())
 
         quiet = Signal(range(QUIET_CYCLES))
         reset_waits = Signal()
@@ -91,6 +87,8 @@ class Control(Component):
                     m.next = "PREPARE"
             with m.State("PREPARE"):
                 m.d.comb += self.clear.eq(1)
+                m.next = "CLEARED"
+            with m.State("CLEARED"):
                 m.next = "START"
             with m.State("START"):
                 m.d.comb += [self.go.eq(1), self.running.eq(1)]
@@ -99,7 +97,7 @@ class Control(Component):
                 m.d.comb += self.running.eq(1)
                 with m.If(reset_waits):
                     m.next = "QUIESCE"
-                with m.Elif(code != ErrorCode.NONE):
+                with m.Elif(is_fault):
                     m.d.comb += self.error_event.eq(1)
                     m.d.sync += [self.error_code.eq(code), self.error_index.eq(index)]
                     m.next = "STOPPED"
@@ -108,21 +106,39 @@ class Control(Component):
                     m.d.sync += self.done.eq(1)
                     m.next = "IDLE"
             with m.State("STOPPED"):
-                m.d.comb += self.halt.eq(1)
                 with m.If(reset_waits):
                     m.next = "QUIESCE"
             with m.State("QUIESCE"):
-                m.d.comb += self.halt.eq(1)
                 m.d.sync += quiet.eq(Mux(self.bus_idle, quiet + 1, 0))
                 with m.If(self.bus_idle & (quiet == QUIET_CYCLES - 1)):
                     m.next = "CLEAR"
             with m.State("CLEAR"):
-                m.d.comb += [self.halt.eq(1), self.clear.eq(1), self.soft_clear.eq(1)]
+                m.d.comb += [self.clear.eq(1), self.soft_clear.eq(1)]
                 m.d.sync += [self.done.eq(0), self.error_code.eq(ErrorCode.NONE), self.error_index.eq(0)]
                 m.d.sync += reset_waits.eq(0)
                 m.next = "IDLE"
+        # A register, because it reaches every unit.
+        m.d.sync += self.halt.eq(fsm.ongoing("STOPPED") | fsm.ongoing("QUIESCE") | fsm.ongoing("CLEAR"))
         m.d.comb += self.busy.eq(~(fsm.ongoing("IDLE") | fsm.ongoing("STOPPED")) | reset_waits)
         return m
+
+    def _first_fault(self, m: Module) -> tuple[Value, Value]:
+        """Code and index of the first fault of this cycle, or zeros."""
+        faults = [self.faults[place] for place in range(self._fault_count)]
+        expired = self._watchdog_expires(m)
+        codes = [fault.code for fault in faults] + [Mux(expired, ErrorCode.WATCHDOG, ErrorCode.NONE)]
+        indices = [fault.index for fault in faults] + [self.stuck_index]
+        happens = Signal(len(codes))
+        m.d.comb += happens.eq(Cat(code.any() for code in codes))
+        # ANDs and ORs, which are fewer levels than multiplexers one behind the other.
+        code: Value = Const(0)
+        index: Value = Const(0)
+        for place, (its_code, its_index) in enumerate(zip(codes, indices, strict=True)):
+            first = Signal(name=f"is_first_{place}")
+            m.d.comb += first.eq(happens[place] & ~happens[:place].any())
+            code |= Value.cast(its_code) & first.replicate(ERROR_BITS)
+            index |= its_index & first.replicate(COMMAND_INDEX_BITS)
+        return code, index
 
     def _watchdog_expires(self, m: Module) -> Signal:
         """Count cycles without progress; 1 when there have been too many."""

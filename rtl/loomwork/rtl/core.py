@@ -20,6 +20,7 @@ from loomwork.rtl.execute import Execute
 from loomwork.rtl.fetch import Fetch
 from loomwork.rtl.load import Load
 from loomwork.rtl.memory_window import SIZE_BITS
+from loomwork.rtl.ports import ERROR_BITS
 from loomwork.rtl.read_master import ReadMaster
 from loomwork.rtl.scratchpad import Scratchpad
 from loomwork.rtl.store import Store
@@ -77,11 +78,14 @@ class Core(Component):
     def elaborate(self, platform: object) -> Module:
         config = self._config
         m = Module()
-        # Everything but the registers and the control itself is reset before each program, and by a soft reset.
+        # Everything but the registers and the control itself is reset before each program, and by a soft reset: by a
+        # register of its own, for that many flip-flops lie far apart.
         clear = Signal()
 
         def add(name: str, unit: Any) -> Any:
-            m.submodules[name] = ResetInserter(clear)(unit)
+            resets = Signal(name=f"{name}_resets")
+            m.d.sync += resets.eq(clear)
+            m.submodules[name] = ResetInserter(resets)(unit)
             return unit
 
         m.submodules.csr = csr = Csr(address_bits=config.address_bits)
@@ -154,9 +158,16 @@ class Core(Component):
             return Mux(error, ErrorCode.SCRATCHPAD, ErrorCode.NONE)
 
         index = {unit: getattr(dispatch, f"{unit.name.lower()}_index") for unit in ENGINES}
+        # A unit that has failed never finishes its command, so that the program cannot end before its error is seen.
+        errors: dict[Unit, tuple[Value, Value]] = {}
+        for unit in ENGINES:
+            name = unit.name.lower()
+            code, place = Signal(ERROR_BITS, name=f"{name}_error"), Signal(COMMAND_INDEX_BITS, name=f"{name}_failed")
+            m.d.sync += [code.eq(units[unit].unit.error), place.eq(index[unit])]
+            errors[unit] = code, place
         return [
             (decoder.error, decoder.error_index),
-            *((units[unit].unit.error, index[unit]) for unit in ENGINES),
+            *(errors[unit] for unit in ENGINES),
             (beyond(scratchpad.load_write_error), index[Unit.LOAD]),
             (beyond(scratchpad.feed_error), index[Unit.EXECUTE]),
             (beyond(scratchpad.drain_read_error | scratchpad.drain_write_error), index[Unit.DRAIN]),

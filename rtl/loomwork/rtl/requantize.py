@@ -22,8 +22,9 @@ class Requantizer(Component):
     operand_bits: width of `x`: 32, or at most 16, which halves the multipliers; `shift` must then not be positive.
     operand_shift: what is rescaled is `x << operand_shift`, which must fit 32 bits.
 
-    x: the value. multiplier: Q31. shift: -31 .. 7, left when positive. rounding: a `Rounding`. All four belong together
-    and may change in every cycle. result: int32, `latency` cycles later. Registers of the path are not reset.
+    x: the value. multiplier: Q31. shift: -31 .. 7, left when positive, one cycle before all others, so that none of
+    them waits for its sign. rounding: a `Rounding`. All four may change in every cycle. result: int32, `latency` cycles
+    after `x`. Registers of the path are not reset.
 
     Raises ValueError for widths that it cannot be built for.
     """
@@ -57,7 +58,7 @@ class Requantizer(Component):
         )
 
     def model(self, x: ArrayLike, multiplier: ArrayLike, shift: ArrayLike, rounding: Rounding) -> Int64Array:
-        """What comes out `latency` cycles after the same arguments; they broadcast."""
+        """What comes out `latency` cycles after the arguments that belong together; they broadcast."""
         value = np.asarray(x, dtype=np.int64) << self._operand_shift
         return numerics.requantize(value, multiplier, shift, rounding)
 
@@ -70,14 +71,18 @@ class Requantizer(Component):
             m.d.sync += q.eq(value)
             return q
 
-        # Stage 1: left shift.
+        # Before the first stage: which way.
         is_left = self.shift > 0
+        left = register("left_0", Mux(is_left, self.shift[:3], 0))
+        right = register("right_0", Mux(is_left, 0, (-self.shift)[: SHIFT_BITS - 1]))
+
+        # Stage 1: left shift.
         x = self.x
         if self._operand_bits == 2 * PIECE_BITS:
-            x = (self.x << Mux(is_left, self.shift[:3], 0))[: self._operand_bits].as_signed()
+            x = (self.x << left)[: self._operand_bits].as_signed()
         x = Operand(d=x, q=register("x_1", x))
         multiplier = Operand(d=self.multiplier, q=register("multiplier_1", self.multiplier))
-        right = register("right_1", Mux(is_left, 0, (-self.shift)[: SHIFT_BITS - 1]))
+        right = register("right_1", right)
         onnx = register("onnx_1", self.rounding == Rounding.ONNX)
 
         # Stage 2: products of the pieces. The upper piece of x has its sign, the lower ones of both have none.

@@ -34,7 +34,10 @@ class WordAccess(Signature):
 
 
 class LiteMaster(Component):
-    """Makes word accesses on AXI4-Lite. words: who asks. bus: the registers."""
+    """Makes word accesses on AXI4-Lite, with registers in both directions: the link has time, the core's clock has not.
+
+    words: who asks. bus: the registers.
+    """
 
     words: Any
     bus: Any
@@ -45,26 +48,22 @@ class LiteMaster(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         words, bus = self.words, self.bus
-        sent_address, sent_data = Signal(), Signal()
-        reads, writes = words.request & ~words.write, words.request & words.write
-        m.d.comb += [
-            bus.awaddr.eq(words.address),
-            bus.araddr.eq(words.address),
-            bus.wdata.eq(words.write_data),
-            bus.wstrb.eq(-1),
-            bus.awvalid.eq(writes & ~sent_address),
-            bus.wvalid.eq(writes & ~sent_data),
-            bus.arvalid.eq(reads & ~sent_address),
-            bus.bready.eq(1),
-            bus.rready.eq(1),
-            words.read_data.eq(bus.rdata),
-            words.done.eq(bus.bvalid | bus.rvalid),
-        ]
+        under_way = Signal()
+        m.d.comb += [bus.wstrb.eq(-1), bus.bready.eq(1), bus.rready.eq(1)]
+        with m.If(words.request & ~under_way):
+            m.d.sync += [
+                under_way.eq(1),
+                bus.awaddr.eq(words.address),
+                bus.araddr.eq(words.address),
+                bus.wdata.eq(words.write_data),
+                bus.awvalid.eq(words.write),
+                bus.wvalid.eq(words.write),
+                bus.arvalid.eq(~words.write),
+            ]
+        for valid, ready in ((bus.awvalid, bus.awready), (bus.wvalid, bus.wready), (bus.arvalid, bus.arready)):
+            with m.If(valid & ready):
+                m.d.sync += valid.eq(0)
+        m.d.sync += [words.done.eq(bus.bvalid | bus.rvalid), words.read_data.eq(bus.rdata)]
         with m.If(words.done):
-            m.d.sync += [sent_address.eq(0), sent_data.eq(0)]
-        with m.Else():
-            with m.If(bus.awvalid & bus.awready | bus.arvalid & bus.arready):
-                m.d.sync += sent_address.eq(1)
-            with m.If(bus.wvalid & bus.wready):
-                m.d.sync += sent_data.eq(1)
+            m.d.sync += under_way.eq(0)
         return m

@@ -143,7 +143,7 @@ class Lane(Component):
         m.d.comb += [
             requantizer.x.eq(biased),
             requantizer.multiplier.eq(delay(m, "multiplier", self.parameters.multiplier, 2)),
-            requantizer.shift.eq(delay(m, "shift", self.parameters.shift, 2)),
+            requantizer.shift.eq(delay(m, "shift", self.parameters.shift, 1)),
             requantizer.rounding.eq(self.requant.rounding),
             clamp.x.eq(requantizer.result),
         ]
