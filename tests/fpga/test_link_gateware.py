@@ -150,18 +150,18 @@ def received(stream: list[int | None]) -> list[bytes | str]:
             ctx.set(deframer.valid, byte is not None)
             ctx.set(deframer.error, byte is None)
             ctx.set(deframer.data, byte or 0)
-            if ctx.get(deframer.push):
-                body.append(ctx.get(deframer.byte))
-            if ctx.get(deframer.good):
-                events.append(bytes(body))
-            if ctx.get(deframer.bad):
-                events.append("bad")
-            if ctx.get(deframer.begin):
-                body.clear()
-            await ctx.tick()
-            ctx.set(deframer.valid, 0)
-            ctx.set(deframer.error, 0)
-            await ctx.tick().repeat(4)
+            for _ in range(5):
+                if ctx.get(deframer.push):
+                    body.append(ctx.get(deframer.byte))
+                if ctx.get(deframer.good):
+                    events.append(bytes(body))
+                if ctx.get(deframer.bad):
+                    events.append("bad")
+                if ctx.get(deframer.begin):
+                    body.clear()
+                await ctx.tick()
+                ctx.set(deframer.valid, 0)
+                ctx.set(deframer.error, 0)
 
     simulate(deframer, line)
     return events

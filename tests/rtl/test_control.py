@@ -86,11 +86,11 @@ def test_first_error_wins_and_stops():
         await start(ctx, dut)
         ctx.set(dut.faults[1], {"code": ErrorCode.WINDOW, "index": 11})
         ctx.set(dut.faults[2], {"code": ErrorCode.BUS_READ, "index": 22})
+        await ctx.tick()
         assert ctx.get(dut.error_event)
+        await fail(ctx, dut, 0, ErrorCode.SCRATCHPAD, 33)
         assert not ctx.get(dut.halt)
         await ctx.tick()
-        assert not ctx.get(dut.halt)
-        await fail(ctx, dut, 0, ErrorCode.SCRATCHPAD, 33)
         assert ctx.get(dut.halt)
         assert (ctx.get(dut.error), ctx.get(dut.busy), ctx.get(dut.done), ctx.get(dut.running)) == (1, 0, 0, 0)
         assert ctx.get(dut.error_code) == ErrorCode.WINDOW
@@ -110,6 +110,8 @@ def test_an_error_beats_the_end_of_the_program():
         await start(ctx, dut)
         ctx.set(dut.ended, 1)
         await fail(ctx, dut, 2, ErrorCode.BUS_WRITE, 4)
+        assert not ctx.get(dut.done)
+        await ctx.tick()
         assert (ctx.get(dut.error), ctx.get(dut.done)) == (1, 0)
 
     simulate(testbench)

@@ -88,7 +88,8 @@ def _section(record: Mapping[str, Any]) -> str:
         (
             f"`{_command(board, record)}`: {record['device']}, "
             f"{config['rows']} x {config['cols']} array ({changes}), {record['memory_kib']} KiB for programs and "
-            f"tensors. Clock {record['clock_mhz']:g} MHz; the best seed {verdict}. {', '.join(dict.fromkeys(record['tools']))}."
+            f"tensors. Clock {record['clock_mhz']:g} MHz; the best seed {verdict}. "
+            f"{', '.join(dict.fromkeys(record['tools']))}."
         ),
         "",
         (

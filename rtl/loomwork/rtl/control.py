@@ -27,8 +27,9 @@ class Control(Component):
 
     clear: reset all units in the next cycle, before each program and at the end of a soft reset.
     go: first cycle of a program. running: between `go` and the end or the error. halt: begin nothing new, drop what
-    comes, from the second cycle after an error until the units are reset. soft_clear: a soft reset is complete. busy, done, error: as in register STATUS. done_event, error_event: one
-    cycle. error_code, error_index: the first error since the last soft reset.
+    comes, from the third cycle after an error until the units are reset. soft_clear: a soft reset is complete.
+    busy, done, error: as in register STATUS. done_event, error_event: one cycle. error_code, error_index: the first
+    error since the last soft reset.
     """
 
     start: Signal
@@ -69,9 +70,7 @@ class Control(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        code, index = self._first_fault(m)
-        is_fault = Signal()
-        m.d.comb += is_fault.eq(code.any())
+        happens, code, index = self._first_fault(m)
 
         quiet = Signal(range(QUIET_CYCLES))
         reset_waits = Signal()
@@ -97,11 +96,11 @@ class Control(Component):
                 m.d.comb += self.running.eq(1)
                 with m.If(reset_waits):
                     m.next = "QUIESCE"
-                with m.Elif(is_fault):
+                with m.Elif(code.any()):
                     m.d.comb += self.error_event.eq(1)
                     m.d.sync += [self.error_code.eq(code), self.error_index.eq(index)]
                     m.next = "STOPPED"
-                with m.Elif(self.ended & self.bus_idle):
+                with m.Elif(self.ended & self.bus_idle & ~happens):
                     m.d.comb += self.done_event.eq(1)
                     m.d.sync += self.done.eq(1)
                     m.next = "IDLE"
@@ -122,14 +121,15 @@ class Control(Component):
         m.d.comb += self.busy.eq(~(fsm.ongoing("IDLE") | fsm.ongoing("STOPPED")) | reset_waits)
         return m
 
-    def _first_fault(self, m: Module) -> tuple[Value, Value]:
-        """Code and index of the first fault of this cycle, or zeros."""
+    def _first_fault(self, m: Module) -> tuple[Value, Value, Value]:
+        """Whether something fails in this cycle; code and index of the first fault of the last one, or zeros."""
         faults = [self.faults[place] for place in range(self._fault_count)]
         expired = self._watchdog_expires(m)
         codes = [fault.code for fault in faults] + [Mux(expired, ErrorCode.WATCHDOG, ErrorCode.NONE)]
         indices = [fault.index for fault in faults] + [self.stuck_index]
         happens = Signal(len(codes))
         m.d.comb += happens.eq(Cat(code.any() for code in codes))
+        first_code, first_index = Signal(ERROR_BITS), Signal(COMMAND_INDEX_BITS)
         # ANDs and ORs, which are fewer levels than multiplexers one behind the other.
         code: Value = Const(0)
         index: Value = Const(0)
@@ -138,7 +138,8 @@ class Control(Component):
             m.d.comb += first.eq(happens[place] & ~happens[:place].any())
             code |= Value.cast(its_code) & first.replicate(ERROR_BITS)
             index |= its_index & first.replicate(COMMAND_INDEX_BITS)
-        return code, index
+        m.d.sync += [first_code.eq(Mux(self.running, code, ErrorCode.NONE)), first_index.eq(index)]
+        return happens.any(), first_code, first_index
 
     def _watchdog_expires(self, m: Module) -> Signal:
         """Count cycles without progress; 1 when there have been too many."""

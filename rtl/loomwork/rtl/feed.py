@@ -98,9 +98,9 @@ class Feed(Component):
         ]
         m.d.sync += [late.eq(early) for early, late in pairwise(tags)]
 
-        asked = tags[window.latency].valid
         m.d.comb += [
-            self.read.enable.eq(window.reads.enable & asked.replicate(len(window.reads.enable))),
+            window.asked.eq(tags[window.latency - 1].valid),
+            self.read.enable.eq(window.reads.enable),
             self.read.wide.eq(window.reads.wide),
             self.read.word.eq(window.reads.word),
             self.done.eq(tags[data_time].final),

@@ -178,14 +178,17 @@ class PassCutter(Component):
             reduction_ends.eq(row_ends & last_kernel_row),
             whole.eq(fills | reduction_ends),
         ]
+        # Until a command begins, all is set to its first segment in every cycle: `begin` is known late.
+        active, idle = Signal(), Signal()
+        m.d.comb += idle.eq(~active)
         # `cut` is known late: what comes next depends on it as little as possible, when it comes is enough.
-        with m.If(self.begin | cut):
+        with m.If(idle | cut):
             m.d.sync += [index.eq(index << 1), first.eq(Mux(depthwise, 0, end)), start.eq(start + room)]
-            with m.If(self.begin | whole):
+            with m.If(idle | whole):
                 m.d.sync += [index.eq(1), first.eq(0)]
-            with m.If(self.begin | row_ends):
+            with m.If(idle | row_ends):
                 m.d.sync += start.eq(0)
-        with m.If(self.begin | (cut & row_ends)):
+        with m.If(idle | (cut & row_ends)):
             m.d.sync += [
                 kernel_rows.eq(kernel_rows - 1),
                 last_kernel_row.eq(kernel_rows == 2),
@@ -193,7 +196,7 @@ class PassCutter(Component):
                 slot.eq(slot + Mux(crosses, far_words, self.row_words)),
                 crosses.eq(is_crossed(y[:2] + command.row_step[:2], command.row_step)),
             ]
-            with m.If(self.begin | last_kernel_row):
+            with m.If(idle | last_kernel_row):
                 m.d.sync += [
                     kernel_rows.eq(command.kernel_rows),
                     last_kernel_row.eq(command.kernel_rows == 1),
@@ -211,15 +214,15 @@ class PassCutter(Component):
             spills.eq(high.any() & (low != 0)),
         ]
         fills_alone, last_follows = last_index[0], (index[:-1] & last_index[1:]).any()
-        with m.If(self.begin | cut):
-            with m.If(~self.begin & ~row_ends):
+        with m.If(idle | cut):
+            with m.If(~idle & ~row_ends):
                 m.d.sync += [more.eq(more - 1), row_ends.eq(more == 1), end.eq(Mux(more == 1, tail, rows))]
                 m.d.sync += fills.eq(fills_alone | (more != 1) | tail[-1])
             with m.Else():
                 m.d.sync += [more.eq(row_more), tail.eq(row_tail)]
                 m.d.sync += [row_ends.eq(row_fits), end.eq(Mux(row_fits, row_tail, rows))]
                 m.d.sync += fills.eq(fills_alone | ((~row_fits | row_tail[-1]) & ~depthwise))
-                with m.If(~self.begin & ~whole):
+                with m.If(~idle & ~whole):
                     m.d.sync += fills.eq(last_follows | ((~row_fits | high.any()) & ~depthwise))
                     with m.If(~depthwise):
                         fits = row_fits & ~spills
@@ -238,7 +241,7 @@ class PassCutter(Component):
                     m.d.sync += [segment.valid.eq(1), segment.first.eq(first), segment.end.eq(end)]
                     m.d.sync += [segment.y.eq(y), segment.slot.eq(slot)]
         self._offer(m, depthwise)
-        self._loop(m, cut=cut, whole=whole, reduction_ends=reduction_ends)
+        self._loop(m, active, cut=cut, whole=whole, reduction_ends=reduction_ends)
         return m
 
     def _offer(self, m: Module, depthwise: Signal) -> None:
@@ -259,13 +262,13 @@ class PassCutter(Component):
                 tile.row_taps.eq(row_taps),
             ]
 
-    def _loop(self, m: Module, *, cut: Signal, whole: Signal, reduction_ends: Signal) -> None:
+    def _loop(self, m: Module, active: Signal, *, cut: Signal, whole: Signal, reduction_ends: Signal) -> None:
         """The loops around the reduction, and the handshakes: `cut` says when a segment may be cut off."""
-        command = self.command
+        command, idle = self.command, ~active
         blocks, taps = (Signal.like(command[name], name=f"{name}_left") for name in ("blocks", "tap_count"))
         x_block, x_tap = Signal(signed(BYTE_BITS)), Signal(signed(BYTE_BITS))
         last_block, last_tap = Signal(), Signal()
-        active, ending, new_block, block_ends, space = Signal(), Signal(), Signal(), Signal(), Signal()
+        ending, new_block, block_ends, space = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             block_ends.eq(reduction_ends & last_tap),
             space.eq(active & (~self.passes.valid | self.passes.ready)),
@@ -287,16 +290,17 @@ class PassCutter(Component):
             m.d.sync += [self.passes.valid.eq(whole), x.eq(x_tap), opens.eq(new_block)]
             with m.If(whole):
                 m.d.sync += [closes.eq(block_ends), final.eq(block_ends & last_block), new_block.eq(0)]
-        x_next = Mux(self.begin, command.x_start, x_block + command.block_step)
-        with m.If(self.begin | (cut & reduction_ends)):
+        x_next = Mux(idle, command.x_start, x_block + command.block_step)
+        with m.If(idle | (cut & reduction_ends)):
             m.d.sync += [taps.eq(taps - 1), last_tap.eq(taps == 2), x_tap.eq(x_tap + command.tap_step)]
-            with m.If(self.begin | last_tap):
+            with m.If(idle | last_tap):
                 m.d.sync += [taps.eq(command.tap_count), last_tap.eq(command.tap_count == 1), x_tap.eq(x_next)]
-        with m.If(self.begin | (cut & block_ends)):
+        with m.If(idle | (cut & block_ends)):
             m.d.sync += [x_block.eq(x_next), new_block.eq(1)]
             m.d.sync += [blocks.eq(blocks - 1), last_block.eq(blocks == 2)]
+        with m.If(idle):
+            m.d.sync += [blocks.eq(command.blocks), last_block.eq(command.blocks == 1)]
         with m.If(cut & block_ends & last_block):
             m.d.sync += [active.eq(0), ending.eq(1)]
         with m.If(self.begin):
             m.d.sync += active.eq(1)
-            m.d.sync += [blocks.eq(command.blocks), last_block.eq(command.blocks == 1)]

@@ -10,10 +10,11 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from loomwork.arch.config import Config
 from loomwork.arch.isa import WRITABLE_WINDOWS
 from loomwork.arch.registers import ErrorCode
-from loomwork.rtl.burst import BurstSplitter, burst_limit
+from loomwork.rtl.burst import BurstSplitter, burst_limit, run_layout
 from loomwork.rtl.memory_window import WindowCheck, windows_layout
 from loomwork.rtl.ports import UnitPort, WindowRead
 from loomwork.rtl.scratchpad_reader import MIN_QUEUE_WORDS, QUEUE_BEATS, ScratchpadReader
+from loomwork.rtl.skid import Skid
 from loomwork.rtl.transfer import TRANSFER, MemoryRows, ScratchpadWords, placement
 from loomwork.rtl.write_master import MAX_OUTSTANDING, WriteBus
 
@@ -47,11 +48,13 @@ class Store(Component):
         m = Module()
         m.submodules.rows = rows = MemoryRows(self._config)
         m.submodules.check = check = WindowCheck(self._config, WRITABLE_WINDOWS)
+        m.submodules.skid = skid = Skid(run_layout(self._config))
         m.submodules.splitter = splitter = BurstSplitter(self._config, burst_limit(self._config, QUEUE_BEATS))
         m.submodules.words = words = ScratchpadWords()
         m.submodules.reader = reader = ScratchpadReader(self._config)
         connect(m, rows.o, check.i)
-        connect(m, check.o, splitter.i)
+        connect(m, check.o, skid.i)
+        connect(m, skid.o, splitter.i)
         connect(m, words.o, reader.words)
         connect(m, reader.read, flipped(self.read))
         connect(m, reader.beats, flipped(self.bus.data))
@@ -94,7 +97,7 @@ class Store(Component):
             m.d.comb += code.eq(ErrorCode.BUS_WRITE)
         with m.Elif(check.fault):
             m.d.comb += code.eq(ErrorCode.WINDOW)
-        all_requested = ~(rows.o.valid | check.busy | check.o.valid | splitter.o.valid)
+        all_requested = ~(rows.o.valid | check.busy | skid.o.valid | splitter.o.valid)
         m.d.comb += finished.eq(
             (self.unit.busy & ~self.unit.done)
             & (all_requested & (unanswered == 0))

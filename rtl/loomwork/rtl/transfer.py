@@ -89,9 +89,16 @@ class ScratchpadWords(Component):
         transfer = Signal(PLACEMENT)
         rows_left, words_left = Signal.like(transfer.rows), Signal.like(transfer.words)
         row_start, word = Signal(WIDE_ADDRESS_BITS), Signal(WIDE_ADDRESS_BITS)
+        # Whether `word` does not fit, the word is the last one of its row, and the row the last one.
+        beyond, last_word, last_row = Signal(), Signal(), Signal()
         bank = Signal(range(BANKS))
         bank_bits = len(bank)
-        next_start = Mux(bank == BANKS - 1, row_start + transfer.pitch, row_start)
+        next_start = Mux(bank == BANKS - 1, row_start + transfer.pitch, row_start)[:WIDE_ADDRESS_BITS]
+
+        def place(address: Value) -> None:
+            """The next word is there."""
+            m.d.sync += [word.eq(address), beyond.eq(address[WORD_ADDRESS_BITS:WIDE_ADDRESS_BITS].any())]
+
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.i.ready.eq(1)
@@ -107,25 +114,30 @@ class ScratchpadWords(Component):
                 ]
                 m.next = "ADD"
             with m.State("ADD"):
-                m.d.sync += [row_start.eq(row_start + transfer.base), word.eq(row_start + transfer.base)]
+                m.d.sync += [row_start.eq(row_start + transfer.base), last_row.eq(rows_left == 1)]
+                m.d.sync += last_word.eq(words_left == 1)
+                place(row_start + transfer.base)
                 m.next = "WALK"
             with m.State("WALK"):
                 m.d.comb += self.o.valid.eq(1)
                 with m.If(self.o.ready):
-                    m.d.sync += [word.eq(word + 1), words_left.eq(words_left - 1)]
-                    with m.If(words_left == 1):
+                    m.d.sync += [words_left.eq(words_left - 1), last_word.eq(words_left == 2)]
+                    place(word + 1)
+                    with m.If(last_word):
                         m.d.sync += [
-                            word.eq(next_start),
                             row_start.eq(next_start),
                             bank.eq(bank + 1),
                             rows_left.eq(rows_left - 1),
+                            last_row.eq(rows_left == 2),
                             words_left.eq(transfer.words),
+                            last_word.eq(transfer.words == 1),
                         ]
+                        place(next_start)
                     with m.If(self.o.payload.last):
                         m.next = "IDLE"
         m.d.comb += [
             self.o.payload.bank.eq(bank),
-            self.o.payload.word.eq(Mux(word[WORD_ADDRESS_BITS:].any(), ~0, word)),
-            self.o.payload.last.eq((words_left == 1) & (rows_left == 1)),
+            self.o.payload.word.eq(word[:WORD_ADDRESS_BITS] | beyond.replicate(WORD_ADDRESS_BITS)),
+            self.o.payload.last.eq(last_word & last_row),
         ]
         return m

@@ -27,12 +27,14 @@ class Window(Component):
     A window that begins before its image row is read from the row's first word, and a word of which all bytes are
     masked is not read: reads never leave the tensor as long as its rows lie within the scratchpad.
 
-    i: position of a pixel. reads: what to read. alignment: what to do with it (see `alignment_layout`).
+    i: position of a pixel. asked: what comes to `reads` in the next cycle is one. reads: what to read. alignment: what
+    to do with it (see `alignment_layout`).
     """
 
     latency = 5
 
     i: data.View
+    asked: Signal
     reads: data.View
     alignment: data.View
 
@@ -43,6 +45,7 @@ class Window(Component):
         super().__init__(
             {
                 "i": In(position_layout(config)),
+                "asked": In(1),
                 "reads": Out(reads_layout()),
                 "alignment": Out(alignment_layout(config)),
             }
@@ -166,7 +169,7 @@ class Window(Component):
         for number in range(BANKS):
             hits: list[Value] = [read.present & (read.span.bank == number) for read in reads]
             m.d.sync += [
-                self.reads.enable[number].eq(Cat(hits).any()),
+                self.reads.enable[number].eq(Cat(hits).any() & self.asked),
                 self.reads.wide[number].eq(pick(hits, "wide")),
                 self.reads.word[number].eq(pick(hits, "word")),
                 self.alignment.banks[number].eq(pick(hits, "turn")),

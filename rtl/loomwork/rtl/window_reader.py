@@ -9,10 +9,11 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import READABLE_WINDOWS
-from loomwork.rtl.burst import BurstSplitter, burst_limit
+from loomwork.rtl.burst import BurstSplitter, burst_limit, run_layout
 from loomwork.rtl.memory_window import SPAN, WindowCheck, windows_layout
 from loomwork.rtl.queue import BlockQueue
 from loomwork.rtl.read_master import ReadBus
+from loomwork.rtl.skid import Skid
 
 
 def beat_layout(config: Config, mark_bits: int) -> data.StructLayout:
@@ -68,10 +69,12 @@ class WindowReader(Component):
         depth = self._config.stream_beats
         longest = burst_limit(self._config, depth)
         m.submodules.check = check = WindowCheck(self._config, READABLE_WINDOWS)
+        m.submodules.skid = skid = Skid(run_layout(self._config))
         m.submodules.splitter = splitter = BurstSplitter(self._config, longest)
         m.submodules.queue = queue = BlockQueue(8 * self._config.bus_bytes, depth)
         connect(m, flipped(self.spans), check.i)
-        connect(m, check.o, splitter.i)
+        connect(m, check.o, skid.i)
+        connect(m, skid.o, splitter.i)
         m.d.comb += [
             check.windows.eq(self.windows),
             self.checking.eq(check.busy),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loomwork.arch.config import Config
-from loomwork.fpga.boards.clocking import PllCell, PllLimits
+from loomwork.fpga.boards.clocking import GateCell, PllCell, PllLimits
 from loomwork.rtl.technology import Technology
 
 
@@ -43,6 +43,8 @@ class Family:
     products: multipliers that a product of the array takes, and any other one.
     block_bits, block_widths: of a block of memory, without bits for parity; its widths. lut_words: memories of at most
     so many words become lookup tables.
+    pll_limits, pll_cell: None where a design runs at the oscillator's frequency. gate_cell: stops the clock until it is
+    stable; None = a reset of all flip-flops instead.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Family:
     lut_words: int
     pll_limits: PllLimits | None
     pll_cell: PllCell | None
+    gate_cell: GateCell | None = None
 
     def resources(self, cells: Mapping[str, int]) -> Resources:
         """What cells take, by Yosys's types."""

@@ -140,5 +140,12 @@ def gowin_pll(setting: Pll, source: Value, output: Signal, locked: Signal) -> In
     )
 
 
+def ecp5_gate(free: Value, enable: Value, gated: Signal) -> Instance:
+    """DCCA, which stops a global clock without a glitch. Lattice FPGA-TN-02200, "Dynamic Clock Control"."""
+    return Instance("DCCA", i_CLKI=free, i_CE=enable, o_CLKO=gated)
+
+
+GateCell = Callable[[Value, Value, Signal], Instance]
+"""Makes a clock gate: a clock, whether it runs, what comes out."""
 PllCell = Callable[[Pll, Value, Signal, Signal], Instance]
 """Makes a PLL: setting, the oscillator, the clock that comes out, whether it is stable."""

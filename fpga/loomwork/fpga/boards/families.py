@@ -2,7 +2,7 @@
 """The FPGA families: which commands of the open tools go with each, and what its cells are called."""
 
 from loomwork.fpga.boards.board import Family
-from loomwork.fpga.boards.clocking import ECP5_LIMITS, GOWIN_LIMITS, ecp5_pll, gowin_pll
+from loomwork.fpga.boards.clocking import ECP5_LIMITS, GOWIN_LIMITS, ecp5_gate, ecp5_pll, gowin_pll
 
 ECP5 = Family(
     name="ecp5",
@@ -23,6 +23,7 @@ ECP5 = Family(
     lut_words=32,
     pll_limits=ECP5_LIMITS,
     pll_cell=ecp5_pll,
+    gate_cell=ecp5_gate,
 )
 """Lattice ECP5."""
 

@@ -40,20 +40,27 @@ class Top(Elaboratable):
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
+        family = self._board.family
         oscillator, clock, locked = Signal(), Signal(), Signal()
         m.submodules.clock_pin = pin = io.Buffer(io.Direction.Input, platform.request(self._board.oscillator, dir="-"))
         m.d.comb += oscillator.eq(pin.i)
-        m.domains.sync = sync = ClockDomain()
-        m.d.comb += sync.clk.eq(clock)
         if self.setting is None:
             m.d.comb += [clock.eq(oscillator), locked.eq(1)]
         else:
-            assert self._board.family.pll_cell is not None
-            m.submodules.pll = self._board.family.pll_cell(self.setting, oscillator, clock, locked)
-        # Some cycles after the clock is stable, from a register of its own.
-        reset = Signal(init=1)
-        m.submodules.reset_synchronizer = FFSynchronizer(~locked, reset, init=1, stages=3)
-        m.d.comb += sync.rst.eq(reset)
+            assert family.pll_cell is not None
+            m.submodules.pll = family.pll_cell(self.setting, oscillator, clock, locked)
+        # Flip-flops have their initial values from the bitstream. They keep them as long as the clock stands still;
+        # otherwise all of them are reset while it is not stable.
+        m.domains.sync = sync = ClockDomain(reset_less=family.gate_cell is not None)
+        if family.gate_cell is not None:
+            gated = Signal()
+            m.submodules.clock_gate = family.gate_cell(clock, locked, gated)
+            m.d.comb += sync.clk.eq(gated)
+        else:
+            m.d.comb += sync.clk.eq(clock)
+            reset = Signal(init=1)
+            m.submodules.reset_synchronizer = FFSynchronizer(~locked, reset, init=1, stages=3)
+            m.d.comb += sync.rst.eq(reset)
 
         m.submodules.system = system = self.system
         lines = [part.name for part in platform.lookup("uart", 0).ios if isinstance(part, Subsignal)]

@@ -51,20 +51,27 @@ class Deframer(Component):
         crc: Any = CRC32_ISO_HDLC(8).create()
         m.submodules.crc = crc
         inside, filled, escaped = Signal(), Signal(), Signal()
+        # The byte and what it is, a cycle later: what follows from it reaches far.
+        taken, valid, error = Signal(8), Signal(), Signal()
+        is_flag, is_escape = Signal(), Signal()
+        m.d.sync += [
+            *(taken.eq(self.data), valid.eq(self.valid), error.eq(self.error)),
+            *(is_flag.eq(self.data == FLAG), is_escape.eq(self.data == ESCAPE)),
+        ]
         m.d.comb += [crc.start.eq(self.begin), crc.data.eq(self.byte), crc.valid.eq(self.push)]
-        m.d.comb += self.byte.eq(self.data ^ Mux(escaped, ESCAPED_BIT, 0))
-        with m.If(self.error):
+        m.d.comb += self.byte.eq(taken ^ Mux(escaped, ESCAPED_BIT, 0))
+        with m.If(error):
             # What is left of this frame is worth nothing.
             m.d.sync += [inside.eq(0), escaped.eq(0)]
-        with m.Elif(self.valid & (self.data == FLAG)):
+        with m.Elif(valid & is_flag):
             m.d.comb += [
                 self.begin.eq(1),
                 self.good.eq(inside & filled & ~escaped & crc.match_detected),
                 self.bad.eq(inside & filled & (escaped | ~crc.match_detected)),
             ]
             m.d.sync += [inside.eq(1), filled.eq(0), escaped.eq(0)]
-        with m.Elif(self.valid & inside):
-            with m.If(self.data == ESCAPE):
+        with m.Elif(valid & inside):
+            with m.If(is_escape):
                 m.d.sync += escaped.eq(1)
             with m.Else():
                 m.d.comb += self.push.eq(1)

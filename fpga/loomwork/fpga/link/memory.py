@@ -53,29 +53,37 @@ class OnChipMemory(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.memory = memory = Memory(shape=8 * self._bytes, depth=self._depth, init=[])
-        self._write(m, memory.write_port(granularity=8))
-        self._read(m, memory.read_port())
+        # The link has time, the core's clock has not.
+        words = WordAccess().create()
+        m.d.sync += [
+            words.request.eq(self.words.request & ~self.words.done),
+            *(getattr(words, name).eq(getattr(self.words, name)) for name in ("write", "address", "write_data")),
+        ]
+        m.d.comb += [self.words.done.eq(words.done), self.words.read_data.eq(words.read_data)]
+        self._write(m, memory.write_port(granularity=8), words)
+        self._read(m, memory.read_port(), words)
         return m
 
     def _beat(self, address: Value) -> Value:
         return address[self._beat_bits :]
 
-    def _read(self, m: Module, port: Any) -> None:
-        axi, words = self.read, self.words
+    def _read(self, m: Module, port: Any, words: Any) -> None:
+        axi = self.read
         beat, left, ident = Signal(len(axi.araddr) - self._beat_bits), Signal(9), Signal(ID_BITS)
         # What accompanies a read through the memory and the register behind it.
         stages = [Signal(4 + ID_BITS, name=f"read_{stage}") for stage in range(READ_LATENCY)]
         by_link = words.request & ~words.write & ~Cat(stage[1] for stage in stages).any()
-        steps = Signal()
+        steps, idle = Signal(), Signal(init=1)
         m.d.comb += [
-            axi.arready.eq(left == 0),
-            steps.eq((left != 0) & ~by_link),
+            axi.arready.eq(idle),
+            steps.eq(~idle & ~by_link),
             port.addr.eq(Mux(by_link, self._beat(words.address), beat)),
         ]
         with m.If(axi.arvalid & axi.arready):
             m.d.sync += [beat.eq(self._beat(axi.araddr)), left.eq(axi.arlen + 1), ident.eq(axi.arid)]
+            m.d.sync += idle.eq(0)
         with m.Elif(steps):
-            m.d.sync += [beat.eq(beat + 1), left.eq(left - 1)]
+            m.d.sync += [beat.eq(beat + 1), left.eq(left - 1), idle.eq(left == 1)]
         found = Signal(8 * self._bytes)
         m.d.sync += [
             stages[0].eq(Cat(steps, by_link, left == 1, beat >= self._depth, ident)),
@@ -96,20 +104,21 @@ class OnChipMemory(Component):
         m.d.sync += written.eq(words.request & words.write & ~written)
         m.d.comb += words.done.eq(last[1] | written)
 
-    def _write(self, m: Module, port: Any) -> None:
-        axi, words = self.write, self.words
+    def _write(self, m: Module, port: Any, words: Any) -> None:
+        axi = self.write
         beat, ident, beyond = Signal(len(axi.awaddr) - self._beat_bits), Signal(ID_BITS), Signal()
         by_link = words.request & words.write
-        busy = Signal()
+        busy, idle = Signal(), Signal(init=1)
         m.d.comb += [
-            axi.awready.eq(~busy & ~axi.bvalid),
+            axi.awready.eq(idle),
             axi.wready.eq(busy & ~by_link),
             axi.bid.eq(ident),
             axi.bresp.eq(Mux(beyond, RESP_DECERR, RESP_OKAY)),
         ]
-        with m.If(axi.bready):
-            m.d.sync += axi.bvalid.eq(0)
+        with m.If(axi.bvalid & axi.bready):
+            m.d.sync += [axi.bvalid.eq(0), idle.eq(1)]
         with m.If(axi.awvalid & axi.awready):
+            m.d.sync += idle.eq(0)
             m.d.sync += [busy.eq(1), beat.eq(self._beat(axi.awaddr)), ident.eq(axi.awid), beyond.eq(0)]
         with m.If(axi.wvalid & axi.wready):
             m.d.sync += [beat.eq(beat + 1), beyond.eq(beyond | (beat >= self._depth))]

@@ -75,9 +75,11 @@ class Writer(Component):
 
         # The pipeline behind the queues moves whenever its end is free. A target is always there before its bytes.
         advance, taken = Signal(), Signal()
+        comes, target_comes = Signal(), Signal.like(self.target, reset_less=True)
+        m.d.sync += [comes.eq(self.expect), target_comes.eq(self.target)]  # the launch is known late in its cycle
         m.d.comb += [
-            targets.w_data.eq(self.target),
-            targets.w_en.eq(self.expect),
+            targets.w_data.eq(target_comes),
+            targets.w_en.eq(comes),
             values.w_data.eq(self.bytes),
             values.w_en.eq(self.push),
             taken.eq(advance & values.r_rdy),

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A place for one more, which cuts the way of `ready`."""
+
+from typing import Any
+
+from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.lib import stream
+from amaranth.lib.wiring import Component, In, Out
+
+
+class Skid(Component):
+    """Keeps what comes while the next stage cannot take it, so that `i.ready` is a register.
+
+    Adds no cycle: what comes while nothing is kept is at `o` at once.
+
+    i, o: streams of `shape`.
+    """
+
+    i: stream.Interface
+    o: stream.Interface
+
+    def __init__(self, shape: Any) -> None:
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        i, o = self.i, self.o
+        kept, is_kept = Signal(len(Value.cast(i.payload)), reset_less=True), Signal()
+        m.d.comb += [
+            i.ready.eq(~is_kept),
+            o.valid.eq(i.valid | is_kept),
+            Value.cast(o.payload).eq(Mux(is_kept, kept, Value.cast(i.payload))),
+        ]
+        with m.If(~is_kept):
+            m.d.sync += kept.eq(i.payload)
+        with m.If(o.ready):
+            m.d.sync += is_kept.eq(0)
+        with m.Elif(i.valid):
+            m.d.sync += is_kept.eq(1)
+        return m
