@@ -56,9 +56,10 @@ class Netlist:
 def script(board: Board) -> str:
     """What Yosys does with `top.il`.
 
-    Units keep their borders until all are mapped, so that their cells can be counted; then all becomes one module.
+    Units keep their borders until all are mapped, so that their cells can be counted, and replicas (rtl/replica.py)
+    stay apart; then all becomes one module.
     """
-    keep = " ".join(f"{TOP}.system.{path}" for path in UNITS.values())
+    keep = " ".join((*(f"{TOP}.system.{path}" for path in UNITS.values()), f"{TOP}.system.core.*_replica"))
     # No word is used that was read in the cycle in which it was written. Amaranth asks for the old one all the same,
     # for which Yosys would put comparators, registers and multiplexers around each memory.
     # As in yosys.py: names that Amaranth gives to elements of arrays confuse abc9.
@@ -106,5 +107,5 @@ def _units(board: Board, folder: Path) -> dict[str, Resources]:
     """What each unit takes, from Yosys's statistics of its modules."""
     statistics: Mapping[str, Any] = json.loads((folder / "units.json").read_text(encoding="utf-8"))["modules"]
     cells = {name.lstrip("\\"): module["num_cells_by_type"] for name, module in statistics.items()}
-    units = {unit: board.family.resources(cells[f"{TOP}.system.{path}"]) for unit, path in UNITS.items()}
-    return {**units, REST: board.family.resources(cells[TOP])}
+    units = {unit: board.family.resources(cells.pop(f"{TOP}.system.{path}")) for unit, path in UNITS.items()}
+    return {**units, REST: sum(map(board.family.resources, cells.values()), Resources())}

@@ -63,32 +63,35 @@ class BurstSplitter(Component):
         high = low + (self._max_beats - 1).bit_length()
         # What is decided is in registers: the number of beats, whether they are the last, and how many are behind them.
         beats = Signal.like(self.o.payload.beats)
-        last = Signal()
+        last, moves, takes = Signal(), Signal(), Signal()
         behind = Signal(RUN_BEATS_BITS)
         m.d.comb += [
             self.o.payload.address.eq(address),
             self.o.payload.beats.eq(beats),
-            self.i.ready.eq(~self.o.valid | (self.o.ready & last)),
+            self.i.ready.eq(moves & takes),
+            moves.eq(~self.o.valid | self.o.ready),  # late: more than this shall not wait for it
+            takes.eq(~self.o.valid | last),
         ]
         # A run as if it began where `max_beats` beats can be asked for.
         place = self.i.payload.address[low:high]
         padded = Signal(RUN_BEATS_BITS + 1)
         m.d.comb += padded.eq(self.i.payload.beats + place)
-        with m.If(self.i.ready):
-            fits = padded <= self._max_beats
-            m.d.sync += [
-                self.o.valid.eq(self.i.valid),
-                address.eq(self.i.payload.address),
-                beats.eq(Mux(fits, self.i.payload.beats, self._max_beats - place)),
-                last.eq(fits),
-                behind.eq(padded - self._max_beats),
-            ]
-        with m.Elif(self.o.ready):
-            fits = behind <= self._max_beats
-            m.d.sync += [
-                address.eq(Cat(Const(0, high), address[high:] + 1)),
-                beats.eq(Mux(fits, behind, self._max_beats)),
-                last.eq(fits),
-                behind.eq(behind - self._max_beats),
-            ]
+        with m.If(moves):
+            with m.If(takes):
+                fits = padded <= self._max_beats
+                m.d.sync += [
+                    self.o.valid.eq(self.i.valid),
+                    address.eq(self.i.payload.address),
+                    beats.eq(Mux(fits, self.i.payload.beats, self._max_beats - place)),
+                    last.eq(fits),
+                    behind.eq(padded - self._max_beats),
+                ]
+            with m.Else():
+                fits = behind <= self._max_beats
+                m.d.sync += [
+                    address.eq(Cat(Const(0, high), address[high:] + 1)),
+                    beats.eq(Mux(fits, behind, self._max_beats)),
+                    last.eq(fits),
+                    behind.eq(behind - self._max_beats),
+                ]
         return m

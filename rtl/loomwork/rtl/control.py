@@ -25,9 +25,10 @@ class Control(Component):
     progress: a command was finished or a beat moved on the bus. watchdog: cycles without progress that are an error,
     0 = never. stuck_index: the command to blame for that.
 
-    clear: reset all units in the next cycle, before each program and at the end of a soft reset.
+    clear: reset all units, for one cycle, before each program and at the end of a soft reset; the units may see it and
+    `halt` a cycle later.
     go: first cycle of a program. running: between `go` and the end or the error. halt: begin nothing new, drop what
-    comes, from the third cycle after an error until the units are reset. soft_clear: a soft reset is complete.
+    comes, from the second cycle after an error until the units are reset. soft_clear: a soft reset is complete.
     busy, done, error: as in register STATUS. done_event, error_event: one cycle. error_code, error_index: the first
     error since the last soft reset.
     """
@@ -105,19 +106,19 @@ class Control(Component):
                     m.d.sync += self.done.eq(1)
                     m.next = "IDLE"
             with m.State("STOPPED"):
+                m.d.comb += self.halt.eq(1)
                 with m.If(reset_waits):
                     m.next = "QUIESCE"
             with m.State("QUIESCE"):
+                m.d.comb += self.halt.eq(1)
                 m.d.sync += quiet.eq(Mux(self.bus_idle, quiet + 1, 0))
                 with m.If(self.bus_idle & (quiet == QUIET_CYCLES - 1)):
                     m.next = "CLEAR"
             with m.State("CLEAR"):
-                m.d.comb += [self.clear.eq(1), self.soft_clear.eq(1)]
+                m.d.comb += [self.halt.eq(1), self.clear.eq(1), self.soft_clear.eq(1)]
                 m.d.sync += [self.done.eq(0), self.error_code.eq(ErrorCode.NONE), self.error_index.eq(0)]
                 m.d.sync += reset_waits.eq(0)
                 m.next = "IDLE"
-        # A register, because it reaches every unit.
-        m.d.sync += self.halt.eq(fsm.ongoing("STOPPED") | fsm.ongoing("QUIESCE") | fsm.ongoing("CLEAR"))
         m.d.comb += self.busy.eq(~(fsm.ongoing("IDLE") | fsm.ongoing("STOPPED")) | reset_waits)
         return m
 

@@ -22,6 +22,7 @@ from loomwork.rtl.load import Load
 from loomwork.rtl.memory_window import SIZE_BITS
 from loomwork.rtl.ports import ERROR_BITS
 from loomwork.rtl.read_master import ReadMaster
+from loomwork.rtl.replica import Replica
 from loomwork.rtl.scratchpad import Scratchpad
 from loomwork.rtl.store import Store
 from loomwork.rtl.stream_reader import StreamReader
@@ -78,14 +79,15 @@ class Core(Component):
     def elaborate(self, platform: object) -> Module:
         config = self._config
         m = Module()
-        # Everything but the registers and the control itself is reset before each program, and by a soft reset: by a
-        # register of its own, for that many flip-flops lie far apart.
-        clear = Signal()
+        # Everything but the registers and the control itself is reset before each program, and by a soft reset.
+        clear, halt = Signal(), Signal()
 
         def add(name: str, unit: Any) -> Any:
-            resets = Signal(name=f"{name}_resets")
-            m.d.sync += resets.eq(clear)
-            m.submodules[name] = ResetInserter(resets)(unit)
+            m.submodules[f"{name}_replica"] = replica = Replica()
+            m.d.comb += [replica.clear.eq(clear), replica.halt.eq(halt)]
+            m.submodules[name] = ResetInserter(replica.unit_clear)(unit)
+            if "halt" in unit.signature.members:
+                m.d.comb += unit.halt.eq(replica.unit_halt)
             return unit
 
         m.submodules.csr = csr = Csr(address_bits=config.address_bits)
@@ -133,6 +135,7 @@ class Core(Component):
         m.d.comb += [control.faults[place].eq(Cat(code, index)) for place, (code, index) in enumerate(faults)]
         m.d.comb += [
             clear.eq(control.clear),
+            halt.eq(control.halt),
             control.ended.eq(dispatch.ended),
             control.bus_idle.eq(read_master.idle & write_master.idle),
             control.progress.eq(dispatch.finished | read_master.beat | write_master.beat),
@@ -141,8 +144,6 @@ class Core(Component):
             counters.clear.eq(control.clear),
             counters.enable.eq(control.running),
         ]
-        halted = (fetch, dispatch, read_master, write_master, scratchpad, *units.values())
-        m.d.comb += [part.halt.eq(control.halt) for part in halted]
         self._registers(m, csr, control, counters, (fetch, load, store, stream))
         self._count(m, counters, dispatch, read_master, write_master, units)
         if self._trace:

@@ -74,17 +74,17 @@ class Feed(Component):
         connect(m, walk.passes, flipped(self.passes))
 
         places = Signal(range(PIXELS_AHEAD + 1), init=PIXELS_AHEAD)
-        has_place = Signal(init=1)
+        may_begin = Signal(init=1)
         begins, leaves = Signal(), Signal()
         m.d.comb += [
-            walk.positions.ready.eq(has_place & ~self.halt),
+            walk.positions.ready.eq(may_begin),
             begins.eq(walk.positions.valid & walk.positions.ready),
             leaves.eq(self.pixels.valid & self.pixels.ready),
             self.running.eq(places != PIXELS_AHEAD),
         ]
         m.d.sync += places.eq(places - begins + leaves)
-        with m.If(begins ^ leaves):
-            m.d.sync += has_place.eq(leaves | (places != 1))
+        # A register, for all that the walk does depends on it.
+        m.d.sync += may_begin.eq((leaves | (places > begins)) & ~self.halt)
 
         # What travels beside the reads: one signal per cycle from the walk to the queue.
         tag = data.StructLayout({"valid": 1, "final": 1, "marks": marks_layout(self._config)})

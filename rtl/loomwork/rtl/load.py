@@ -15,7 +15,8 @@ from loomwork.rtl.ports import UnitPort
 from loomwork.rtl.queue import Queue
 from loomwork.rtl.read_master import ReadBus
 from loomwork.rtl.scratchpad import word_write_layout
-from loomwork.rtl.transfer import PLACEMENT, TRANSFER, MemoryRows, ScratchpadWords, placement
+from loomwork.rtl.skid import Skid
+from loomwork.rtl.transfer import PLACEMENT, SCRATCHPAD_WORD, TRANSFER, MemoryRows, ScratchpadWords, placement
 from loomwork.rtl.window_reader import WindowReader
 
 COMMANDS_AHEAD = 2
@@ -52,10 +53,13 @@ class Load(Component):
         m.submodules.rows = rows = MemoryRows(self._config)
         m.submodules.reader = reader = WindowReader(self._config)
         m.submodules.placements = placements = Queue(PLACEMENT.size, COMMANDS_AHEAD)
-        m.submodules.words = words = ScratchpadWords()
+        m.submodules.generator = generator = ScratchpadWords()
+        m.submodules.skid = skid = Skid(SCRATCHPAD_WORD)
         m.submodules.widener = widener = Widener(self._config.bus_bytes, self._config.rows)
         connect(m, rows.o, reader.spans)
         connect(m, reader.bus, flipped(self.bus))
+        connect(m, generator.o, skid.i)
+        words = skid.o
         m.d.comb += [reader.windows.eq(self.windows), reader.halt.eq(self.halt)]
 
         # The next command is taken when all rows of this one are known to be legal: an illegal row is always one of
@@ -72,9 +76,9 @@ class Load(Component):
             rows.i.payload.eq(transfer),
             placements.i.valid.eq(taken),
             placements.i.payload.eq(placement(transfer)),
-            words.i.valid.eq(placements.o.valid),
-            Value.cast(words.i.payload).eq(placements.o.payload),
-            placements.o.ready.eq(words.i.ready),
+            generator.i.valid.eq(placements.o.valid),
+            Value.cast(generator.i.payload).eq(placements.o.payload),
+            placements.o.ready.eq(generator.i.ready),
             self.unit.busy.eq(pending != 0),
         ]
         m.d.sync += pending.eq(pending + taken - self.unit.done)
@@ -85,15 +89,15 @@ class Load(Component):
             widener.i.payload.eq(beat.payload.data),
             widener.i.valid.eq(beat.valid & ~beat.payload.error),
             beat.ready.eq(widener.i.ready & ~beat.payload.error),
-            self.write.payload.bank.eq(words.o.payload.bank),
-            self.write.payload.word.eq(words.o.payload.word),
+            self.write.payload.bank.eq(words.payload.bank),
+            self.write.payload.word.eq(words.payload.word),
             self.write.payload.data.eq(widener.o.payload),
-            self.write.valid.eq(widener.o.valid & words.o.valid & ~self.halt),
+            self.write.valid.eq(widener.o.valid & words.valid & ~self.halt),
             written.eq(self.write.valid & self.write.ready),
             widener.o.ready.eq(written),
-            words.o.ready.eq(written),
+            words.ready.eq(written),
         ]
-        m.d.sync += self.unit.done.eq(written & words.o.payload.last)
+        m.d.sync += self.unit.done.eq(written & words.payload.last)
 
         code = Signal(ErrorCode)
         failed = Signal()

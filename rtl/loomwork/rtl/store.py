@@ -15,7 +15,7 @@ from loomwork.rtl.memory_window import WindowCheck, windows_layout
 from loomwork.rtl.ports import UnitPort, WindowRead
 from loomwork.rtl.scratchpad_reader import MIN_QUEUE_WORDS, QUEUE_BEATS, ScratchpadReader
 from loomwork.rtl.skid import Skid
-from loomwork.rtl.transfer import TRANSFER, MemoryRows, ScratchpadWords, placement
+from loomwork.rtl.transfer import SCRATCHPAD_WORD, TRANSFER, MemoryRows, ScratchpadWords, placement
 from loomwork.rtl.write_master import MAX_OUTSTANDING, WriteBus
 
 
@@ -51,11 +51,13 @@ class Store(Component):
         m.submodules.skid = skid = Skid(run_layout(self._config))
         m.submodules.splitter = splitter = BurstSplitter(self._config, burst_limit(self._config, QUEUE_BEATS))
         m.submodules.words = words = ScratchpadWords()
+        m.submodules.words_skid = words_skid = Skid(SCRATCHPAD_WORD)
         m.submodules.reader = reader = ScratchpadReader(self._config)
         connect(m, rows.o, check.i)
         connect(m, check.o, skid.i)
         connect(m, skid.o, splitter.i)
-        connect(m, words.o, reader.words)
+        connect(m, words.o, words_skid.i)
+        connect(m, words_skid.o, reader.words)
         connect(m, reader.read, flipped(self.read))
         connect(m, reader.beats, flipped(self.bus.data))
 

@@ -71,12 +71,14 @@ class UartTransmitter(Component):
         timer, left = Signal(range(self._divisor)), Signal(range(BITS + 1))
         bits = Signal(BITS - 1, init=-1)
         line = Signal(init=1)
-        m.d.comb += self.tx.eq(line)
+        idle = Signal(init=1)
+        m.d.comb += [self.tx.eq(line), self.i.ready.eq(idle)]
         m.d.sync += [line.eq(bits[0]), timer.eq(Mux(timer == 0, self._divisor - 1, timer - 1))]
-        with m.If(left == 0):
-            m.d.comb += self.i.ready.eq(1)
+        with m.If(idle):
             with m.If(self.i.valid):
+                m.d.sync += idle.eq(0)
                 m.d.sync += [bits.eq(Cat(0, self.i.payload)), left.eq(BITS), timer.eq(self._divisor - 1)]
         with m.Elif(timer == 0):
+            m.d.sync += idle.eq(left == 1)
             m.d.sync += [left.eq(left - 1), bits.eq(Cat(bits[1:], 1))]
         return m
