@@ -9,7 +9,8 @@ from loomwork.rtl.control import QUIET_CYCLES, Control
 
 
 def simulate(testbench) -> None:
-    dut = Control(3)
+    dut = Control(11)
+    assert dut.fault_latency == 2
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
 
@@ -84,8 +85,11 @@ def test_runs_until_the_end_and_the_last_burst():
 def test_first_error_wins_and_stops():
     async def testbench(ctx: SimulatorContext, dut: Control):
         await start(ctx, dut)
-        ctx.set(dut.faults[1], {"code": ErrorCode.WINDOW, "index": 11})
-        ctx.set(dut.faults[2], {"code": ErrorCode.BUS_READ, "index": 22})
+        ctx.set(dut.faults[5], {"code": ErrorCode.WINDOW, "index": 11})
+        ctx.set(dut.faults[6], {"code": ErrorCode.BUS_READ, "index": 22})
+        ctx.set(dut.faults[9], {"code": ErrorCode.BUS_WRITE, "index": 1})
+        await ctx.tick()
+        ctx.set(dut.faults[4], {"code": ErrorCode.SCRATCHPAD, "index": 2})
         await ctx.tick()
         assert ctx.get(dut.error_event)
         assert not ctx.get(dut.halt)
@@ -109,8 +113,9 @@ def test_an_error_beats_the_end_of_the_program():
         await start(ctx, dut)
         ctx.set(dut.ended, 1)
         await fail(ctx, dut, 2, ErrorCode.BUS_WRITE, 4)
-        assert not ctx.get(dut.done)
-        await ctx.tick()
+        for _ in range(dut.fault_latency):
+            assert not ctx.get(dut.done)
+            await ctx.tick()
         assert (ctx.get(dut.error), ctx.get(dut.done)) == (1, 0)
 
     simulate(testbench)
@@ -120,6 +125,7 @@ def test_soft_reset_waits_for_the_bus_and_clears_the_error():
     async def testbench(ctx: SimulatorContext, dut: Control):
         await start(ctx, dut)
         await fail(ctx, dut, 0, ErrorCode.BUS_READ, 5)
+        await ctx.tick().repeat(dut.fault_latency)
         ctx.set(dut.bus_idle, 0)
         await pulse(ctx, dut.reset)
         for _ in range(40):

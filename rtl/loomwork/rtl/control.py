@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start, end, error and soft reset of the engine."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import ceil_log2
 
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.decoder import COMMAND_INDEX_BITS
@@ -12,6 +13,8 @@ from loomwork.rtl.ports import ERROR_BITS
 WATCHDOG_BITS = 32
 QUIET_CYCLES = 8
 """Cycles that the bus must have been idle before a soft reset: requests on their way to it have come out by then."""
+FAULT_LEVEL_BITS = 2
+"""The first of 4 faults is found in one cycle."""
 FAULT = data.StructLayout({"code": ERROR_BITS, "index": COMMAND_INDEX_BITS})
 """code: nonzero `ErrorCode` for one cycle. index: number of the command that failed."""
 
@@ -28,9 +31,9 @@ class Control(Component):
     clear: reset all units, for one cycle, before each program and at the end of a soft reset; the units may see it and
     `halt` a cycle later.
     go: first cycle of a program. running: between `go` and the end or the error. halt: begin nothing new, drop what
-    comes, from the second cycle after an error until the units are reset. soft_clear: a soft reset is complete.
-    busy, done, error: as in register STATUS. done_event, error_event: one cycle. error_code, error_index: the first
-    error since the last soft reset.
+    comes, from an error until the units are reset. soft_clear: a soft reset is complete. busy, done, error: as in
+    register STATUS. done_event, error_event: one cycle, the latter `fault_latency` cycles after the fault.
+    error_code, error_index: the first error since the last soft reset.
     """
 
     start: Signal
@@ -56,6 +59,7 @@ class Control(Component):
 
     def __init__(self, fault_count: int) -> None:
         self._fault_count = fault_count
+        self.fault_latency = -(-ceil_log2(fault_count + 1) // FAULT_LEVEL_BITS)
         outputs = ("clear", "go", "running", "halt", "soft_clear", "busy", "done", "error", "done_event", "error_event")
         super().__init__(
             {
@@ -71,7 +75,7 @@ class Control(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        happens, code, index = self._first_fault(m)
+        is_pending, code, index = self._first_fault(m)
 
         quiet = Signal(range(QUIET_CYCLES))
         reset_waits = Signal()
@@ -101,7 +105,7 @@ class Control(Component):
                     m.d.comb += self.error_event.eq(1)
                     m.d.sync += [self.error_code.eq(code), self.error_index.eq(index)]
                     m.next = "STOPPED"
-                with m.Elif(self.ended & self.bus_idle & ~happens):
+                with m.Elif(self.ended & self.bus_idle & ~is_pending):
                     m.d.comb += self.done_event.eq(1)
                     m.d.sync += self.done.eq(1)
                     m.next = "IDLE"
@@ -123,24 +127,30 @@ class Control(Component):
         return m
 
     def _first_fault(self, m: Module) -> tuple[Value, Value, Value]:
-        """Whether something fails in this cycle; code and index of the first fault of the last one, or zeros."""
+        """Whether a fault is on its way; code and index of the first one of `fault_latency` cycles ago, or zeros."""
         faults = [self.faults[place] for place in range(self._fault_count)]
         expired = self._watchdog_expires(m)
-        codes = [fault.code for fault in faults] + [Mux(expired, ErrorCode.WATCHDOG, ErrorCode.NONE)]
-        indices = [fault.index for fault in faults] + [self.stuck_index]
-        happens = Signal(len(codes))
-        m.d.comb += happens.eq(Cat(code.any() for code in codes))
-        first_code, first_index = Signal(ERROR_BITS), Signal(COMMAND_INDEX_BITS)
-        # ANDs and ORs, which are fewer levels than multiplexers one behind the other.
-        code: Value = Const(0)
-        index: Value = Const(0)
-        for place, (its_code, its_index) in enumerate(zip(codes, indices, strict=True)):
-            first = Signal(name=f"is_first_{place}")
-            m.d.comb += first.eq(happens[place] & ~happens[:place].any())
-            code |= Value.cast(its_code) & first.replicate(ERROR_BITS)
-            index |= its_index & first.replicate(COMMAND_INDEX_BITS)
-        m.d.sync += [first_code.eq(Mux(self.running, code, ErrorCode.NONE)), first_index.eq(index)]
-        return happens.any(), first_code, first_index
+        watchdog = Signal(FAULT)
+        m.d.comb += [watchdog.code.eq(Mux(expired, ErrorCode.WATCHDOG, ErrorCode.NONE))]
+        m.d.comb += watchdog.index.eq(self.stuck_index)
+        # In steps, each a register: the first of a few, the first of these.
+        level = [*faults, watchdog]
+        comes = Signal()
+        m.d.comb += comes.eq(Cat(fault.code.any() for fault in level).any())
+        pending: Value = comes
+        for _ in range(self.fault_latency):
+            chosen: list[data.View] = []
+            for start in range(0, len(level), 1 << FAULT_LEVEL_BITS):
+                fault = Signal(FAULT, name=f"fault_of_{len(level)}_{start}")
+                m.d.sync += fault.eq(0)
+                # The last assignment wins.
+                for candidate in reversed(level[start : start + (1 << FAULT_LEVEL_BITS)]):
+                    with m.If(candidate.code.any() & self.running):
+                        m.d.sync += fault.eq(candidate)
+                chosen.append(fault)
+            level = chosen
+            pending |= Cat(fault.code.any() for fault in level).any()
+        return pending, level[0].code, level[0].index
 
     def _watchdog_expires(self, m: Module) -> Signal:
         """Count cycles without progress; 1 when there have been too many."""

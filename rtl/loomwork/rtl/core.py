@@ -184,6 +184,8 @@ class Core(Component):
             bits = next(bits for bits in BY_NAME[register].bits if bits.name == name)
             return value[bits.low : bits.low + bits.width]
 
+        done_event, error_event = Signal(), Signal()
+        m.d.sync += [done_event.eq(control.done_event), error_event.eq(control.error_event)]
         m.d.comb += [
             csr.id.eq(ID_VALUE),
             csr.version.eq(INTERFACE_VERSION),
@@ -196,8 +198,8 @@ class Core(Component):
             part("STATUS", "BUSY", csr.status).eq(control.busy),
             part("STATUS", "DONE", csr.status).eq(control.done),
             part("STATUS", "ERROR", csr.status).eq(control.error),
-            part("IRQ_STATUS", "DONE", csr.irq_status_set).eq(control.done_event),
-            part("IRQ_STATUS", "ERROR", csr.irq_status_set).eq(control.error_event),
+            part("IRQ_STATUS", "DONE", csr.irq_status_set).eq(done_event),
+            part("IRQ_STATUS", "ERROR", csr.irq_status_set).eq(error_event),
             csr.error_code.eq(control.error_code),
             csr.error_command.eq(control.error_index << _COMMAND_SHIFT),
             control.watchdog.eq(csr.watchdog),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queues: short ones in distributed RAM, long ones in block RAM."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
@@ -42,7 +42,9 @@ class _Queue(Component):
             seen.eq(behind.any() & (~self.o.valid | self.o.ready)),
             self.occupied.eq(behind.any() | self.o.valid),
         ]
-        m.d.sync += behind.eq(behind + written - seen)
+        # Two sums that wait for what is known late, instead of one that begins with it.
+        with m.If(written ^ seen):
+            m.d.sync += behind.eq(Mux(written, behind + 1, behind - 1))
         with m.If(seen):
             m.d.sync += self.o.valid.eq(1)
         with m.Elif(self.o.ready):

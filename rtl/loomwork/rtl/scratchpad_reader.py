@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
@@ -61,7 +61,9 @@ class ScratchpadReader(Component):
             request.valid.eq(self.words.valid & may_request),
             self.words.ready.eq(request.ready & may_request),
         ]
-        m.d.sync += room.eq(room - (request.valid & request.ready) + (queue.o.valid & queue.o.ready))
+        leaves = queue.o.valid & queue.o.ready
+        with m.If((request.valid & request.ready) ^ leaves):
+            m.d.sync += room.eq(Mux(leaves, room + 1, room - 1))
 
         m.d.comb += [
             queue.i.payload.eq(Value.cast(self.read.data)[: 8 * word_bytes]),

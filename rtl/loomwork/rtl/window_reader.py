@@ -90,8 +90,8 @@ class WindowReader(Component):
             request.valid.eq(burst.valid & may_request),
             burst.ready.eq(request.ready & may_request),
         ]
-        requested = Mux(request.valid & request.ready, burst.payload.beats, 0)
-        m.d.sync += room.eq(room - requested + (self.beats.valid & self.beats.ready))
+        more = room + (self.beats.valid & self.beats.ready)
+        m.d.sync += room.eq(Mux(request.valid & request.ready, more - burst.payload.beats, more))
 
         m.d.comb += [
             self.arriving.eq(self.bus.valid),
