@@ -73,10 +73,9 @@ class Address(Component):
             leaves.eq(~self.o.valid | self.o.ready),
             self.i.ready.eq(advance),
         ]
+        m.d.sync += is_spare.eq(~leaves & (is_spare | valid[-1]))
         with m.If(leaves):
-            m.d.sync += [self.o.valid.eq(is_spare | valid[-1]), is_spare.eq(0)]
-        with m.Elif(advance):
-            m.d.sync += is_spare.eq(valid[-1])
+            m.d.sync += self.o.valid.eq(is_spare | valid[-1])
 
         def register(name: str, value: Value) -> Signal:
             q = Signal(value.shape(), name=name, reset_less=True)
