@@ -82,13 +82,14 @@ def _section(record: Mapping[str, Any]) -> str:
     board = BOARDS[record["board"]]
     changes = ", ".join(f"{name} {value}" for name, value in config.items() if name not in ("name", "rows", "cols"))
     verdict = "meets it" if record["meets_timing"] else "**misses it**"
+    tools = ", ".join(dict.fromkeys(record["tools"]))
     lines = [
         f"## {board.title}",
         "",
         (
             f"`{_command(board, record)}`: {record['device']}, "
             f"{config['rows']} x {config['cols']} array ({changes}), {record['memory_kib']} KiB for programs and "
-            f"tensors. Clock {record['clock_mhz']:g} MHz; the best seed {verdict}. {', '.join(dict.fromkeys(record['tools']))}."
+            f"tensors. Clock {record['clock_mhz']:g} MHz; the best seed {verdict}. {tools}."
         ),
         "",
         (
