@@ -20,9 +20,9 @@ What `loomwork build` makes of each board with open tools: Yosys, nextpnr, and t
 - Everything is in the numbers: core, memory, host link, clock and reset. **Fmax** is nextpnr's, of the slowest path
   between two registers after routing, at the device's own speed grade and worst corner. It depends on the seed of the
   placement: median, best and worst of those that were tried. The bitstream is that of the best.
-- **LUTs** of four inputs, carry cells and distributed RAM included; **FF** flip-flops; **DSP** multiplier cells
-  (Gowin: of 9 x 9 bits); **block RAM** of 18 kbit (iCE40: 4 kbit). Units are mapped one by one, so that their cells
-  can be counted.
+- **LUTs** of four inputs, carry cells and distributed RAM included, on Gowin also those through which a flip-flop that
+  has none of its own gets its data; **FF** flip-flops; **DSP** multiplier cells (Gowin: of 9 x 9 bits); **block RAM**
+  of 18 kbit (iCE40: 4 kbit). Units are mapped one by one, so that their cells can be counted.
 """
 
 _KINDS = {"luts": "LUTs", "registers": "FF", "multipliers": "DSP", "blocks": "block RAM"}
@@ -82,14 +82,14 @@ def _section(record: Mapping[str, Any]) -> str:
     board = BOARDS[record["board"]]
     changes = ", ".join(f"{name} {value}" for name, value in config.items() if name not in ("name", "rows", "cols"))
     verdict = "meets it" if record["meets_timing"] else "**misses it**"
+    tools = ", ".join(dict.fromkeys(record["tools"]))
     lines = [
         f"## {board.title}",
         "",
         (
             f"`{_command(board, record)}`: {record['device']}, "
             f"{config['rows']} x {config['cols']} array ({changes}), {record['memory_kib']} KiB for programs and "
-            f"tensors. Clock {record['clock_mhz']:g} MHz; the best seed {verdict}. "
-            f"{', '.join(dict.fromkeys(record['tools']))}."
+            f"tensors. Clock {record['clock_mhz']:g} MHz; the best seed {verdict}. {tools}."
         ),
         "",
         (

@@ -37,9 +37,10 @@ def estimate(board: Board, config: Config, memory_kib: int) -> Resources:
         + family.memory_blocks(bus_bits, memory_kib * 1024 // config.bus_bytes)
     )
     sizes = (1, config.macs_per_cycle, config.requant_lanes * (2 if config.residual_add else 1), config.rows)
+    registers = sum(cost * size for cost, size in zip(_REGISTERS, sizes, strict=True))
     return Resources(
-        luts=sum(cost * size for cost, size in zip(_LUTS, sizes, strict=True)),
-        registers=sum(cost * size for cost, size in zip(_REGISTERS, sizes, strict=True)),
+        luts=sum(cost * size for cost, size in zip(_LUTS, sizes, strict=True)) + int(family.lone_registers * registers),
+        registers=registers,
         multipliers=math.ceil(of_array * in_cells + of_others * others),
         blocks=blocks,
     )

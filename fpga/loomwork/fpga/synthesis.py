@@ -12,6 +12,7 @@ from typing import Any
 from amaranth.hdl import Elaboratable
 
 from loomwork.fpga.boards.board import Board, Resources
+from loomwork.fpga.boards.lone_registers import lone_registers
 from loomwork.fpga.yosys import Yosys, run_script
 from loomwork.sim.toolchain import cache_directory
 
@@ -34,6 +35,8 @@ UNITS = {
 }
 """Units that are counted by themselves, and where they are in the system. What remains is the last line."""
 REST = "control, host link"
+LONE = "lone registers"
+"""Line of the lookup tables that registers without one of their own take, where they do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,4 +111,8 @@ def _units(board: Board, folder: Path) -> dict[str, Resources]:
     statistics: Mapping[str, Any] = json.loads((folder / "units.json").read_text(encoding="utf-8"))["modules"]
     cells = {name.lstrip("\\"): module["num_cells_by_type"] for name, module in statistics.items()}
     units = {unit: board.family.resources(cells.pop(f"{TOP}.system.{path}")) for unit, path in UNITS.items()}
-    return {**units, REST: sum(map(board.family.resources, cells.values()), Resources())}
+    units[REST] = sum(map(board.family.resources, cells.values()), Resources())
+    if board.family.lone_registers:
+        module = json.loads((folder / NETLIST).read_text(encoding="utf-8"))["modules"][TOP]
+        units[LONE] = Resources(luts=lone_registers(module))
+    return units

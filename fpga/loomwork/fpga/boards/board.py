@@ -40,6 +40,8 @@ class Family:
     constraints, the last one the file or `NAME=file`. routed: likewise for its result. bitstream: file name of the
     packer's result. pack_arguments: of the packer.
     luts, multipliers: how many a cell takes, by Yosys's type. registers, blocks: beginnings of types.
+    lone_registers: where the data of a register come through the lookup table beside it, so that one without a table of
+    its own takes the place of one: the share of all registers that at least are such. Otherwise 0.
     products: multipliers that a product of the array takes, and any other one.
     block_bits, block_widths: of a block of memory, without bits for parity; its widths. lut_words: memories of at most
     so many words become lookup tables.
@@ -66,6 +68,7 @@ class Family:
     pll_limits: PllLimits | None
     pll_cell: PllCell | None
     gate_cell: GateCell | None = None
+    lone_registers: float = 0
 
     def resources(self, cells: Mapping[str, int]) -> Resources:
         """What cells take, by Yosys's types."""

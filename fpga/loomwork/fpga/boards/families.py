@@ -29,14 +29,20 @@ ECP5 = Family(
 
 GOWIN = Family(
     name="gowin",
-    synthesis="synth_gowin -family gw2a -noiopads",
+    # The area script of abc9, no wide multiplexers: the device is full before it is slow. No carry cells: nextpnr joins
+    # a register with the lookup table in front of it, not with a carry cell, behind which it takes one more place.
+    synthesis=(
+        "scratchpad -copy abc9.script.default.area abc9.script; synth_gowin -family gw2a -noiopads -noalu -nowidelut"
+    ),
     placer="nextpnr-himbaechel",
     packer="gowin_pack",
     constraints=("--vopt", "cst=top.cst"),
     routed=("--write", "top.routed.json"),
     pack_arguments=("-d", "GW2A-18C", "-o", "top.fs", "top.routed.json"),
     bitstream="top.fs",
-    luts={"LUT1": 1, "LUT2": 1, "LUT3": 1, "LUT4": 1, "ALU": 1, "RAM16SDP1": 2, "RAM16SDP2": 4, "RAM16SDP4": 8},
+    # To nextpnr a memory, however narrow, takes a whole block of eight.
+    luts={"LUT1": 1, "LUT2": 1, "LUT3": 1, "LUT4": 1, "ALU": 1, "RAM16SDP1": 8, "RAM16SDP2": 8, "RAM16SDP4": 8},
+    lone_registers=0.5,
     registers=("DFF",),
     multipliers={"MULT9X9": 1, "MULT18X18": 2},
     blocks=("SDPB", "SDPX9B", "DPB", "DPX9B", "SPB", "SPX9"),
