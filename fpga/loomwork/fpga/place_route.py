@@ -21,8 +21,8 @@ REPORT = "report.json"
 LOG = "place.log"
 _PHASES = (
     (re.compile(r"Packing|Creating"), "packing"),
-    (re.compile(r"Running (main|initial)|placer|Placed|iteration"), "placing"),
-    (re.compile(r"Routing|Router1"), "routing"),
+    (re.compile(r"Running (main|initial)|placer|Placed|Static|iteration"), "placing"),
+    (re.compile(r"Routing|Running router"), "routing"),
 )
 
 
@@ -106,7 +106,7 @@ def _route(
 ) -> Routed | str:
     """Route one seed; a sentence when that fails."""
     family = board.family
-    name = re.sub(r"\W+", "-", placer.version)
+    name = re.sub(r"\W+", "-", " ".join([placer.version, *family.place_options]))
     folder = netlist.folder / f"{name}-{clock_mhz:g}-{seed}"
     if not (folder / REPORT).is_file():
         option, routed = family.routed
@@ -119,6 +119,7 @@ def _route(
             command = [
                 *placer.command,
                 *board.place_arguments,
+                *family.place_options,
                 *("--json", NETLIST, *family.constraints, option, routed, "--report", REPORT),
                 *("--seed", str(seed), "--freq", f"{clock_mhz:g}", "--timing-allow-fail"),
             ]

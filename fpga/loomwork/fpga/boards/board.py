@@ -45,6 +45,7 @@ class Family:
     products: multipliers that a product of the array takes, and any other one.
     block_bits, block_widths: of a block of memory, without bits for parity; its widths. lut_words: memories of at most
     so many words become lookup tables.
+    place_options: of the placer, for all devices of the family.
     pll_limits, pll_cell: None where a design runs at the oscillator's frequency. gate_cell: stops the clock until it is
     stable; None = a reset of all flip-flops instead.
     """
@@ -67,6 +68,7 @@ class Family:
     lut_words: int
     pll_limits: PllLimits | None
     pll_cell: PllCell | None
+    place_options: tuple[str, ...] = ()
     gate_cell: GateCell | None = None
     lone_registers: float = 0
 

@@ -23,6 +23,8 @@ ECP5 = Family(
     lut_words=32,
     pll_limits=ECP5_LIMITS,
     pll_cell=ecp5_pll,
+    # Where almost all multipliers are taken, the default placer had not converged after 55 rounds.
+    place_options=("--placer", "static", "--router", "router2"),
     gate_cell=ecp5_gate,
 )
 """Lattice ECP5."""
