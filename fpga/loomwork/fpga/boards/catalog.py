@@ -41,10 +41,10 @@ ULX3S_85F = Board(
     oscillator_mhz=25,
     config=replace(MID, name="ulx3s", requant_lanes=4),
     memory_kib=128,
-    clock_mhz=125,
+    clock_mhz=50,
     capacity=Resources(luts=83_640, registers=83_640, multipliers=156, blocks=208),
     place_arguments=("--85k", "--package", "CABGA381", "--speed", "6"),
-    technology=Ecp5(logic_columns=2),
+    technology=Ecp5(logic_columns=4),
 )
 """All of `mid` but four lanes instead of eight, whose multipliers the array takes."""
 
