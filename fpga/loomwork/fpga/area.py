@@ -2,7 +2,8 @@
 """What each unit of the core costs on an ECP5, synthesized by itself.
 
 By itself: nothing is simplified across the borders of units, and the wiring of `Core` and `Execute` between them is
-left out. What a unit costs thus depends on that unit only, so that two versions or configurations can be compared.
+left out, with each unit's copies of `clear` and `halt`. What a unit costs thus depends on that unit only, so that two
+versions or configurations can be compared.
 """
 
 import hashlib

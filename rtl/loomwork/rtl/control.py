@@ -11,6 +11,8 @@ from loomwork.rtl.decoder import COMMAND_INDEX_BITS
 from loomwork.rtl.ports import ERROR_BITS
 
 WATCHDOG_BITS = 32
+START_CYCLES = 3
+"""From a START to the first cycle of the program, which is the first one that is counted."""
 QUIET_CYCLES = 8
 """Cycles that the bus must have been idle before a soft reset: requests on their way to it have come out by then."""
 FAULT_LEVEL_BITS = 2

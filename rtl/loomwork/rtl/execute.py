@@ -33,7 +33,8 @@ class Execute(Component):
     executed after it.
     read: scratchpad. weights: `[cols] bytes` per word, in the order of use. params: parameters found among them.
     accumulator: the drain's requests.
-    halt: make no reads, take no weights, start no pixel from now on; only a reset makes sense after it.
+    halt: take no weights, start no pixel from now on, and begin no reads from the next cycle on; only a reset makes
+    sense after it.
     array_active: a pixel enters the array. wait_weights, wait_accumulator: one could, but for its pass's weights, or
     for a free half.
     """

@@ -42,7 +42,7 @@ class Feed(Component):
 
     passes: from the sequencer. read: scratchpad. pixels: to the array, one per cycle without a gap between passes.
     done: one cycle, when the data of a command's last read is there. running: there are pixels between walk and array.
-    halt: make no more reads.
+    halt: begin no more reads from the next cycle on.
     """
 
     passes: stream.Interface

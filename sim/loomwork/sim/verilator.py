@@ -11,12 +11,15 @@ from loomwork.arch.config import Config
 from loomwork.arch.isa import READABLE_WINDOWS, WRITABLE_WINDOWS, Window
 from loomwork.arch.program import AcceleratorStep
 from loomwork.arch.registers import BY_NAME
+from loomwork.rtl.control import START_CYCLES
 from loomwork.sim.backend import Event, RunError, StepStatistics
 from loomwork.sim.driver import WINDOW_ALIGNMENT, Driver
 from loomwork.sim.library import TRACE_UNITS, build_library
 from loomwork.sim.memory import Bytes, MemoryTiming, padded
 
 WATCHDOG_CYCLES = 100_000
+ANSWER_CYCLES = 2
+"""From the cycle in which a register is written to the one behind its answer."""
 PROGRESS_CYCLES = 50_000
 """Cycles between two reports of progress: under a second of simulation."""
 
@@ -156,7 +159,8 @@ class Engine(Driver):
         self.write("WATCHDOG", WATCHDOG_CYCLES)
         self._library.harness_trace(self._handle, trace)
         self.start()
-        origin = int(self._library.harness_now(self._handle))
+        # Events are counted from the program's first cycle.
+        origin = int(self._library.harness_now(self._handle)) - ANSWER_CYCLES + START_CYCLES
         done = 0
         while not self.wait(min(PROGRESS_CYCLES, max_cycles - done)):
             done += PROGRESS_CYCLES
