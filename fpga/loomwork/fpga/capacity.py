@@ -48,7 +48,7 @@ def estimate(board: Board, config: Config, memory_kib: int) -> Resources:
 
 _LUTS = (14_900, 20, 530, 1_290)
 """Lookup tables: of every core with its link, per PE, per requantizer of a lane, per byte of a word."""
-_REGISTERS = (6_100, 58, 770, 797)
+_REGISTERS = (8_000, 58, 770, 501)
 """Flip-flops, likewise."""
 
 
