@@ -107,7 +107,7 @@ def test_what_a_board_is_built_for_by_default_fits_or_is_known_not_to():
 @pytest.mark.parametrize(
     ("board", "config", "luts", "registers"),
     [
-        (TANG_NANO_20K, TANG_NANO_20K.config, 27_123, 11_367),
+        (TANG_NANO_20K, TANG_NANO_20K.config, 28_275, 12_102),
         (ULX3S_85F, TINY, 24_361, 15_160),
         (ULX3S_85F, ULX3S_85F.config, 43_230, 31_056),
     ],

@@ -41,7 +41,7 @@ ULX3S_85F = Board(
     oscillator_mhz=25,
     config=replace(MID, name="ulx3s", requant_lanes=4),
     memory_kib=128,
-    clock_mhz=37.5,
+    clock_mhz=50,
     capacity=Resources(luts=83_640, registers=83_640, multipliers=156, blocks=208),
     place_arguments=("--85k", "--package", "CABGA381", "--speed", "6"),
     technology=Ecp5(logic_columns=4),
