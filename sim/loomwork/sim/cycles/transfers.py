@@ -44,10 +44,12 @@ class Stream:
         for number, command in enumerate(lane.commands):
             ready = 0
             if number:
-                # The checked span in front must have gone to the splitter.
-                if len(reader.split.times) < number:
-                    yield reader.split, number
-                ready = reader.split.times[number - 1]
+                # The checked span in front must have gone to the splitter, or to the place for one before it.
+                ready = reader.offered.times[number - 1]
+                if number > 1:
+                    if len(reader.split.times) < number - 1:
+                        yield reader.split, number - 1
+                    ready = max(ready, reader.split.times[number - 2] + 1)
             if number >= STREAMS_AHEAD:
                 if len(lane.done.times) <= number - STREAMS_AHEAD:
                     yield lane.done, number - STREAMS_AHEAD + 1
