@@ -270,7 +270,7 @@ def test_the_packer_gets_the_routed_design(netlist: Netlist):
 
 
 def test_a_small_design_is_counted_unit_by_unit():
-    board = ULX3S_85F
+    board = replace(ULX3S_85F, technology=Ecp5())
     netlist = synthesize(board, Top(board, TINY, 4, board.clock_mhz), find_yosys(), report=lambda _: None)
     assert list(netlist.units) == [*UNITS, REST]
     # Nothing that counts has vanished, and every multiplication is in a cell.
@@ -279,6 +279,13 @@ def test_a_small_design_is_counted_unit_by_unit():
     # What no other unit uses goes when the borders do.
     assert 0.98 * netlist.total.luts < board.family.resources(_count(cells)).luts <= netlist.total.luts
     assert netlist.total.multipliers >= TINY.macs_per_cycle // 2
+    assert netlist.units["array"].multipliers == TINY.macs_per_cycle
+    # The clock stands still until it is stable, and each unit that is reset has a register of its own for that.
+    assert _count(cells)["DCCA"] == 1
+    units = {"fetch", "decoder", "dispatch", "read_master", "write_master", "scratchpad"}
+    units |= {"load", "execute", "drain", "store", "stream"}
+    clears = {name.split(".unit_clear")[0] for name in cells if "_replica.unit_clear_TRELLIS_FF" in name}
+    assert clears == {f"system.core.{unit}_replica" for unit in units}
 
 
 def _count(cells) -> dict[str, int]:

@@ -23,7 +23,7 @@ def multipliers(config: Config) -> int:
 def estimate(board: Board, config: Config, memory_kib: int) -> Resources:
     """What a design will take at least.
 
-    Multipliers and memory as they are; lookup tables and flip-flops by a sum that lies 3 to 6 % below what was measured
+    Multipliers and memory as they are; lookup tables and flip-flops by a sum that lies 2 to 8 % below what was measured
     of a small core on a GW2AR-18, and of a small and a large one on an ECP5.
     """
     family, technology = board.family, board.technology

@@ -133,13 +133,13 @@ class Control(Component):
         faults = [self.faults[place] for place in range(self._fault_count)]
         expired = self._watchdog_expires(m)
         watchdog = Signal(FAULT)
-        m.d.comb += [watchdog.code.eq(Mux(expired, ErrorCode.WATCHDOG, ErrorCode.NONE))]
-        m.d.comb += watchdog.index.eq(self.stuck_index)
+        m.d.comb += [
+            watchdog.code.eq(Mux(expired, ErrorCode.WATCHDOG, ErrorCode.NONE)),
+            watchdog.index.eq(self.stuck_index),
+        ]
         # In steps, each a register: the first of a few, the first of these.
         level = [*faults, watchdog]
-        comes = Signal()
-        m.d.comb += comes.eq(Cat(fault.code.any() for fault in level).any())
-        pending: Value = comes
+        pending: Value = Cat(fault.code.any() for fault in level).any()
         for _ in range(self.fault_latency):
             chosen: list[data.View] = []
             for start in range(0, len(level), 1 << FAULT_LEVEL_BITS):

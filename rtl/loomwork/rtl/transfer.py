@@ -95,8 +95,8 @@ class ScratchpadWords(Component):
         bank_bits = len(bank)
         next_start = Mux(bank == BANKS - 1, row_start + transfer.pitch, row_start)[:WIDE_ADDRESS_BITS]
 
-        def place(address: Value) -> None:
-            """The next word is there."""
+        def go_to(address: Value) -> None:
+            """Have the next word be the one at an address."""
             m.d.sync += [word.eq(address), beyond.eq(address[WORD_ADDRESS_BITS:WIDE_ADDRESS_BITS].any())]
 
         with m.FSM():
@@ -116,13 +116,13 @@ class ScratchpadWords(Component):
             with m.State("ADD"):
                 m.d.sync += [row_start.eq(row_start + transfer.base), last_row.eq(rows_left == 1)]
                 m.d.sync += last_word.eq(words_left == 1)
-                place(row_start + transfer.base)
+                go_to(row_start + transfer.base)
                 m.next = "WALK"
             with m.State("WALK"):
                 m.d.comb += self.o.valid.eq(1)
                 with m.If(self.o.ready):
                     m.d.sync += [words_left.eq(words_left - 1), last_word.eq(words_left == 2)]
-                    place(word + 1)
+                    go_to(word + 1)
                     with m.If(last_word):
                         m.d.sync += [
                             row_start.eq(next_start),
@@ -132,7 +132,7 @@ class ScratchpadWords(Component):
                             words_left.eq(transfer.words),
                             last_word.eq(transfer.words == 1),
                         ]
-                        place(next_start)
+                        go_to(next_start)
                     with m.If(self.o.payload.last):
                         m.next = "IDLE"
         m.d.comb += [
