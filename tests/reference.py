@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from loomwork.arch.numerics import Rounding, requantize
+from loomwork.arch.numerics import requantize
 from loomwork.compiler.graph import (
     Add,
     AveragePool,
@@ -127,7 +127,7 @@ def _rounded_mean(window: Int64Array) -> Int64Array:
 
 
 def _add(layer: Add, a: Int64Array, b: Int64Array) -> Int64Array:
-    first = requantize((a - layer.zero_input) << 20, layer.multiplier_input, layer.shift_input, Rounding.TFLITE)
-    second = requantize((b - layer.zero_operand) << 20, layer.multiplier_operand, layer.shift_operand, Rounding.TFLITE)
-    total = requantize(first + second, layer.multiplier, layer.shift, Rounding.TFLITE)
+    first = requantize((a - layer.zero_input) << 20, layer.multiplier_input, layer.shift_input, layer.rounding)
+    second = requantize((b - layer.zero_operand) << 20, layer.multiplier_operand, layer.shift_operand, layer.rounding)
+    total = requantize(first + second, layer.multiplier, layer.shift, layer.rounding)
     return np.clip(total + layer.zero_point, layer.minimum, layer.maximum)

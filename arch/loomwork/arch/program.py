@@ -2,11 +2,12 @@
 """A compiled network: what the compiler writes and every backend runs.
 
 A program is a list of steps over named tensors. An accelerator step is one run of the engine from `start` to `done`;
-a host step is a small `.tflite` model for the operators that the accelerator does not execute.
+a host step is a small model, TFLite or ONNX, of the operators that the accelerator does not execute.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from loomwork.arch.config import Config
@@ -62,11 +63,20 @@ class AcceleratorStep:
     workspace_bytes: int = 0
 
 
+class HostRuntime(StrEnum):
+    """What executes a host step, and so what its model is."""
+
+    TFLITE_MICRO = "tflite-micro"
+    """A `.tflite` file."""
+    ONNX_RUNTIME = "onnxruntime"
+    """An ONNX model."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class HostStep:
-    """Operators executed by tflite-micro on the host.
+    """Operators executed on the host.
 
-    model: a `.tflite` file of just these operators. inputs, outputs: tensors in the order of the model's.
+    model: a file of just these operators, for `runtime`. inputs, outputs: tensors in the order of the model's.
     operators: (operator, reason it is not on the accelerator), for reports.
     """
 
@@ -74,6 +84,7 @@ class HostStep:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     operators: tuple[tuple[str, str], ...]
+    runtime: HostRuntime = HostRuntime.TFLITE_MICRO
 
 
 @dataclass(frozen=True, kw_only=True)

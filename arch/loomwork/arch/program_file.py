@@ -34,10 +34,10 @@ from typing import Any, NoReturn, cast
 from loomwork.arch.command import decode_program
 from loomwork.arch.config import Config, ConfigError
 from loomwork.arch.isa import COMMAND_BYTES, IsaError, isa_hash
-from loomwork.arch.program import AcceleratorStep, HostStep, Placement, Program, Tensor
+from loomwork.arch.program import AcceleratorStep, HostRuntime, HostStep, Placement, Program, Tensor
 
 MAGIC = b"LOOMWORK"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ALIGNMENT = 16
 DTYPES = (
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -91,6 +91,7 @@ def write_program(program: Program) -> bytes:
             steps.append(
                 {
                     "kind": "host",
+                    "runtime": step.runtime.value,
                     "model": store(step.model),
                     "inputs": step.inputs,
                     "outputs": step.outputs,
@@ -306,7 +307,13 @@ class _Reader:
             pairs = [[part.text() for part in item.items()] for item in node["operators"].items()]
             if any(len(pair) != 2 for pair in pairs):
                 raise ProgramError(f"{node.place}.operators must hold pairs of operator and reason")
+            runtime = node["runtime"].text()
+            if runtime not in tuple(HostRuntime):
+                raise ProgramError(
+                    f"{node.place}.runtime must be one of {', '.join(HostRuntime)}, not {reprlib.repr(runtime)}"
+                )
             return HostStep(
+                runtime=HostRuntime(runtime),
                 model=self._blob(node["model"]),
                 inputs=node["inputs"].names(tensors),
                 outputs=node["outputs"].names(tensors),

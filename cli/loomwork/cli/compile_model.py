@@ -8,46 +8,67 @@ import typer
 
 from loomwork.arch.config import load_config
 from loomwork.arch.program_file import write_program
-from loomwork.cli.options import ConfigOption, KeepDeadOption, config_files
+from loomwork.cli.options import ConfigOption, KeepDeadOption, ShapeOption, config_files, parse_shapes
 from loomwork.cli.output import UsageError, check_destination, console, status, write_file, write_json
 
+_TORCH = ("a PyTorch", "compile the module with loomwork.compiler.torch.compile_module, or export it to ONNX")
+_KERAS = ("a Keras", "convert it with tf.lite.TFLiteConverter, or export it to ONNX")
 _OTHER_FORMATS = {
-    ".onnx": "an ONNX",
-    ".pt": "a PyTorch",
-    ".pth": "a PyTorch",
-    ".pb": "a TensorFlow",
-    ".h5": "a Keras",
-    ".keras": "a Keras",
+    ".pt": _TORCH,
+    ".pth": _TORCH,
+    ".pb": ("a TensorFlow", "convert it to an int8-quantized .tflite file"),
+    ".h5": _KERAS,
+    ".keras": _KERAS,
 }
-"""What files with other suffixes are taken for, unless they are TFLite files inside."""
+"""What files with other suffixes are taken for, unless they are TFLite files inside, and what to do about it."""
 
 
 def compile_model(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.tflite", help="An int8-quantized network.")],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="An int8-quantized network, .tflite or .onnx (see `loomwork quantize`)."),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.lwb", help="Where the program goes.")],
     config: ConfigOption = "base",
     report_file: Annotated[
         Path | None, typer.Option("--report", metavar="REPORT.json", help="Write the per-layer report as JSON.")
     ] = None,
     keep_dead_channels: KeepDeadOption = False,
+    shape: ShapeOption = None,
+    require_accelerator: Annotated[
+        bool,
+        typer.Option(
+            "--require-accelerator",
+            help="Refuse a network of which any operator but the conversion of its inputs and outputs runs on the host.",
+        ),
+    ] = False,
 ) -> None:
     """Compile a network into a program binary.
 
-    What the accelerator does not execute runs on the host in the same program; the report says which operator and why,
-    and how many cycles each layer will take.
+    What the accelerator does not execute runs on the host in the same program, by tflite-micro or ONNX Runtime; the
+    report says which operator and why, and how many cycles each layer will take.
 
     Example: `loomwork compile net.tflite -o net.lwb --config small --report net.json`
+
+    An ONNX model with open dimensions: `loomwork compile net.onnx -o net.lwb --shape input=1,3,240,320`
     """
     from loomwork.compiler import driver, report
     from loomwork.compiler.graph import CompileError
     from loomwork.sim.cycles import with_predicted_cycles
 
     check_destination(output, report_file, inputs=[model, *config_files(config)])
-    shape = load_config(config)
+    target = load_config(config)
+    shapes = parse_shapes(shape)
     _check_format(model)
-    with status.status(f"compiling {model.name} for {shape.name}"):
+    with status.status(f"compiling {model.name} for {target.name}"):
         try:
-            program = driver.compile_model(model, shape, eliminate_dead=not keep_dead_channels)
+            program = driver.compile_model(
+                model,
+                target,
+                shapes=shapes,
+                require_accelerator=require_accelerator,
+                eliminate_dead=not keep_dead_channels,
+            )
         except CompileError as error:
             raise UsageError(_with_path(str(error), model)) from error
         program = with_predicted_cycles(program)
@@ -63,7 +84,7 @@ def _check_format(model: Path) -> None:
 
     kind = _OTHER_FORMATS.get(model.suffix.lower())
     if kind is not None and not is_tflite(model.read_bytes()):
-        raise UsageError(f"{model} is {kind} file; Loomwork reads int8-quantized .tflite files: convert it first")
+        raise UsageError(f"{model} is {kind[0]} file; Loomwork reads .tflite and .onnx files: {kind[1]}")
 
 
 def _with_path(sentence: str, model: Path) -> str:

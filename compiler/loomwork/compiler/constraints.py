@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from loomwork.arch.isa import BY_MNEMONIC
-
 Op = TypeVar("Op")
 
 
@@ -34,11 +32,6 @@ def violation(constraints: Iterable[Constraint[Op]], operator: Op) -> str | None
         if found is not None:
             return f"{found}; the accelerator needs {condition.phrase}"
     return None
-
-
-def limit(mnemonic: str, operand: str) -> int:
-    """Largest value of a command's operand: what bounds a layer follows from the command set."""
-    return next(field.high for field in BY_MNEMONIC[mnemonic].operands if field.name == operand)
 
 
 @dataclass(frozen=True)

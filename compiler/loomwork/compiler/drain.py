@@ -102,7 +102,7 @@ def combine_add(add: Add, views: Views, origin: int) -> Command:
             "zero_point": add.zero_point,
             "minimum": add.minimum,
             "maximum": add.maximum,
-            "rounding": Rounding.TFLITE,
+            "rounding": add.rounding,
         },
     )
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a model file to a program: the order of passes, readable at a glance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import onnx
 
 from loomwork.arch.command import encode
 from loomwork.arch.config import Config
@@ -12,7 +14,10 @@ from loomwork.compiler.allocate import place_external, place_parts
 from loomwork.compiler.cuts import choose_cuts
 from loomwork.compiler.divide import divide
 from loomwork.compiler.graph import CompileError, Graph, HostPart, Partition
+from loomwork.compiler.importers.onnx import import_onnx
+from loomwork.compiler.importers.onnx_model import parse_model
 from loomwork.compiler.importers.tflite import import_tflite
+from loomwork.compiler.importers.tflite_model import is_tflite
 from loomwork.compiler.lower import lower
 from loomwork.compiler.passes.eliminate_dead_channels import eliminate_dead_channels
 from loomwork.compiler.passes.fuse_add import fuse_add
@@ -30,24 +35,31 @@ Progress = Callable[[str], None]
 
 
 def compile_model(
-    model: Path | str | bytes,
+    model: Path | str | bytes | onnx.ModelProto,
     config: Config,
     *,
     name: str | None = None,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    require_accelerator: bool = False,
     progress: Progress | None = None,
     eliminate_dead: bool = True,
 ) -> Program:
-    """Compile a `.tflite` file, or its contents, for one configuration.
+    """Compile a `.tflite` or `.onnx` file, its contents, or an ONNX model for one configuration.
 
-    name: of the network in the report; the file's name when absent. progress: called with what is done next.
-    eliminate_dead: False executes channels that no output depends on too, with the same results, for comparison.
+    name: of the network in the report; the file's name when absent. shapes: of inputs of an ONNX model whose dimensions
+    it leaves open. require_accelerator: refuse a network of which any operator but conversions of its inputs and
+    outputs would run on the host. progress: called with what is done next. eliminate_dead: False executes channels that
+    no output depends on too, with the same results, for comparison.
     The same model gives the same program, byte for byte. Raises CompileError with a sentence for the user.
     """
-    data, name = _read(model, name)
+    name = name or (Path(model).stem if isinstance(model, Path | str) else "model")
+    divide_up = _importer(model, name, shapes)
     on_host: dict[str, str] = {}
     while True:
         _tell(progress, "reading the model")
-        partition = import_tflite(data, name, on_host=on_host)
+        partition = divide_up(on_host)
+        if require_accelerator:
+            _refuse_host(partition, name)
         try:
             return compile_partition(partition, config, name=name, progress=progress, eliminate_dead=eliminate_dead)
         except UnsupportedLayerError as error:
@@ -55,6 +67,42 @@ def compile_model(
             if error.name in on_host:
                 raise
             on_host[error.name] = error.reason
+
+
+CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "QuantizeLinear", "DequantizeLinear", "layout")
+"""Operators that turn a network's inputs and outputs into what the accelerator reads and back."""
+
+
+def _refuse_host(partition: Partition, name: str) -> None:
+    """Raise CompileError when the host has something to compute."""
+    found = [
+        (operator, reason)
+        for part in partition.parts
+        if isinstance(part, HostPart)
+        for operator, reason in part.operators
+        if operator.split()[0] not in CONVERSIONS
+    ]
+    if found:
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        raise CompileError(f"{name}: {found[0][0]} would run on the host{more}: {found[0][1]}")
+
+
+def _importer(
+    model: Path | str | bytes | onnx.ModelProto, name: str, shapes: Mapping[str, tuple[int, ...]] | None
+) -> Callable[[Mapping[str, str]], Partition]:
+    """The import of a model in whichever format it is, waiting for what shall stay on the host."""
+    if isinstance(model, onnx.ModelProto):
+        proto = model
+    else:
+        data = model if isinstance(model, bytes) else _read(Path(model))
+        # Only ONNX files have no mark at their beginning, so that a name decides where the contents do not.
+        if is_tflite(data) or (not isinstance(model, bytes) and Path(model).suffix.lower() != ".onnx"):
+            return lambda on_host: import_tflite(data, name, on_host=on_host)
+        try:
+            proto = parse_model(data, None if isinstance(model, bytes) else Path(model).parent)
+        except CompileError as error:
+            raise CompileError(f"{name}: {error}") from error
+    return lambda on_host: import_onnx(proto, name, shapes=shapes, on_host=on_host)
 
 
 def compile_partition(
@@ -71,7 +119,15 @@ def compile_partition(
     for number, part in enumerate(partition.parts):
         _tell(progress, f"compiling part {number + 1} of {len(partition.parts)}")
         if isinstance(part, HostPart):
-            steps.append(HostStep(model=part.model, inputs=part.inputs, outputs=part.outputs, operators=part.operators))
+            steps.append(
+                HostStep(
+                    model=part.model,
+                    inputs=part.inputs,
+                    outputs=part.outputs,
+                    operators=part.operators,
+                    runtime=part.runtime,
+                )
+            )
             parts.append(part)
         else:
             step, compiled = compile_graph(part, config, eliminate_dead=eliminate_dead)
@@ -143,12 +199,9 @@ def _encode(tasks: list[Task], graph: Graph, config: Config) -> bytes:
     return bytes(commands)
 
 
-def _read(model: Path | str | bytes, name: str | None) -> tuple[bytes, str]:
-    if isinstance(model, bytes):
-        return model, name or "model"
-    path = Path(model)
+def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes(), name or path.stem
+        return path.read_bytes()
     except OSError as error:
         raise CompileError(f"cannot read the model {path}: {error.strerror}") from error
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loomwork.arch.numerics import INT8_MAX, INT8_MIN, Rounding
-from loomwork.arch.program import Tensor
+from loomwork.arch.program import HostRuntime, Tensor
 
 
 class CompileError(ValueError):
@@ -136,7 +136,10 @@ class Mean(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class Add(Layer):
-    """TFLite int8 ADD of `input` and `operand`, both of the output's shape; see COMBINE in arch/isa.py."""
+    """Sum of `input` and `operand`, both of the output's shape; see COMBINE in arch/isa.py.
+
+    Its steps and their order are those of TFLite's int8 ADD; `rounding` holds for each of them.
+    """
 
     operand: str
     multiplier_input: int
@@ -150,6 +153,7 @@ class Add(Layer):
     zero_point: int
     minimum: int = INT8_MIN
     maximum: int = INT8_MAX
+    rounding: Rounding = Rounding.TFLITE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +184,7 @@ class HostPart:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     operators: tuple[tuple[str, str], ...]
+    runtime: HostRuntime = HostRuntime.TFLITE_MICRO
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ from loomwork.arch.numerics import (
     INT8_MIN,
     INT32_MAX,
     INT32_MIN,
-    Rounding,
     requantize,
     to_int8,
 )
@@ -134,15 +133,15 @@ def _requantized(sums: ValueRange, rule: Requantize) -> ValueRange:
 
 
 def _sum(layer: Add, values: Int64Array, operand: Int64Array) -> Int64Array:
-    """TFLite's int8 ADD, monotone in both operands: no step of it can wrap around."""
+    """The sum, monotone in both operands: no step of it can wrap around."""
     first = requantize(
-        (values - layer.zero_input) << ADD_LEFT_SHIFT, layer.multiplier_input, layer.shift_input, Rounding.TFLITE
+        (values - layer.zero_input) << ADD_LEFT_SHIFT, layer.multiplier_input, layer.shift_input, layer.rounding
     )
     second = requantize(
         (operand - layer.zero_operand) << ADD_LEFT_SHIFT,
         layer.multiplier_operand,
         layer.shift_operand,
-        Rounding.TFLITE,
+        layer.rounding,
     )
-    total = requantize(first + second, layer.multiplier, layer.shift, Rounding.TFLITE)
+    total = requantize(first + second, layer.multiplier, layer.shift, layer.rounding)
     return to_int8(total, layer.zero_point, layer.minimum, layer.maximum).astype(np.int64)

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from loomwork.arch.numerics import INT32_MAX, INT32_MIN, MAX_LEFT_SHIFT, quantize_multiplier
-from loomwork.compiler.constraints import Constraint, constraint, limit
+from loomwork.compiler.constraints import Constraint, constraint
 from loomwork.compiler.importers.tflite_layers import folded_bias, image, kernel
 from loomwork.compiler.importers.tflite_model import Operator, Tensor
 from loomwork.compiler.importers.tflite_quantization import (
@@ -21,19 +21,19 @@ from loomwork.compiler.importers.tflite_quantization import (
     zero_point,
 )
 from loomwork.compiler.importers.tflite_shapes import bias, operand, paddings, reduced_axes, window
-
-MAX_HEIGHT = (1 << 16) - 1
-MAX_ROW_BYTES = limit("LOAD", "row_stride") + 1 - 64
-"""Of images in external memory, where rows begin at multiples of at most 64 bytes; layers are divided (divide.py)."""
-MAX_STRIDE = limit("CONVOLVE", "y_step")
-MAX_STEP_BYTES = limit("CONVOLVE", "x_step")
-MAX_KERNEL_HEIGHT = limit("CONVOLVE", "kernel_rows")
-MAX_TAPS = limit("CONVOLVE", "tap_count")
-MAX_DILATION = limit("CONVOLVE", "row_step")
-MAX_POOL_WINDOW = limit("DRAIN", "pool_height")
-MAX_PIXEL_BYTES = limit("DRAIN", "in_step")
-MAX_POOL_STRIDE = limit("DRAIN", "pool_y_step")
-MAX_DENSE_BYTES = 1 << 24
+from loomwork.compiler.limits import (
+    MAX_DENSE_BYTES,
+    MAX_DILATION,
+    MAX_HEIGHT,
+    MAX_KERNEL_HEIGHT,
+    MAX_PIXEL_BYTES,
+    MAX_POOL_STRIDE,
+    MAX_POOL_WINDOW,
+    MAX_ROW_BYTES,
+    MAX_STEP_BYTES,
+    MAX_STRIDE,
+    MAX_TAPS,
+)
 
 
 def activations(operator: Operator) -> list[Tensor]:

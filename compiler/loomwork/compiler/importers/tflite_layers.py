@@ -23,6 +23,7 @@ from loomwork.compiler.graph import (
     Requantize,
     Rescale,
 )
+from loomwork.compiler.importers.grouped import dense_kernel
 from loomwork.compiler.importers.tflite_model import Operator, Tensor
 from loomwork.compiler.importers.tflite_quantization import (
     Int64Array,
@@ -95,7 +96,7 @@ def convolution(operator: Operator, inputs: Maps, output: str) -> Layer:
         depthwise = groups == depth > 1
         requantize = weight_requantize(operator, weights, activation)
         if groups > 1 and not depthwise:
-            weights = _dense(weights, groups)
+            weights = dense_kernel(weights, groups)
     else:
         activation = options(operator, schema.DepthwiseConv2DOptionsT).fusedActivationFunction
         depthwise = depth > 1
@@ -250,14 +251,3 @@ def _uniform(
         minimum=minimum,
         maximum=maximum,
     )
-
-
-def _dense(weights: NDArray[np.int8], groups: int) -> NDArray[np.int8]:
-    """Fill the kernel of a grouped convolution up with zeros, to all input channels."""
-    height, width, depth, channels = weights.shape
-    dense = np.zeros((height, width, groups * depth, channels), np.int8)
-    per_group = channels // groups
-    for group in range(groups):
-        outputs = slice(group * per_group, (group + 1) * per_group)
-        dense[:, :, group * depth : (group + 1) * depth, outputs] = weights[:, :, :, outputs]
-    return dense

@@ -8,11 +8,12 @@ scratchpad. An operator that wants another one waits for the next part, which re
 from collections.abc import Mapping
 
 from loomwork.compiler.graph import FeatureMap
-from loomwork.compiler.importers.tflite_constraints import MAX_KERNEL_HEIGHT, activations
+from loomwork.compiler.importers.tflite_constraints import activations
 from loomwork.compiler.importers.tflite_layers import image
 from loomwork.compiler.importers.tflite_model import Operator, Tensor
 from loomwork.compiler.importers.tflite_operators import BY_CODE
 from loomwork.compiler.importers.tflite_shapes import operand
+from loomwork.compiler.limits import MAX_KERNEL_HEIGHT
 
 Shape = tuple[int, int, int]
 

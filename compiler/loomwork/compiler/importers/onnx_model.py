@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading ONNX models: checked, with fixed shapes, folded constants and one generation of operators.
+
+Shape inference is `onnx`'s, constant folding and the removal of what computes nothing `onnxslim`'s.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxslim
+from google.protobuf.message import DecodeError, Message
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper, shape_inference, version_converter
+from onnx.external_data_helper import load_external_data_for_model
+
+from loomwork.compiler.graph import CompileError
+from loomwork.compiler.importers.onnx_qoperator import as_qdq
+
+OLDEST_OPSET = 17
+"""Opset to which older models are raised, so that each operator has one form."""
+MICROSOFT = "com.microsoft"
+"""Domain of ONNX Runtime's own operators."""
+
+Array = NDArray[Any]
+
+
+class OnnxFileError(CompileError):
+    """A file that is no usable ONNX model."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Value:
+    """A tensor. dtype: NumPy's name. data: of a constant, None for one that is computed."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    data: Array | None = None
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Node:
+    """One operator. inputs: names, empty for an optional one that is absent. captured: read by its subgraphs only."""
+
+    index: int
+    op: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    proto: onnx.NodeProto
+    captured: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its first output's name, which no other operator has."""
+        return self.outputs[0]
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.name!r}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """A model whose every tensor has a known type and shape. nodes: in an order in which they can run."""
+
+    values: Mapping[str, Value]
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    opsets: tuple[onnx.OperatorSetIdProto, ...]
+    ir_version: int
+    functions: tuple[onnx.FunctionProto, ...] = ()
+    producers: Mapping[str, Node] = field(init=False)
+    consumers: Mapping[str, tuple[Node, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        readers: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys((*node.inputs, *node.captured)):
+                readers.setdefault(name, []).append(node)
+        object.__setattr__(self, "producers", {name: node for node in self.nodes for name in node.outputs if name})
+        object.__setattr__(self, "consumers", {name: tuple(found) for name, found in readers.items()})
+
+    def data(self, name: str) -> Array | None:
+        """The numbers of a constant, None for what is absent or computed."""
+        return self.values[name].data if name else None
+
+
+def parse_model(data: bytes, folder: Path | None = None) -> onnx.ModelProto:
+    """The model in a file's contents. folder: where weights lie that are kept in files of their own.
+
+    Raises OnnxFileError for what is not ONNX, or when such a file is missing or too short.
+    """
+    try:
+        model = onnx.load_model_from_string(data)
+    except DecodeError:
+        raise OnnxFileError("this is no ONNX model, or it is damaged") from None
+    if not model.graph.node:
+        raise OnnxFileError("this is no ONNX model, or it computes nothing: it holds no operator")
+    if folder is not None and any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
+        try:
+            load_external_data_for_model(model, str(folder))
+        except (OSError, ValueError, onnx.checker.ValidationError) as error:
+            raise OnnxFileError(f"the weights beside the model cannot be read: {_first_line(error)}") from None
+    return model
+
+
+def read_model(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Model:
+    """Check and normalise a model; `proto` stays as it is.
+
+    shapes: of inputs with dimensions that the model leaves open; an open batch alone is 1. Raises OnnxFileError with a
+    sentence that names what is wrong.
+    """
+    _check_external(proto)
+    _check_opset(proto)
+    model = onnx.ModelProto()
+    model.CopyFrom(proto)
+    _drop_initializer_inputs(model)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise OnnxFileError(f"the model is not valid: {_first_line(error)}") from None
+    _fix_shapes(model, dict(shapes or {}))
+    model = _raised(as_qdq(model))
+    _check_finite(model)
+    model = _simplified(model)
+    return _model(_inferred(model))
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
+
+
+def _check_external(proto: onnx.ModelProto) -> None:
+    for tensor in proto.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            where = next((entry.value for entry in tensor.external_data if entry.key == "location"), "another file")
+            raise OnnxFileError(f"the weights {tensor.name!r} are in {where!r}, which was not found beside the model")
+
+
+def _check_opset(proto: onnx.ModelProto) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    for entry in proto.opset_import:
+        if entry.domain in ("", "ai.onnx") and not 1 <= entry.version <= newest:
+            raise OnnxFileError(
+                f"the model uses opset {entry.version}, this Loomwork knows 1 to {newest}; export it with an older one"
+            )
+
+
+def _drop_initializer_inputs(model: onnx.ModelProto) -> None:
+    """Before IR version 4 every initializer was listed as an input, too; many files do so in part only."""
+    model.ir_version = max(model.ir_version, 4)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for value in [value for value in model.graph.input if value.name in constants]:
+        model.graph.input.remove(value)
+
+
+def _fix_shapes(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> None:
+    names = [value.name for value in model.graph.input]
+    if unknown := sorted(set(shapes) - set(names)):
+        raise OnnxFileError(f"a shape is given for {unknown[0]!r}, but the model's inputs are {', '.join(names)}")
+    for value in model.graph.input:
+        if not value.type.HasField("tensor_type"):
+            raise OnnxFileError(f"the model's input {value.name!r} is no tensor")
+        tensor = value.type.tensor_type
+        given = shapes.get(value.name)
+        if not tensor.HasField("shape") and given is None:
+            raise OnnxFileError(
+                f"the model's input {value.name!r} has no shape; give one: --shape {value.name}=1,3,224,224"
+            )
+        if not tensor.HasField("shape"):
+            tensor.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in given or ())
+        dims = tensor.shape.dim
+        if given is not None and (len(given) != len(dims) or min(given, default=1) < 1):
+            raise OnnxFileError(
+                f"the shape {_times(given)} given for {value.name!r} does not fit its {len(dims)} dimensions"
+            )
+        for axis, dim in enumerate(dims):
+            size = dim.dim_value
+            if given is not None:
+                if size > 0 and size != given[axis]:
+                    raise OnnxFileError(
+                        f"the shape {_times(given)} given for {value.name!r} differs from the model's "
+                        f"{size} in dimension {axis}"
+                    )
+                dim.dim_value = given[axis]
+            elif size <= 0 and axis == 0:
+                dim.dim_value = 1
+            elif size <= 0:
+                known = ",".join(str(d.dim_value) if d.dim_value > 0 else "?" for d in dims)
+                raise OnnxFileError(
+                    f"the model's input {value.name!r} leaves dimension {axis} ({dim.dim_param or '?'}) open; "
+                    f"give its size: --shape {value.name}={known}"
+                )
+    # Open dimensions of what is computed follow from those of the inputs.
+    del model.graph.value_info[:]
+    for output in model.graph.output:
+        if output.type.HasField("tensor_type"):
+            output.type.tensor_type.ClearField("shape")
+
+
+def _times(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in a current opset; as it is where onnx has no conversion, and its operators then run on the host."""
+    version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), OLDEST_OPSET)
+    if version >= OLDEST_OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, OLDEST_OPSET)
+    except (RuntimeError, onnx.shape_inference.InferenceError, version_converter.ConvertError):
+        return model
+
+
+def _check_finite(model: onnx.ModelProto) -> None:
+    for tensor in model.graph.initializer:
+        if tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE):
+            data = numpy_helper.to_array(tensor)
+            if not np.isfinite(data).all():
+                reader = next((node for node in model.graph.node if tensor.name in node.input), None)
+                at = np.argwhere(~np.isfinite(data))[0].tolist()
+                if reader is not None and reader.op_type in ("Clip", "Where", "Min", "Max", "Pad"):
+                    continue  # as a bound, or for a place that is masked out, an infinity has a meaning
+                by = f" of {reader.op_type} {reader.output[0]!r}" if reader else ""
+                raise OnnxFileError(
+                    f"the weights {tensor.name!r}{by} hold {data[tuple(at)]} at index {at}; train or export them again"
+                )
+
+
+def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        slim = onnxslim.slim(model)
+    except Exception:  # it gives up on some models with errors of any kind; they are then taken as they are
+        return model
+    return slim if isinstance(slim, onnx.ModelProto) and slim.graph.node else model
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return shape_inference.infer_shapes(model, check_type=True, strict_mode=False, data_prop=True)
+    except (RuntimeError, shape_inference.InferenceError) as error:
+        raise OnnxFileError(f"the model's shapes do not fit together: {_first_line(error)}") from None
+
+
+def _model(proto: onnx.ModelProto) -> Model:
+    graph = proto.graph
+    values: dict[str, Value] = {}
+    for tensor in graph.initializer:
+        values[tensor.name] = _constant(tensor.name, numpy_helper.to_array(tensor))
+    kept: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            values[node.output[0]] = _constant(node.output[0], _constant_data(node))
+        else:
+            kept.append(node)
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        if info.name not in values and info.type.HasField("tensor_type"):
+            found = _value(info)
+            if found is not None:
+                values[info.name] = found
+    nodes = tuple(_node(index, node) for index, node in enumerate(kept))
+    for node in nodes:
+        for name in node.outputs:
+            if name and name not in values:
+                raise OnnxFileError(
+                    f"the shape of {name!r}, computed by {node}, is not known before the model runs; "
+                    f"give the shapes of all inputs (--shape), or export the model with fixed shapes"
+                )
+    return Model(
+        values=values,
+        nodes=nodes,
+        inputs=tuple(value.name for value in graph.input),
+        outputs=tuple(value.name for value in graph.output),
+        opsets=tuple(proto.opset_import),
+        ir_version=proto.ir_version,
+        functions=tuple(proto.functions),
+    )
+
+
+def _constant(name: str, data: Array) -> Value:
+    return Value(name=name, shape=tuple(data.shape), dtype=data.dtype.name, data=data)
+
+
+def _constant_data(node: onnx.NodeProto) -> Array:
+    attribute = node.attribute[0]
+    value = helper.get_attribute_value(attribute)
+    if attribute.name == "value":
+        return numpy_helper.to_array(value)
+    return np.asarray(value, np.float32 if "float" in attribute.name else np.int64)
+
+
+def _value(info: onnx.ValueInfoProto) -> Value | None:
+    tensor = info.type.tensor_type
+    if not tensor.HasField("shape") or any(dim.dim_value <= 0 for dim in tensor.shape.dim) or not tensor.elem_type:
+        return None
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    return Value(name=info.name, shape=tuple(dim.dim_value for dim in tensor.shape.dim), dtype=dtype.name)
+
+
+def _node(index: int, proto: onnx.NodeProto) -> Node:
+    return Node(
+        index=index,
+        op=proto.op_type,
+        domain="" if proto.domain == "ai.onnx" else proto.domain,
+        inputs=tuple(proto.input),
+        outputs=tuple(proto.output),
+        attributes={entry.name: _attribute(entry) for entry in proto.attribute},
+        proto=proto,
+        captured=tuple(_captured(proto)),
+    )
+
+
+def _attribute(entry: onnx.AttributeProto) -> Any:
+    value = helper.get_attribute_value(entry)
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    return value if isinstance(value, Message | int | float) else list(value)
+
+
+def _captured(proto: onnx.NodeProto) -> list[str]:
+    """Names that subgraphs of a node take from outside of them."""
+    found: list[str] = []
+    for entry in proto.attribute:
+        for graph in (*([entry.g] if entry.HasField("g") else []), *entry.graphs):
+            inside = {value.name for value in (*graph.input, *graph.initializer)}
+            for node in graph.node:
+                found += [name for name in (*node.input, *_captured(node)) if name and name not in inside]
+                inside.update(node.output)
+            found += [value.name for value in graph.output if value.name not in inside]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which ONNX operators the accelerator executes, how each sees its tensors and what becomes of it."""
+
+from dataclasses import dataclass
+
+from loomwork.compiler.importers import onnx_layers as layers
+from loomwork.compiler.importers.onnx_forms import IMAGE, MEAN, ROWS, VALUES, Form
+from loomwork.compiler.importers.onnx_layers import Build
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How a quantized operator becomes layers.
+
+    op: ONNX's name. layers: what becomes of it, for the reference page. needs: conditions, for the page; what checks
+    them is `build`, which says what is the case instead. form: how it sees its tensors. activations: how many of its
+    first inputs may be computed.
+    """
+
+    op: str
+    layers: str
+    needs: tuple[str, ...]
+    form: Form
+    build: Build
+    activations: int = 1
+
+
+_WINDOW = "one or two spatial dimensions"
+_WEIGHTS = "constant weights, quantized to 8 bits with one scale or one per output channel"
+_RULES = (
+    Rule(
+        op="Conv",
+        layers="a convolution (grouped ones a dense one with zeros, a group per channel a depthwise one)",
+        needs=(_WINDOW, _WEIGHTS, "a constant bias"),
+        form=IMAGE,
+        build=layers.convolution,
+    ),
+    Rule(
+        op="Gemm",
+        layers="a convolution whose kernel covers the image, or of 1x1 for several rows",
+        needs=(_WEIGHTS, "a constant bias", "alpha and beta of 1, no transA"),
+        form=ROWS,
+        build=layers.dense,
+    ),
+    Rule(
+        op="MatMul",
+        layers="a convolution whose kernel covers the image, or of 1x1 for several rows",
+        needs=(_WEIGHTS, "a matrix on the right of two dimensions"),
+        form=ROWS,
+        build=layers.dense,
+    ),
+    Rule(
+        op="Add",
+        layers="a sum in the drain, fused with the convolution before it where that has no other reader",
+        needs=("two computed tensors of the same shape",),
+        form=VALUES,
+        build=layers.add,
+        activations=2,
+    ),
+    Rule(
+        op="Sub",
+        layers="a depthwise convolution with -1 and a sum",
+        needs=("two computed tensors of the same shape",),
+        form=VALUES,
+        build=layers.add,
+        activations=2,
+    ),
+    Rule(
+        op="MaxPool",
+        layers="maximum pooling",
+        needs=(_WINDOW, "no dilation", "no second result (Indices)"),
+        form=IMAGE,
+        build=layers.max_pool,
+    ),
+    Rule(op="GlobalMaxPool", layers="maximum pooling", needs=(_WINDOW,), form=IMAGE, build=layers.max_pool),
+    Rule(
+        op="AveragePool",
+        layers="a depthwise convolution with ones",
+        needs=(_WINDOW, "no dilation", "windows of equal size: no padding, or count_include_pad"),
+        form=IMAGE,
+        build=layers.average_pool,
+    ),
+    Rule(op="GlobalAveragePool", layers="a mean over the image", needs=(_WINDOW,), form=MEAN, build=layers.mean),
+    Rule(
+        op="ReduceMean",
+        layers="a mean over the image",
+        needs=("dimensions that are the pixels of an image", "constant axes"),
+        form=MEAN,
+        build=layers.mean,
+    ),
+    Rule(
+        op="Relu",
+        layers="a clamp of what computes its input, or a rescaling",
+        needs=(),
+        form=VALUES,
+        build=layers.rescale,
+    ),
+    Rule(
+        op="Clip",
+        layers="a clamp of what computes its input, or a rescaling",
+        needs=("constant bounds",),
+        form=VALUES,
+        build=layers.rescale,
+    ),
+    Rule(
+        op="QuantizeLinear",
+        layers="a rescaling, where its input is quantized otherwise",
+        needs=("one constant scale",),
+        form=VALUES,
+        build=layers.rescale,
+    ),
+)
+RULES = {rule.op: rule for rule in _RULES}

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which operators of an ONNX model the accelerator executes, and where the numbers of their tensors lie in memory."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from loomwork.compiler.graph import CompileError, FeatureMap, Graph
+from loomwork.compiler.importers.onnx_codes import CodeFinder, Index, natural, root_quantizations
+from loomwork.compiler.importers.onnx_forms import MisfitError, Shape, Want, channels_last
+from loomwork.compiler.importers.onnx_layers import Built, Sight
+from loomwork.compiler.importers.onnx_model import Model, Node
+from loomwork.compiler.importers.onnx_operators import RULES, Rule
+from loomwork.compiler.importers.onnx_units import Unit, find_unit
+from loomwork.compiler.verify import verify
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Placed:
+    """A unit that the accelerator executes. wants: the maps it reads; places: where their numbers lie."""
+
+    unit: Unit
+    rule: Rule
+    wants: tuple[Want, ...]
+    places: tuple[Index, ...]
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The tensors that it reads."""
+        return tuple(source.root for source in self.unit.read)
+
+    def made(self, read: tuple[Shape, ...]) -> Shape:
+        """Shape of the map that it writes."""
+        return self.rule.form.made(self.unit, read)
+
+    def build(self, inputs: tuple[FeatureMap, ...], output: FeatureMap) -> Built:
+        """Its layers. Raises MisfitError."""
+        return self.rule.build(self.unit, Sight(inputs=inputs, places=self.places, output=output))
+
+
+class Placing:
+    """Walks over a model once.
+
+    units: what the accelerator executes, by the index of its operator. reasons: why the others, by index, stay on the
+    host. free: operators that compute nothing, or constants. index: for each 8-bit tensor that the accelerator reads or
+    writes, the byte offset of each number.
+    """
+
+    def __init__(self, model: Model, on_host: Mapping[str, str]) -> None:
+        self.model = model
+        self.find = CodeFinder(model)
+        self.units: dict[int, Placed] = {}
+        self.reasons: dict[int, str] = {}
+        self.free: set[int] = set()
+        self.index: dict[str, Index] = {}
+        self.shapes: dict[str, Shape] = {}
+        self.known = root_quantizations(model, self.find)
+        self._constants = {name for name, value in model.values.items() if value.data is not None}
+        self._on_host = on_host
+        claimed: set[int] = set()
+        needed = _needed(model)
+        for node in model.nodes:
+            if node.index in claimed or node.index not in needed:
+                continue
+            if self._computes_nothing(node):
+                self.free.add(node.index)
+                continue
+            placed = self._place(node)
+            if isinstance(placed, Placed):
+                self.units[node.index] = placed
+                claimed.update(follower.index for follower in placed.unit.follow)
+            else:
+                self.reasons[node.index] = placed
+        self.computed = {placed.unit.output for placed in self.units.values()}
+
+    def zero_point(self, root: str) -> int:
+        """Zero point of a tensor's int8 form; 0 where it does not matter."""
+        return self.known[root].zero_point if root in self.known else 0
+
+    def feature_map(self, root: str, name: str, shape: Shape) -> FeatureMap:
+        """The map of a tensor."""
+        height, width, channels = shape
+        return FeatureMap(name=name, height=height, width=width, channels=channels, zero_point=self.zero_point(root))
+
+    def _computes_nothing(self, node: Node) -> bool:
+        reads = [name for name in (*node.inputs, *node.captured) if name]
+        if reads and all(name in self._constants for name in reads) and node.op != "QuantizeLinear":
+            self._constants.update(node.outputs)
+            return True
+        return self.find.free(node)
+
+    def _place(self, node: Node) -> Placed | str:
+        rule = RULES.get(node.op) if not node.domain else None
+        if rule is None:
+            return "the accelerator has no such operation"
+        if node.name in self._on_host:
+            return self._on_host[node.name]
+        unit = find_unit(self.model, node, self.find)
+        if isinstance(unit, str):
+            return unit
+        if any(source is not None for source in unit.sources[rule.activations :]):
+            return "its weights are computed; the accelerator needs constants"
+        for source in unit.read:
+            if source.quantization is not None and source.quantization != self.known.get(source.root):
+                return f"it reads {source.root!r} with another scale than it was written with"
+        try:
+            return self._fitted(unit, rule)
+        except (MisfitError, CompileError) as error:
+            return str(error)
+
+    def _fitted(self, unit: Unit, rule: Rule) -> Placed:
+        """The unit, its sources placed as it wants them where nothing has placed them yet. Raises MisfitError."""
+        last: MisfitError | None = None
+        for proposal in (rule.form.default, natural, channels_last):
+            places, new = self._places(unit, proposal)
+            try:
+                wants = rule.form.wants(unit, places)
+            except MisfitError as error:
+                last = last or error
+                continue
+            placed = Placed(unit=unit, rule=rule, wants=wants, places=places)
+            self._try(placed)
+            self.index.update(new)
+            for root, want in zip(placed.roots, wants, strict=True):
+                self.shapes.setdefault(root, want.shape)
+            own = rule.form.result(unit, places).reshape(-1)
+            self.index[unit.output] = own[unit.result_index]
+            self.shapes[unit.output] = placed.made(tuple(want.shape for want in wants))
+            return placed
+        assert last is not None
+        raise last
+
+    def _places(
+        self, unit: Unit, proposal: Callable[[tuple[int, ...]], Index]
+    ) -> tuple[tuple[Index, ...], dict[str, Index]]:
+        """Where the numbers of each source lie, and the tensors that are placed for the first time."""
+        new: dict[str, Index] = {}
+        places: list[Index] = []
+        for source in unit.read:
+            if source.root not in self.index and source.root not in new:
+                new[source.root] = proposal(self.model.values[source.root].shape)
+            index = self.index.get(source.root, new.get(source.root))
+            assert index is not None
+            places.append(index.reshape(-1)[source.index])
+        return tuple(places), new
+
+    def _try(self, placed: Placed) -> None:
+        """Build the layers once, alone, to see whether they can be. Raises MisfitError or VerifyError."""
+        shapes = tuple(want.shape for want in placed.wants)
+        inputs = tuple(self.feature_map(root, root, shape) for root, shape in zip(placed.roots, shapes, strict=True))
+        output = self.feature_map(placed.unit.output, placed.unit.output, placed.made(shapes))
+        built = placed.build(inputs, output)
+        maps = {feature_map.name: feature_map for feature_map in (*inputs, *built.maps, output)}
+        verify(
+            Graph(
+                maps=maps,
+                layers=built.layers,
+                inputs=tuple(dict.fromkeys(feature_map.name for feature_map in inputs)),
+                outputs=(output.name,),
+            )
+        )
+
+
+def _needed(model: Model) -> set[int]:
+    """Operators that an output depends on."""
+    wanted = set(model.outputs)
+    needed: set[int] = set()
+    for node in reversed(model.nodes):
+        if any(name in wanted for name in node.outputs):
+            needed.add(node.index)
+            wanted.update((*node.inputs, *node.captured))
+    return needed
+
+
+def is_plain(index: Index, dtype: str) -> bool:
+    """Whether the accelerator stores a tensor byte by byte as the network means it."""
+    return dtype == "int8" and bool(np.array_equal(index.reshape(-1), np.arange(index.size)))
