@@ -20,6 +20,7 @@ from loomwork.compiler.graph import (
     Mean,
     Partition,
     PoolLayer,
+    Rearrange,
     Requantize,
     Rescale,
 )
@@ -67,6 +68,8 @@ def _run_layer(graph: Graph, layer: Layer, values: Mapping[str, Int64Array]) -> 
     match layer:
         case Convolution():
             return _finish(_convolve(layer, x, size, graph.maps[layer.input].zero_point), layer.requantize)
+        case Rearrange():
+            return _rearrange(layer, [values[name] for name in layer.reads], (*size, output.channels))
         case MaxPool():
             pooled = [[window.max(axis=(0, 1)) for window in row] for row in _windows(layer, x, size)]
             return np.clip(np.array(pooled), layer.minimum, layer.maximum)
@@ -86,6 +89,20 @@ def _run_layer(graph: Graph, layer: Layer, values: Mapping[str, Int64Array]) -> 
 def _finish(sums: Int64Array, rule: Requantize) -> Int64Array:
     scaled = requantize(sums + rule.bias, rule.multiplier, rule.shift, rule.rounding)
     return np.clip(scaled + rule.zero_point, rule.minimum, rule.maximum)
+
+
+def _rearrange(layer: Rearrange, sources: list[Int64Array], shape: tuple[int, int, int]) -> Int64Array:
+    result = np.full(shape, 1 << 20, np.int64)
+    rescaled = [_finish(source, rule) for source, rule in zip(sources, layer.requantize, strict=True)]
+    for move in layer.moves:
+        for y in range(move.height):
+            for x in range(move.width):
+                row, column = move.target[0] + y * move.target_step[0], move.target[1] + x * move.target_step[1]
+                pixel = rescaled[move.source][move.origin[0] + y * move.step[0], move.origin[1] + x * move.step[1]]
+                values = pixel[move.channel : move.channel + move.channels]
+                channels = slice(move.target_channel, move.target_channel + move.channels)
+                result[row, column, channels] = values if move.fill is None else move.fill
+    return result
 
 
 def _convolve(layer: Convolution, x: Int64Array, size: tuple[int, int], pad_value: int) -> Int64Array:

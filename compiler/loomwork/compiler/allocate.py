@@ -41,15 +41,9 @@ def map_words(feature_map: FeatureMap, config: Config) -> int:
     return ceil(feature_map.height / BANKS) * row_words(feature_map, config)
 
 
-def operand_maps(layer: Layer) -> tuple[str, ...]:
-    """Names of the maps that a layer reads."""
-    operand = getattr(layer, "operand", None)
-    return (layer.input,) if operand is None else (layer.input, operand)
-
-
 def touched_maps(layer: Layer) -> tuple[str, ...]:
     """Names of the maps that a layer reads or writes, each once."""
-    return tuple(dict.fromkeys((*operand_maps(layer), layer.output)))
+    return tuple(dict.fromkeys((*layer.reads, layer.output)))
 
 
 def lifetimes(graph: Graph, config: Config) -> list[Lifetime]:

@@ -16,7 +16,7 @@ from loomwork.arch.config import Config
 from loomwork.compiler.allocate import MAX_PITCH, MAX_ROW_BYTES, MAX_ROWS, touched_maps
 from loomwork.compiler.bands import BandFitter, Gap
 from loomwork.compiler.fused import FusedConvolution
-from loomwork.compiler.graph import Convolution, FeatureMap, Graph, Layer, Mean, Part, PoolLayer
+from loomwork.compiler.graph import Convolution, FeatureMap, Graph, Layer, Mean, Part, PoolLayer, Rearrange
 from loomwork.compiler.lower import lower_layer
 from loomwork.compiler.tiling import covered
 from loomwork.compiler.unsupported import UnsupportedLayerError
@@ -106,6 +106,8 @@ def _fits(work: Work, graph: Graph, config: Config, fitter: BandFitter) -> bool:
 
 def _divided(work: Work, graph: Graph, config: Config) -> list[_LayerPart] | None:
     """The parts of a layer with which it takes the fewest cycles; None when none fit."""
+    if isinstance(work.layer, Rearrange):
+        return None
     best: tuple[float, list[_LayerPart]] | None = None
     left = MORE_PARTS
     for grid in _grids(work.layer, graph, config):

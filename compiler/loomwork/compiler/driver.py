@@ -57,10 +57,10 @@ def compile_model(
     on_host: dict[str, str] = {}
     while True:
         _tell(progress, "reading the model")
-        partition = divide_up(on_host)
-        if require_accelerator:
-            _refuse_host(partition, name)
         try:
+            partition = divide_up(on_host)
+            if require_accelerator:
+                _refuse_host(partition, name)
             return compile_partition(partition, config, name=name, progress=progress, eliminate_dead=eliminate_dead)
         except UnsupportedLayerError as error:
             # It may still run on the host, which only the importer can arrange.

@@ -18,3 +18,8 @@ class FusedConvolution(Layer):
     add: Add | None = None
     pool: MaxPool | None = None
     operand: str | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `Layer`."""
+        return (self.input,) if self.operand is None else (self.input, self.operand)

@@ -79,6 +79,11 @@ class Layer:
     input: str
     output: str
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the maps that it reads."""
+        return (self.input,)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Convolution(Layer):
@@ -155,12 +160,58 @@ class Add(Layer):
     maximum: int = INT8_MAX
     rounding: Rounding = Rounding.TFLITE
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `Layer`."""
+        return self.input, self.operand
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rescale(Layer):
     """Requantize every value by itself (QUANTIZE int8 to int8, RELU, RELU6). All of `requantize` has length 1."""
 
     requantize: Requantize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """Pixels that a Rearrange copies, or fills with one value.
+
+    source: which of the layer's maps they come from (0: `input`, then `others`). origin, step: row and column of the
+    first pixel there, and from one to the next; a step may be 0. channel: the first one there. target, target_step,
+    target_channel: likewise in the output. height, width, channels: how many. fill: the value written instead of what
+    is read, None to copy.
+    """
+
+    source: int
+    origin: tuple[int, int]
+    step: tuple[int, int]
+    channel: int
+    target: tuple[int, int]
+    target_step: tuple[int, int]
+    target_channel: int
+    height: int
+    width: int
+    channels: int
+    fill: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rearrange(Layer):
+    """Numbers of one or several maps in other places: concatenation, slices, padding, enlarging by repetition.
+
+    others: maps that it reads beside `input`. moves: write every number of the output once. requantize: for each map
+    that is read, as in Rescale.
+    """
+
+    others: tuple[str, ...] = ()
+    moves: tuple[Move, ...]
+    requantize: tuple[Requantize, ...]
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `Layer`."""
+        return self.input, *self.others
 
 
 @dataclass(frozen=True, kw_only=True)

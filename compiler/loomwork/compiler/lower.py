@@ -3,10 +3,11 @@
 
 from loomwork.arch.config import Config
 from loomwork.compiler.fused import FusedConvolution
-from loomwork.compiler.graph import Add, AveragePool, Convolution, Graph, Layer, MaxPool, Mean, Rescale
+from loomwork.compiler.graph import Add, AveragePool, Convolution, Graph, Layer, MaxPool, Mean, Rearrange, Rescale
 from loomwork.compiler.lower_convolution import ConvolutionWork
 from loomwork.compiler.lower_elementwise import ElementwiseWork
 from loomwork.compiler.lower_pooling import MeanWork, PoolWork
+from loomwork.compiler.lower_rearrange import RearrangeWork
 from loomwork.compiler.unsupported import UnsupportedLayerError
 from loomwork.compiler.weights import ConstantPool
 from loomwork.compiler.work import Work
@@ -28,6 +29,8 @@ def lower_layer(layer: Layer, index: int, graph: Graph, config: Config, constant
             return PoolWork(layer, index, graph, config)
         case Mean():
             return MeanWork(layer, index, graph, config)
+        case Rearrange():
+            return RearrangeWork(layer, index, graph, config)
         case Add() | Rescale():
             return ElementwiseWork(layer, index, graph, config)
         case _:

@@ -82,8 +82,8 @@ class _Residence:
                 piece.loads += self._transfers("LOAD", name, missing, views[name], work.index)
         output = work.layer.output
         views[output], _ = self._room(work, output, rows)
-        for name in (work.layer.input, getattr(work.layer, "operand", None)):
-            if name is not None and name not in views:  # nothing of it is needed: only padding is read
+        for name in work.layer.reads:
+            if name not in views:  # nothing of it is needed: only padding is read
                 views[name] = View(self._maps[name], 0)
         piece.tasks = work.tasks(rows, Views(self._config, views))
         if output in self._external and output not in self._inputs:

@@ -17,7 +17,6 @@ from loomwork.compiler.allocate import (
     described,
     first_fit,
     lifetimes,
-    operand_maps,
     touched_maps,
 )
 from loomwork.compiler.bands import Band, BandFitter, Gap, pieces
@@ -172,8 +171,8 @@ class _Planner:
         """Whether a ring will do: every reader is a convolution, which takes it as its input or adds it, not both."""
         if name in (*self._graph.inputs, *self._graph.outputs):
             return False
-        readers = [work for work in self._works if name in operand_maps(work.layer)]
-        return all(isinstance(work, ConvolutionWork) and operand_maps(work.layer).count(name) == 1 for work in readers)
+        readers = [work for work in self._works if name in work.layer.reads]
+        return all(isinstance(work, ConvolutionWork) and work.layer.reads.count(name) == 1 for work in readers)
 
     def _frees(self, life: Lifetime, run: range) -> int:
         """Words of each bank that are free when a map is no longer whole (or streamed)."""
@@ -185,7 +184,7 @@ class _Planner:
 
     def _traffic(self, name: str) -> int:
         """Bytes that cross the bus only because a map lies in external memory."""
-        readers = sum(name in operand_maps(layer) for layer in self._graph.layers)
+        readers = sum(name in layer.reads for layer in self._graph.layers)
         crossings = 1 + readers - (name in self._graph.inputs) * 2 - (name in self._graph.outputs)
         feature_map = self._graph.maps[name]
         return max(crossings, 0) * feature_map.height * feature_map.row_bytes

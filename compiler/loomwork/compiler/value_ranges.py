@@ -4,7 +4,7 @@
 A channel whose range is a single value is constant: it has that value in every pixel of every image.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from loomwork.arch.numerics import (
     requantize,
     to_int8,
 )
-from loomwork.compiler.graph import Add, Convolution, Graph, Layer, Mean, PoolLayer, Requantize, Rescale
+from loomwork.compiler.graph import Add, Convolution, Graph, Layer, Mean, PoolLayer, Rearrange, Requantize, Rescale
 
 Int64Array = NDArray[np.int64]
 
@@ -106,11 +106,30 @@ def _output_range(graph: Graph, layer: Layer, ranges: Mapping[str, ValueRange]) 
             return ValueRange(
                 np.clip(source.low, layer.minimum, layer.maximum), np.clip(source.high, layer.minimum, layer.maximum)
             )
+        case Rearrange():
+            return _rearranged(layer, graph.maps[layer.output].channels, [ranges[name] for name in layer.reads])
         case Add():
             operand = ranges[layer.operand]
             return ValueRange(_sum(layer, source.low, operand.low), _sum(layer, source.high, operand.high))
         case _:
             raise TypeError(f"no range is known for a layer of type {type(layer).__name__}")
+
+
+def _rearranged(layer: Rearrange, channels: int, sources: Sequence[ValueRange]) -> ValueRange:
+    """Of each channel of the output, whatever any move brings there."""
+    rescaled = [
+        _requantized(ValueRange(source.low + rule.bias, source.high + rule.bias), rule)
+        for source, rule in zip(sources, layer.requantize, strict=True)
+    ]
+    low, high = np.full(channels, INT8_MAX, np.int64), np.full(channels, INT8_MIN, np.int64)
+    for move in layer.moves:
+        target = slice(move.target_channel, move.target_channel + move.channels)
+        read = slice(move.channel, move.channel + move.channels)
+        found = rescaled[move.source]
+        fixed = np.full(move.channels, move.fill, np.int64) if move.fill is not None else None
+        low[target] = np.minimum(low[target], found.low[read] if fixed is None else fixed)
+        high[target] = np.maximum(high[target], found.high[read] if fixed is None else fixed)
+    return ValueRange(low, high)
 
 
 def _requantized(sums: ValueRange, rule: Requantize) -> ValueRange:

@@ -17,6 +17,7 @@ from loomwork.compiler.graph import (
     MaxPool,
     Mean,
     PoolLayer,
+    Rearrange,
     Requantize,
     Rescale,
 )
@@ -38,11 +39,10 @@ def verify(graph: Graph) -> None:
             raise VerifyError(f"the graph's {what} name a feature map twice: {names}")
     written = set(graph.inputs)
     for layer in graph.layers:
-        reads = (layer.input, layer.operand) if isinstance(layer, Add) else (layer.input,)
-        for name in (*reads, layer.output):
+        for name in (*layer.reads, layer.output):
             if name not in graph.maps:
                 raise _error(layer, f"feature map {name!r} does not exist")
-        for name in reads:
+        for name in layer.reads:
             if name not in written:
                 raise _error(layer, f"it reads {name!r} before any layer writes it")
         if layer.output in written:
@@ -154,6 +154,39 @@ def _verify_add(graph: Graph, layer: Add) -> None:
     _verify_clamp(layer, layer.minimum, layer.maximum)
 
 
+def _verify_rearrange(graph: Graph, layer: Rearrange) -> None:
+    output = graph.maps[layer.output]
+    if len(layer.requantize) != len(layer.reads):
+        raise _error(layer, f"it has {len(layer.requantize)} requantizations for {len(layer.reads)} maps")
+    for rule in layer.requantize:
+        _verify_requantize(layer, rule, 1)
+    written = np.zeros((output.height, output.width, output.channels), np.uint8)
+    for move in layer.moves:
+        if min(move.height, move.width, move.channels, *move.target_step) < 1 or min(*move.step, *move.origin) < 0:
+            raise _error(layer, f"{move} has sizes that are not positive")
+        if not 0 <= move.source < len(layer.reads):
+            raise _error(layer, f"{move} is from a map that it does not read")
+        source = graph.maps[layer.reads[move.source]]
+        counts = (move.height, move.width)
+        for pixel, step, feature_map, channel in (
+            (move.origin, move.step, source, move.channel),
+            (move.target, move.target_step, output, move.target_channel),
+        ):
+            last = [first + (n - 1) * s for first, s, n in zip(pixel, step, counts, strict=True)]
+            inside = last[0] < feature_map.height and last[1] < feature_map.width and channel >= 0
+            if not inside or channel + move.channels > feature_map.channels:
+                raise _error(layer, f"{move} leaves {feature_map}")
+        rows, columns = (
+            slice(first, first + (count - 1) * step + 1, step)
+            for first, count, step in zip(move.target, counts, move.target_step, strict=True)
+        )
+        written[rows, columns, move.target_channel : move.target_channel + move.channels] += 1
+        if move.fill is not None:
+            _verify_range(layer, "fill", move.fill, INT8_MIN, INT8_MAX)
+    if (written != 1).any():
+        raise _error(layer, f"its moves write {int((written != 1).sum())} numbers not just once")
+
+
 def _verify_same_shape(graph: Graph, layer: Layer, name: str) -> None:
     source, output = graph.maps[name], graph.maps[layer.output]
     if (source.height, source.width, source.channels) != (output.height, output.width, output.channels):
@@ -191,4 +224,5 @@ _CHECKS: dict[type[Layer], Callable[..., None]] = {
     Mean: _verify_mean,
     Add: _verify_add,
     Rescale: _verify_rescale,
+    Rearrange: _verify_rearrange,
 }

@@ -17,13 +17,14 @@ from loomwork.arch.program import HostRuntime
 from loomwork.arch.program import Tensor as ProgramTensor
 from loomwork.compiler.graph import CompileError, FeatureMap, Graph, HostPart, Layer, Partition
 from loomwork.compiler.importers.onnx_codes import offset
-from loomwork.compiler.importers.onnx_forms import Shape
+from loomwork.compiler.importers.onnx_forms import MisfitError, Shape
 from loomwork.compiler.importers.onnx_host import Device, HostModel
 from loomwork.compiler.importers.onnx_model import Model, Node, read_model
 from loomwork.compiler.importers.onnx_placing import Placed, Placing, is_plain
 from loomwork.compiler.partition import Group, divide
 from loomwork.compiler.partition import Node as Placeable
 from loomwork.compiler.passes import simplify
+from loomwork.compiler.unsupported import UnsupportedLayerError
 
 LAYOUT_REASON = "its bytes lie in another order or have another sign for the accelerator"
 OUTPUT_REASON = "the network's result is wanted as it is in the model"
@@ -40,11 +41,13 @@ def import_onnx(
 
     name: what to call the model in messages. shapes: of inputs whose dimensions the model leaves open. on_host: reasons
     by operator name (that of its first output) for operators that shall stay on the host, whatever the accelerator
-    could do. Raises CompileError, one sentence, for a model that is damaged, cannot be run, or of which nothing runs on
+    could do. Raises UnsupportedLayerError for an operator that has to be among those, and CompileError, one sentence, for a model that is damaged, cannot be run, or of which nothing runs on
     the accelerator.
     """
     try:
         return _Network(read_model(model, shapes), on_host or {}).partition()
+    except UnsupportedLayerError:
+        raise
     except CompileError as error:
         raise CompileError(f"{name}: {error}") from error
 
@@ -77,13 +80,16 @@ class _Admission:
         if not isinstance(item, Placed):
             return False
         wants = dict(zip(item.roots, item.wants, strict=True))
-        present = {self._shapes[root] for root in wants if root in self._shapes}
-        if len(present) > 1 or any(not wants[root].accepts(shape) for root in wants for shape in present):
+        shapes = {root: self._shapes.get(root, want.shape) for root, want in wants.items()}
+        if item.rule.form.alike:
+            present = {self._shapes[root] for root in wants if root in self._shapes}
+            if len(present) > 1:
+                return False
+            shapes = dict.fromkeys(wants, next(iter(present), item.wants[0].shape))
+        if any(not want.accepts(shapes[root]) for root, want in wants.items()):
             return False
-        shape = next(iter(present), item.wants[0].shape)
-        for root in wants:
-            self._shapes[root] = shape
-        self._shapes[item.unit.output] = item.made((shape,) * len(item.roots))
+        self._shapes |= shapes
+        self._shapes[item.unit.output] = item.made(tuple(shapes[root] for root in item.roots))
         return True
 
     def shape(self, root: str) -> Shape:
@@ -208,7 +214,12 @@ class _Network:
             assert isinstance(node.item, Placed)
             admission(node.item)
             inputs, output = tuple(map(feature_map, node.item.roots)), feature_map(node.item.unit.output)
-            built = node.item.build(inputs, output)
+            try:
+                built = node.item.build(inputs, output)
+            except MisfitError as error:
+                unit = node.item.unit
+                layer = Layer(name=unit.name, operator=unit.node.op, input=inputs[0].name, output=output.name)
+                raise UnsupportedLayerError(layer, str(error)) from error
             maps.update((m.name, m) for m in (*inputs, *built.maps, output))
             layers += built.layers
         return simplify(

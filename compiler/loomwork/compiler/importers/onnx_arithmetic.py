@@ -89,3 +89,9 @@ def requantize(unit: Unit, factors: NDArray[np.floating], bias: Int64Array, *, r
         maximum=high,
         rounding=Rounding.ONNX,
     )
+
+
+def rescaling(unit: Unit, which: int = 0) -> Requantize:
+    """The step from the scale of one of the unit's sources to that of its result. Raises MisfitError."""
+    before = quantization(unit.read[which])
+    return requantize(unit, np.asarray([before.scale], np.float32), np.array([-before.zero_point], np.int64))

@@ -56,7 +56,9 @@ class Want:
 
 
 class Form(ABC):
-    """One way to see tensors."""
+    """One way to see tensors. alike: whether all maps that are read must have the same shape."""
+
+    alike = False
 
     @abstractmethod
     def default(self, shape: tuple[int, ...]) -> Index:
@@ -71,7 +73,7 @@ class Form(ABC):
         """Index of the operator's own result."""
 
     @abstractmethod
-    def made(self, unit: Unit, read: tuple[Shape, ...]) -> Shape:
+    def made(self, unit: Unit, places: tuple[Index, ...], read: tuple[Shape, ...]) -> Shape:
         """Shape of the map that the unit writes, when it reads maps of these shapes."""
 
 
@@ -106,9 +108,9 @@ class ImageForm(Form):
         del places
         return channels_last(unit.result_shape)
 
-    def made(self, unit: Unit, read: tuple[Shape, ...]) -> Shape:
+    def made(self, unit: Unit, places: tuple[Index, ...], read: tuple[Shape, ...]) -> Shape:
         """See `Form`."""
-        del read
+        del read, places
         return image_shape(unit.result_shape)
 
     def _want(self, place: Index) -> Want:
@@ -144,8 +146,9 @@ class RowsForm(Form):
         del places
         return natural(unit.result_shape)
 
-    def made(self, unit: Unit, read: tuple[Shape, ...]) -> Shape:
+    def made(self, unit: Unit, places: tuple[Index, ...], read: tuple[Shape, ...]) -> Shape:
         """See `Form`."""
+        del places
         units = unit.result_shape[-1]
         if math.prod(unit.result_shape) == units:
             return 1, 1, units
@@ -155,6 +158,8 @@ class RowsForm(Form):
 
 class ValuesForm(Form):
     """Tensors that are treated number by number; several must have their numbers in the same places."""
+
+    alike = True
 
     def default(self, shape: tuple[int, ...]) -> Index:
         """See `Form`."""
@@ -182,9 +187,9 @@ class ValuesForm(Form):
         del unit
         return places[0]
 
-    def made(self, unit: Unit, read: tuple[Shape, ...]) -> Shape:
+    def made(self, unit: Unit, places: tuple[Index, ...], read: tuple[Shape, ...]) -> Shape:
         """See `Form`."""
-        del unit
+        del unit, places
         return read[0]
 
 
@@ -209,9 +214,9 @@ class MeanForm(ImageForm):
         del places
         return natural(unit.result_shape)
 
-    def made(self, unit: Unit, read: tuple[Shape, ...]) -> Shape:
+    def made(self, unit: Unit, places: tuple[Index, ...], read: tuple[Shape, ...]) -> Shape:
         """See `Form`."""
-        del unit
+        del unit, places
         return 1, 1, read[0][2]
 
 
@@ -228,7 +233,37 @@ def reduced_axes(unit: Unit) -> list[int]:
     return sorted({int(axis) % len(shape) for axis in given})
 
 
-IMAGE, ROWS, VALUES, MEAN = ImageForm(), RowsForm(), ValuesForm(), MeanForm()
+class MovesForm(Form):
+    """Tensors whose numbers are only moved: they may lie anywhere."""
+
+    def default(self, shape: tuple[int, ...]) -> Index:
+        """See `Form`."""
+        return channels_last(shape)
+
+    def wants(self, unit: Unit, places: tuple[Index, ...]) -> tuple[Want, ...]:
+        """See `Form`."""
+        del unit
+        return tuple(Want(fitting(self._shape(place)), Freedom.ALL) for place in places)
+
+    def result(self, unit: Unit, places: tuple[Index, ...]) -> Index:
+        """See `Form`."""
+        # As the first source has it: what reads the result most likely sees it in the same way.
+        first, shape = places[0], unit.result_shape
+        plain = np.array_equal(first.reshape(-1), np.arange(first.size)) and len(shape) != 4
+        return natural(shape) if plain else channels_last(shape)
+
+    def made(self, unit: Unit, places: tuple[Index, ...], read: tuple[Shape, ...]) -> Shape:
+        """See `Form`."""
+        del read
+        return self._shape(self.result(unit, places))
+
+    def _shape(self, place: Index) -> Shape:
+        if 2 <= place.ndim <= 4 and place.shape[0] == 1 and np.array_equal(place, channels_last(place.shape)):
+            return image_shape(place.shape)
+        return (1, place.size // place.shape[-1], place.shape[-1]) if place.ndim else (1, 1, 1)
+
+
+IMAGE, ROWS, VALUES, MEAN, MOVES = ImageForm(), RowsForm(), ValuesForm(), MeanForm(), MovesForm()
 
 
 def fitting(shape: Shape) -> Shape:

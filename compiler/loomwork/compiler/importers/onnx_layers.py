@@ -20,6 +20,7 @@ from loomwork.compiler.importers.onnx_arithmetic import (
     quantization,
     quantized,
     requantize,
+    rescaling,
     result_quantization,
 )
 from loomwork.compiler.importers.onnx_codes import Index
@@ -32,11 +33,15 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Sight:
-    """What a layer is made from: the maps that are read, where their numbers lie, and the map that is written."""
+    """What a layer is made from: the maps that are read and the one that is written.
+
+    places: where the numbers of each source lie. result: where those of the operator's own result do.
+    """
 
     inputs: tuple[FeatureMap, ...]
     places: tuple[Index, ...]
     output: FeatureMap
+    result: Index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,17 +277,9 @@ def same_numbers(unit: Unit) -> bool:
     return all(source.quantization == unit.quantization for source in unit.read)
 
 
-def rescaled(unit: Unit, source: str, result: str, which: int = 0) -> Rescale:
-    """The step from one of the unit's inputs' scales to its result's."""
-    before = quantization(unit.read[which])
-    factors = np.asarray([before.scale], np.float32)
-    return Rescale(
-        name=unit.name,
-        operator=unit.node.op,
-        input=source,
-        output=result,
-        requantize=requantize(unit, factors, np.array([-before.zero_point], np.int64)),
-    )
+def rescaled(unit: Unit, source: str, result: str) -> Rescale:
+    """The step from the unit's input's scale to its result's."""
+    return Rescale(name=unit.name, operator=unit.node.op, input=source, output=result, requantize=rescaling(unit))
 
 
 def rescale(unit: Unit, sight: Sight) -> Built:

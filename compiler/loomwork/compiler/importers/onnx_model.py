@@ -134,7 +134,7 @@ def read_model(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | N
     model = _raised(as_qdq(model))
     _check_finite(model)
     model = _simplified(model)
-    return _model(_inferred(model))
+    return _model(_split_as_slices(_inferred(model)))
 
 
 def _first_line(error: Exception) -> str:
@@ -252,6 +252,31 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
         return shape_inference.infer_shapes(model, check_type=True, strict_mode=False, data_prop=True)
     except (RuntimeError, shape_inference.InferenceError) as error:
         raise OnnxFileError(f"the model's shapes do not fit together: {_first_line(error)}") from None
+
+
+def _split_as_slices(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Each result of a Split as a Slice of its own, for an operator with one result is easier to place."""
+    shapes = {info.name: info.type.tensor_type.shape.dim for info in (*model.graph.value_info, *model.graph.output)}
+    nodes = list(model.graph.node)
+    if not any(node.op_type == "Split" and not node.domain for node in nodes):
+        return model
+    del model.graph.node[:]
+    for number, node in enumerate(nodes):
+        if node.op_type != "Split" or node.domain or any(name not in shapes for name in node.output):
+            model.graph.node.append(node)
+            continue
+        axis = next((entry.i for entry in node.attribute if entry.name == "axis"), 0)
+        start = 0
+        for place, name in enumerate(node.output):
+            dims = shapes[name]
+            end = start + dims[axis if axis >= 0 else axis + len(dims)].dim_value
+            inputs = [node.input[0]]
+            for what, value in (("starts", start), ("ends", end), ("axes", axis)):
+                inputs.append(f"loomwork/split {number}.{place} {what}")
+                model.graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), inputs[-1]))
+            model.graph.node.append(helper.make_node("Slice", inputs, [name], name=node.name))
+            start = end
+    return model
 
 
 def _model(proto: onnx.ModelProto) -> Model:

@@ -4,8 +4,9 @@
 from dataclasses import dataclass
 
 from loomwork.compiler.importers import onnx_layers as layers
-from loomwork.compiler.importers.onnx_forms import IMAGE, MEAN, ROWS, VALUES, Form
+from loomwork.compiler.importers.onnx_forms import IMAGE, MEAN, MOVES, ROWS, VALUES, Form
 from loomwork.compiler.importers.onnx_layers import Build
+from loomwork.compiler.importers.onnx_moves import rearrange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,5 +110,28 @@ _RULES = (
         form=VALUES,
         build=layers.rescale,
     ),
+)
+_MOVED = {
+    "Concat": "one part for each input",
+    "Slice": "rectangles",
+    "Pad": "a copy and a border, all modes",
+    "Resize": "a copy for each repetition; nearest only",
+    "DepthToSpace": "a copy for each place in a block",
+    "SpaceToDepth": "a copy for each place in a block",
+    "Transpose": "rectangles, where it is not just another view",
+    "Gather": "rectangles; of constant indices",
+    "Tile": "a copy for each repetition",
+    "Expand": "a copy for each repetition",
+}
+_RULES += tuple(
+    Rule(
+        op=op,
+        layers=f"a rearrangement: {what}",
+        needs=("indices, sizes and scales that are constant", "numbers that are copied, not mixed"),
+        form=MOVES,
+        build=rearrange,
+        activations=1 << 30 if op == "Concat" else 1,
+    )
+    for op, what in _MOVED.items()
 )
 RULES = {rule.op: rule for rule in _RULES}

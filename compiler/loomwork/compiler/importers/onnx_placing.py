@@ -32,11 +32,12 @@ class Placed:
 
     def made(self, read: tuple[Shape, ...]) -> Shape:
         """Shape of the map that it writes."""
-        return self.rule.form.made(self.unit, read)
+        return self.rule.form.made(self.unit, self.places, read)
 
     def build(self, inputs: tuple[FeatureMap, ...], output: FeatureMap) -> Built:
         """Its layers. Raises MisfitError."""
-        return self.rule.build(self.unit, Sight(inputs=inputs, places=self.places, output=output))
+        result = self.rule.form.result(self.unit, self.places)
+        return self.rule.build(self.unit, Sight(inputs=inputs, places=self.places, output=output, result=result))
 
 
 class Placing:

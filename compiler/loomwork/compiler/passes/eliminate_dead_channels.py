@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loomwork.arch.numerics import wrap_int32
-from loomwork.compiler.graph import Add, Convolution, Graph, Layer, Requantize
+from loomwork.compiler.graph import Add, Convolution, Graph, Layer, Rearrange, Requantize
 from loomwork.compiler.value_ranges import ValueRange, reaches_padding, sum_range, value_ranges
 
 Mask = NDArray[np.bool_]
@@ -98,6 +98,11 @@ def _spread(graph: Graph, dense: Mapping[str, _DenseInput], needed: Mapping[str,
             source, output = needed[layer.input], needed[layer.output]
             if layer.output in dense:
                 source |= dense[layer.output].needed[:, output].any(axis=1)
+                continue
+            if isinstance(layer, Rearrange):
+                # Its moves name channels: it stays as it is, and so do its maps.
+                for name in (*layer.reads, layer.output):
+                    needed[name][:] = True
                 continue
             # Channel by channel, in both directions; several output channels for each input channel if depthwise.
             groups = output.reshape(len(source), -1)

@@ -3,14 +3,12 @@
 
 from dataclasses import replace
 
-from loomwork.compiler.graph import Add, Graph, Layer
+from loomwork.compiler.graph import Graph, Layer
 
 
 def consumers(graph: Graph, name: str) -> list[Layer]:
     """Layers that read a feature map."""
-    return [
-        layer for layer in graph.layers if layer.input == name or (isinstance(layer, Add) and layer.operand == name)
-    ]
+    return [layer for layer in graph.layers if name in layer.reads]
 
 
 def remove_map(graph: Graph, name: str) -> Graph:
