@@ -41,8 +41,8 @@ def import_onnx(
 
     name: what to call the model in messages. shapes: of inputs whose dimensions the model leaves open. on_host: reasons
     by operator name (that of its first output) for operators that shall stay on the host, whatever the accelerator
-    could do. Raises UnsupportedLayerError for an operator that has to be among those, and CompileError, one sentence, for a model that is damaged, cannot be run, or of which nothing runs on
-    the accelerator.
+    could do. Raises UnsupportedLayerError for an operator that has to be among those, and CompileError, one sentence,
+    for a model that is damaged, cannot be run, or of which nothing runs on the accelerator.
     """
     try:
         return _Network(read_model(model, shapes), on_host or {}).partition()

@@ -179,12 +179,18 @@ def weighted(
     dilation: Pair = (1, 1),
     pad: Pair = (0, 0),
     depthwise: bool = False,
+    repeat: int = 1,
 ) -> Convolution:
-    """A convolution with the unit's bias. kernel: output channels last. scales: of the weights."""
+    """A convolution with the unit's bias. kernel: output channels last. scales: of the weights.
+
+    repeat: how many times scales and bias stand for the kernel's output channels, one set behind the other.
+    """
     source = quantization(unit.read[0])
     channels = kernel.shape[3]
     factors = np.float32(source.scale) * np.asarray(scales, np.float32)
-    values = bias(unit, bias_position, factors, channels)
+    values = np.tile(bias(unit, bias_position, factors, channels // repeat), repeat)
+    if factors.size > 1:
+        factors = np.tile(factors, repeat)
     sums = kernel.reshape(-1, channels).sum(axis=0, dtype=np.int64)
     tapped = depthwise or dilation[1] > 1
     if kernel.shape[0] > MAX_KERNEL_HEIGHT or (tapped and kernel.shape[1] > MAX_TAPS) or max(dilation) > MAX_DILATION:
@@ -403,3 +409,31 @@ def _sum(unit: Unit, sight: Sight, first: FeatureMap, second: FeatureMap, zero_o
         maximum=high,
         rounding=Rounding.ONNX,
     )
+
+
+def scale_channels(unit: Unit, sight: Sight) -> Built:
+    """Mul by a constant, Div by one: of each channel, or of all; a depthwise convolution with 1 and -1."""
+    position = next((p for p, source in enumerate(unit.sources) if source is None), None)
+    constant = None if position is None else unit.constant(position)
+    if constant is None or (unit.node.op == "Div" and position == 0):
+        raise MisfitError("it has no constant factor")
+    channels = sight.output.channels
+    shape = (1,) * (len(unit.result_shape) - constant.ndim) + constant.shape
+    along = [axis for axis, size in enumerate(shape) if size > 1]
+    if any(axis != 1 for axis in along) or unit.shape(1 - (position or 0)) != unit.result_shape:
+        raise MisfitError("its constant has a value for each pixel; the accelerator needs one, or one for each channel")
+    factors = constant.reshape(-1).astype(np.float32)
+    with np.errstate(divide="ignore"):
+        factors = 1 / factors if unit.node.op == "Div" else factors
+    if not np.isfinite(factors).all():
+        raise MisfitError("it divides by zero")
+    signs = np.broadcast_to(np.where(factors < 0, -1, 1).astype(np.int8), channels)
+    layer = weighted(
+        unit,
+        sight,
+        np.ascontiguousarray(signs.reshape(1, 1, 1, channels)),
+        scales=np.abs(factors),
+        bias_position=len(unit.node.inputs),
+        depthwise=channels > 1,
+    )
+    return Built(layers=(layer,))

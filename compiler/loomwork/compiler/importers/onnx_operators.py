@@ -7,6 +7,8 @@ from loomwork.compiler.importers import onnx_layers as layers
 from loomwork.compiler.importers.onnx_forms import IMAGE, MEAN, MOVES, ROWS, VALUES, Form
 from loomwork.compiler.importers.onnx_layers import Build
 from loomwork.compiler.importers.onnx_moves import rearrange
+from loomwork.compiler.importers.onnx_tables import table, table_or
+from loomwork.compiler.importers.onnx_transposed import transposed_convolution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +54,18 @@ _RULES = (
     ),
     Rule(
         op="Add",
-        layers="a sum in the drain, fused with the convolution before it where that has no other reader",
-        needs=("two computed tensors of the same shape",),
+        layers="a sum in the drain, fused with the convolution before it where that has no other reader; a table",
+        needs=("two computed tensors of the same shape, or one and a single constant",),
         form=VALUES,
-        build=layers.add,
+        build=table_or(layers.add),
         activations=2,
     ),
     Rule(
         op="Sub",
-        layers="a depthwise convolution with -1 and a sum",
-        needs=("two computed tensors of the same shape",),
+        layers="a depthwise convolution with -1 and a sum; a table",
+        needs=("two computed tensors of the same shape, or one and a single constant",),
         form=VALUES,
-        build=layers.add,
+        build=table_or(layers.add),
         activations=2,
     ),
     Rule(
@@ -110,6 +112,43 @@ _RULES = (
         form=VALUES,
         build=layers.rescale,
     ),
+)
+_RULES += (
+    Rule(
+        op="ConvTranspose",
+        layers="a convolution that computes blocks of pixels, and a rearrangement",
+        needs=(_WINDOW, _WEIGHTS, "a constant bias", "no dilation"),
+        form=IMAGE,
+        build=transposed_convolution,
+    ),
+    *(
+        Rule(
+            op=op,
+            layers="a table, or a depthwise convolution",
+            needs=("a constant factor, one or one for each channel",),
+            form=IMAGE,
+            build=table_or(layers.scale_channels),
+            activations=2,
+        )
+        for op in ("Mul", "Div")
+    ),
+)
+FUNCTIONS = (
+    *("Abs", "Ceil", "Celu", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log"),
+    *("Max", "Min", "Mish", "Neg", "PRelu", "Pow", "Reciprocal", "Round", "Selu", "Sigmoid", "Sign", "Softplus"),
+    *("Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu"),
+)
+"""Functions of one number, some with constants."""
+_RULES += tuple(
+    Rule(
+        op=op,
+        layers="a table of 256 entries",
+        needs=("one computed tensor, other inputs single constants",),
+        form=VALUES,
+        build=table,
+        activations=2,
+    )
+    for op in FUNCTIONS
 )
 _MOVED = {
     "Concat": "one part for each input",

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions of one number: ONNX Runtime computes them for all 256 numbers there are, the accelerator looks them up."""
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+from loomwork.compiler.graph import Table
+from loomwork.compiler.importers.onnx_arithmetic import clamp, quantization, result_quantization
+from loomwork.compiler.importers.onnx_forms import MisfitError
+from loomwork.compiler.importers.onnx_layers import Build, Built, Sight
+from loomwork.compiler.importers.onnx_units import Unit
+
+
+def table(unit: Unit, sight: Sight) -> Built:
+    """A function of one tensor whose other inputs are single constants."""
+    position = next(place for place, source in enumerate(unit.sources) if source is not None)
+    for other, name in enumerate(unit.node.inputs):
+        constant = unit.constant(other) if name and other != position else None
+        if constant is not None and constant.size != 1:
+            raise MisfitError(f"its constant {name!r} has {constant.size} values; the accelerator needs one for all")
+    layer = Table(
+        name=unit.name,
+        operator=unit.node.op,
+        input=sight.inputs[0].name,
+        output=sight.output.name,
+        table=_entries(unit, position),
+    )
+    return Built(layers=(layer,))
+
+
+def table_or(build: Build) -> Build:
+    """A table where all but one input are single constants, else what `build` makes of the unit."""
+
+    def choose(unit: Unit, sight: Sight) -> Built:
+        single = len(unit.read) == 1 and all(
+            constant is not None and constant.size == 1
+            for place, source in enumerate(unit.sources)
+            if source is None
+            for constant in [unit.constant(place)]
+        )
+        return table(unit, sight) if single else build(unit, sight)
+
+    return choose
+
+
+def _entries(unit: Unit, position: int) -> "np.typing.NDArray[np.int8]":
+    """The result's numbers for the source's numbers -128 .. 127."""
+    before, after = quantization(unit.read[0]), result_quantization(unit)
+    node = onnx.NodeProto()
+    node.CopyFrom(unit.node.proto)
+    constants = [
+        numpy_helper.from_array(np.array(before.scale, np.float32), "loomwork/scale"),
+        numpy_helper.from_array(np.array(before.zero_point, np.int8), "loomwork/zero"),
+        numpy_helper.from_array(np.array(after.scale, np.float32), "loomwork/result scale"),
+        numpy_helper.from_array(np.array(after.zero_point, np.int8), "loomwork/result zero"),
+    ]
+    for place, name in enumerate(unit.node.inputs):
+        if place == position:
+            node.input[place] = "loomwork/real"
+        elif name:
+            value = unit.constant(place)
+            assert value is not None
+            constants.append(numpy_helper.from_array(np.asarray(value).reshape(()), f"loomwork/constant {place}"))
+            node.input[place] = f"loomwork/constant {place}"
+    nodes = [
+        helper.make_node("DequantizeLinear", ["loomwork/stored", "loomwork/scale", "loomwork/zero"], ["loomwork/real"]),
+        node,
+        helper.make_node(
+            "QuantizeLinear",
+            [node.output[0], "loomwork/result scale", "loomwork/result zero"],
+            ["loomwork/result"],
+        ),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "table",
+        [helper.make_tensor_value_info("loomwork/stored", onnx.TensorProto.INT8, (256,))],
+        [helper.make_tensor_value_info("loomwork/result", onnx.TensorProto.INT8, (256,))],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=list(unit.model.opsets), ir_version=unit.model.ir_version)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        (result,) = session.run(None, {"loomwork/stored": np.arange(-128, 128, dtype=np.int8)})
+    except Exception as error:  # the runtime has errors of many kinds, and they all mean that it does not run this
+        raise MisfitError(f"ONNX Runtime does not execute it alone ({' '.join(str(error).split())[:80]})") from None
+    low, high = clamp(unit)
+    return np.clip(np.asarray(result), low, high).astype(np.int8)
