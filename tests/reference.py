@@ -92,17 +92,17 @@ def _finish(sums: Int64Array, rule: Requantize) -> Int64Array:
 
 
 def _rearrange(layer: Rearrange, sources: list[Int64Array], shape: tuple[int, int, int]) -> Int64Array:
-    result = np.full(shape, 1 << 20, np.int64)
+    result = np.full((shape[0], shape[1] * shape[2]), 1 << 20, np.int64)
     rescaled = [_finish(source, rule) for source, rule in zip(sources, layer.requantize, strict=True)]
     for move in layer.moves:
-        for y in range(move.height):
-            for x in range(move.width):
-                row, column = move.target[0] + y * move.target_step[0], move.target[1] + x * move.target_step[1]
-                pixel = rescaled[move.source][move.origin[0] + y * move.step[0], move.origin[1] + x * move.step[1]]
-                values = pixel[move.channel : move.channel + move.channels]
-                channels = slice(move.target_channel, move.target_channel + move.channels)
-                result[row, column, channels] = values if move.fill is None else move.fill
-    return result
+        source = rescaled[move.source]
+        for y, x in np.ndindex(move.height, move.width):
+            row, column = move.target[0] + y * move.target_step[0], move.target[1] + x * move.target_step[1]
+            target = column * shape[2] + move.target_channel
+            read = (move.origin[1] + x * move.step[1]) * source.shape[2] + move.channel
+            values = source[move.origin[0] + y * move.step[0]].reshape(-1)[read : read + move.channels]
+            result[row, target : target + move.channels] = values if move.fill is None else move.fill
+    return result.reshape(shape)
 
 
 def _convolve(layer: Convolution, x: Int64Array, size: tuple[int, int], pad_value: int) -> Int64Array:

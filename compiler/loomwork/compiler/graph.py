@@ -179,8 +179,8 @@ class Move:
 
     source: which of the layer's maps they come from (0: `input`, then `others`). origin, step: row and column of the
     first pixel there, and from one to the next; a step may be 0. channel: the first one there. target, target_step,
-    target_channel: likewise in the output. height, width, channels: how many. fill: the value written instead of what
-    is read, None to copy.
+    target_channel: likewise in the output. height, width, channels: how many; the channels of a move that is one pixel
+    wide may run on into the pixels behind it. fill: the value written instead of what is read, None to copy.
     """
 
     source: int

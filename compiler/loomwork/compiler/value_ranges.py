@@ -136,12 +136,13 @@ def _rearranged(layer: Rearrange, channels: int, sources: Sequence[ValueRange]) 
     ]
     low, high = np.full(channels, INT8_MAX, np.int64), np.full(channels, INT8_MIN, np.int64)
     for move in layer.moves:
-        target = slice(move.target_channel, move.target_channel + move.channels)
-        read = slice(move.channel, move.channel + move.channels)
+        # Channels that run on into the next pixels begin there from 0 again.
+        count = np.arange(move.channels)
         found = rescaled[move.source]
-        fixed = np.full(move.channels, move.fill, np.int64) if move.fill is not None else None
-        low[target] = np.minimum(low[target], found.low[read] if fixed is None else fixed)
-        high[target] = np.maximum(high[target], found.high[read] if fixed is None else fixed)
+        read, target = (move.channel + count) % len(found.low), (move.target_channel + count) % channels
+        least, most = (found.low[read], found.high[read]) if move.fill is None else (move.fill, move.fill)
+        np.minimum.at(low, target, least)
+        np.maximum.at(high, target, most)
     return ValueRange(low, high)
 
 

@@ -16,6 +16,7 @@ from loomwork.compiler.graph import (
     Layer,
     MaxPool,
     Mean,
+    Move,
     PoolLayer,
     Rearrange,
     Requantize,
@@ -168,31 +169,35 @@ def _verify_rearrange(graph: Graph, layer: Rearrange) -> None:
         raise _error(layer, f"it has {len(layer.requantize)} requantizations for {len(layer.reads)} maps")
     for rule in layer.requantize:
         _verify_requantize(layer, rule, 1)
-    written = np.zeros((output.height, output.width, output.channels), np.uint8)
+    written = np.zeros((output.height, output.row_bytes), np.uint8)
     for move in layer.moves:
-        if min(move.height, move.width, move.channels, *move.target_step) < 1 or min(*move.step, *move.origin) < 0:
+        if min(move.height, move.width, move.channels, *move.target_step) < 1:
             raise _error(layer, f"{move} has sizes that are not positive")
         if not 0 <= move.source < len(layer.reads):
             raise _error(layer, f"{move} is from a map that it does not read")
         source = graph.maps[layer.reads[move.source]]
-        counts = (move.height, move.width)
-        for pixel, step, feature_map, channel in (
-            (move.origin, move.step, source, move.channel),
-            (move.target, move.target_step, output, move.target_channel),
-        ):
-            last = [first + (n - 1) * s for first, s, n in zip(pixel, step, counts, strict=True)]
-            inside = last[0] < feature_map.height and last[1] < feature_map.width and channel >= 0
-            if not inside or channel + move.channels > feature_map.channels:
-                raise _error(layer, f"{move} leaves {feature_map}")
-        rows, columns = (
-            slice(first, first + (count - 1) * step + 1, step)
-            for first, count, step in zip(move.target, counts, move.target_step, strict=True)
-        )
-        written[rows, columns, move.target_channel : move.target_channel + move.channels] += 1
+        _verify_move(layer, move, source, move.origin, move.step, move.channel)
+        _verify_move(layer, move, output, move.target, move.target_step, move.target_channel)
+        rows = move.target[0] + np.arange(move.height) * move.target_step[0]
+        columns = move.target[1] + np.arange(move.width) * move.target_step[1]
+        first = columns * output.channels + move.target_channel
+        written[np.ix_(rows, (first[:, np.newaxis] + np.arange(move.channels)).ravel())] += 1
         if move.fill is not None:
             _verify_range(layer, "fill", move.fill, INT8_MIN, INT8_MAX)
     if (written != 1).any():
         raise _error(layer, f"its moves write {int((written != 1).sum())} numbers not just once")
+
+
+def _verify_move(
+    layer: Layer, move: Move, feature_map: FeatureMap, pixel: tuple[int, int], step: tuple[int, int], channel: int
+) -> None:
+    """Whether all pixels of a move lie inside a map, and their channels in the pixel, or in the row if there is one."""
+    counts = (move.height, move.width)
+    row, column = (first + (count - 1) * by for first, count, by in zip(pixel, counts, step, strict=True))
+    room = feature_map.channels if move.width > 1 else (feature_map.width - column) * feature_map.channels
+    inside = row < feature_map.height and column < feature_map.width and channel + move.channels <= room
+    if min(*pixel, *step, channel) < 0 or not inside:
+        raise _error(layer, f"{move} leaves {feature_map}")
 
 
 def _verify_same_shape(graph: Graph, layer: Layer, name: str) -> None:

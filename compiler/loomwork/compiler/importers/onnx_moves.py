@@ -44,8 +44,7 @@ def rearrange(unit: Unit, sight: Sight) -> Built:
     by_byte = np.empty_like(wanted)
     by_byte[sight.result.reshape(-1)] = wanted
     output = sight.output
-    grid = by_byte.reshape(output.height, output.width, output.channels)
-    moves = list(_moves(grid, starts, sight.inputs, _fill_value(unit)))
+    moves = _fewest_moves(by_byte, starts, sight.inputs, output, _fill_value(unit))
     names = [feature_map.name for feature_map in sight.inputs]
     layer = Rearrange(
         name=unit.name,
@@ -53,7 +52,7 @@ def rearrange(unit: Unit, sight: Sight) -> Built:
         input=names[0],
         others=tuple(names[1:]),
         output=output.name,
-        moves=tuple(moves),
+        moves=moves,
         requantize=tuple(_rule(unit, which) for which in range(len(names))),
     )
     return Built(layers=(layer,))
@@ -136,13 +135,36 @@ def _fill_value(unit: Unit) -> int | None:
     return quantized(min(max(value, unit.low), unit.high), unit.quantization)
 
 
-def _moves(grid: Places, starts: Places, inputs: tuple[FeatureMap, ...], fill: int | None) -> Iterator[Move]:
-    """The rectangles that make up a result. grid: `[height, width, channels]`, bytes of the maps that are read."""
+def _fewest_moves(
+    by_byte: Places, starts: Places, inputs: tuple[FeatureMap, ...], output: FeatureMap, fill: int | None
+) -> tuple[Move, ...]:
+    """The rectangles that make up a result, once of pixels, once of rows as single long pixels. Raises MisfitError.
+
+    by_byte: for each byte of the result, the byte of all maps that are read, one behind the other.
+    """
+    found: list[tuple[Move, ...]] = []
+    for pixels in (True, False):
+        grid = by_byte.reshape(output.height, output.width if pixels else 1, -1)
+        depths = [feature_map.channels if pixels else feature_map.row_bytes for feature_map in inputs]
+        try:
+            found.append(tuple(_moves(grid, starts, inputs, depths, fill)))
+        except MisfitError:
+            continue
+    if not found:
+        raise MisfitError(f"it moves numbers in more than {MAX_MOVES} rectangles")
+    return min(found, key=len)
+
+
+def _moves(
+    grid: Places, starts: Places, inputs: tuple[FeatureMap, ...], depths: list[int], fill: int | None
+) -> Iterator[Move]:
+    """Rectangles. grid: `[height, width, channels]`, bytes of the maps that are read. depths: channels of these."""
     source = np.searchsorted(starts[1:], grid, side="right")
+    source[grid == _FILL] = 0
     local = grid - starts[source]
-    widths = np.array([feature_map.row_bytes for feature_map in inputs])[source]
-    depths = np.array([feature_map.channels for feature_map in inputs])[source]
-    parts = np.stack([source, local // widths, local % widths // depths, local % depths], axis=-1)
+    rows = np.array([feature_map.row_bytes for feature_map in inputs])[source]
+    deep = np.array(depths)[source]
+    parts = np.stack([source, local // rows, local % rows // deep, local % deep], axis=-1)
     parts[grid == _FILL] = _FILL
     made = 0
     for first, end in _runs(parts):
@@ -155,8 +177,8 @@ def _moves(grid: Places, starts: Places, inputs: tuple[FeatureMap, ...], fill: i
                 yield replace(move, target_channel=first, channels=end - first)
                 continue
             # What is filled reads as many channels as there are, and drops what it reads.
-            for channel in range(first, end, inputs[0].channels):
-                count = min(end - channel, inputs[0].channels)
+            for channel in range(first, end, depths[0]):
+                count = min(end - channel, depths[0])
                 yield replace(move, target_channel=channel, channels=count, fill=fill)
 
 
