@@ -81,7 +81,7 @@
 /* A program file (.lwb, see program.md) begins with a header of little-endian numbers: byte offset
    and number of bytes of each. Data begins at a multiple of LOOMWORK_LWB_ALIGNMENT behind the metadata. */
 #define LOOMWORK_LWB_MAGIC "LOOMWORK"
-#define LOOMWORK_LWB_FORMAT_VERSION 1u
+#define LOOMWORK_LWB_FORMAT_VERSION 2u
 #define LOOMWORK_LWB_ALIGNMENT 16u
 #define LOOMWORK_LWB_MAGIC_OFFSET 0u
 #define LOOMWORK_LWB_MAGIC_BYTES 8u

@@ -64,7 +64,7 @@ def metadata_of(file: bytes):
 def with_header(body: bytes, metadata_length: int, **changes: int) -> bytes:
     """A file with correct checksums around a body, built from the documented layout alone."""
     values = {
-        "version": 1,
+        "version": 2,
         "isa": isa_hash(),
         "config": TINY.hash,
         "length": HEADER + len(body),
@@ -118,7 +118,7 @@ def test_layout_is_as_documented():
     magic, version, isa, config, length, crc, metadata_length, header_crc, zero = struct.unpack_from(
         "<8sIIQQIIII", FILE
     )
-    assert (magic, version, isa, config, zero) == (b"LOOMWORK", 1, isa_hash(), TINY.hash, 0)
+    assert (magic, version, isa, config, zero) == (b"LOOMWORK", 2, isa_hash(), TINY.hash, 0)
     assert length == len(FILE)
     assert crc == zlib.crc32(FILE[48:])
     assert header_crc == zlib.crc32(FILE[:40])
@@ -169,7 +169,7 @@ def test_every_flipped_byte_is_refused():
         (FILE[:20], "the program is truncated: 20 bytes, the header alone has 48"),
         (FILE[:-1], f"the program is truncated: {len(FILE) - 1} bytes instead of {len(FILE)}"),
         (FILE + b"\0", f"the program is too long: {len(FILE) + 1} bytes instead of {len(FILE)}"),
-        (FILE[:8] + b"\2" + FILE[9:], "the program is damaged: the checksum of its header (bytes 0 to 47)"),
+        (FILE[:8] + b"\3" + FILE[9:], "the program is damaged: the checksum of its header (bytes 0 to 47)"),
         (FILE[:-1] + b"!", f"the program is damaged: the checksum of bytes 48 to {len(FILE)} does not match"),
     ],
 )
@@ -180,7 +180,7 @@ def test_damage_is_named(file: bytes, sentence: str):
 
 def test_other_versions_are_named():
     metadata = json.dumps(metadata_of(FILE))
-    with pytest.raises(ProgramError, match="format version 7, this Loomwork reads 1"):
+    with pytest.raises(ProgramError, match="format version 7, this Loomwork reads 2"):
         read_program(with_metadata(metadata, version=7))
     other = isa_hash() ^ 1
     with pytest.raises(ProgramError, match=rf"command set {other:#010x}, this Loomwork has {isa_hash():#010x}: comp"):
@@ -235,6 +235,7 @@ def test_files_that_cannot_be_read_stay_the_systems_error(tmp_path: Path):
         (changed("tensors.1.shape", [1, 3, 5, 2]), "its rows do not hold the 30 values of 'x'"),
         (changed("tensors.1.dtype", "uint8"), "the accelerator holds int8, but 'x' is uint8"),
         (changed("steps.0.kind", "cloud"), r"steps\[0\].kind must be 'accelerator' or 'host', not 'cloud'"),
+        (changed("steps.0.runtime", "tvm"), r"steps\[0\].runtime must be one of tflite-micro, onnxruntime, not 'tvm'"),
         (changed("steps.0.operators", [["QUANTIZE"]]), "operators must hold pairs of operator and reason"),
         (changed("steps.0.inputs", []), r"steps\[0\].inputs must name at least one tensor"),
         (
@@ -275,7 +276,7 @@ def test_a_long_value_does_not_make_a_long_sentence():
 @pytest.mark.parametrize("path", [
     *(f"tensors.1.{key}" for key in ("name", "shape", "dtype", "scale", "zero_point")),
     *("config", "tensors", "inputs", "outputs", "steps", "report"),
-    *(f"steps.0.{key}" for key in ("kind", "model", "inputs", "outputs", "operators")),
+    *(f"steps.0.{key}" for key in ("kind", "runtime", "model", "inputs", "outputs", "operators")),
     *(f"steps.1.{key}" for key in ("commands", "constants", "inputs", "outputs", "workspace_bytes")),
     *(f"steps.1.inputs.0.{key}" for key in ("tensor", "offset", "row_stride", "rows", "row_bytes")),
 ])  # fmt: skip

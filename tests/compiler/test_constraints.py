@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from loomwork.compiler.constraints import Constraint, constraint, limit, violation
+from loomwork.compiler.constraints import Constraint, constraint, violation
 from loomwork.compiler.graph import CompileError, HostPart
 from loomwork.compiler.importers import tflite_constraints as needs
 from loomwork.compiler.importers.tflite import import_tflite
 from loomwork.compiler.importers.tflite_model import Operator
 from loomwork.compiler.importers.tflite_operators import RULES, operators_page
+from loomwork.compiler.limits import largest
 from loomwork.compiler.tflite_file import Tensor
 from loomwork.compiler.tflite_writer import ModelBuilder
 from tests.models import CHECKOUT
@@ -181,8 +182,8 @@ def test_the_first_condition_that_fails_is_reported():
 
 
 def test_limits_come_from_the_command_set():
-    assert limit("CONVOLVE", "y_step") == 15
-    assert limit("DRAIN", "pool_height") == 255
+    assert largest("CONVOLVE", "y_step") == 15
+    assert largest("DRAIN", "pool_height") == 255
 
 
 def test_nothing_accelerated_tells_the_reason():

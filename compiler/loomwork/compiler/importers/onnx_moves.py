@@ -19,7 +19,7 @@ from loomwork.arch.numerics import IDENTITY_MULTIPLIER, IDENTITY_SHIFT, INT8_MAX
 from loomwork.compiler.graph import FeatureMap, Move, Rearrange, Requantize
 from loomwork.compiler.importers.onnx_arithmetic import clamp, quantized, rescaling
 from loomwork.compiler.importers.onnx_forms import MisfitError
-from loomwork.compiler.importers.onnx_layers import Built, Sight
+from loomwork.compiler.importers.onnx_sight import Built, Sight
 from loomwork.compiler.importers.onnx_units import Unit, stored_weights
 
 MAX_MOVES = 512

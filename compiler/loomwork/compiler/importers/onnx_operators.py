@@ -4,9 +4,10 @@
 from dataclasses import dataclass
 
 from loomwork.compiler.importers import onnx_layers as layers
+from loomwork.compiler.importers import onnx_weighted as weighted
 from loomwork.compiler.importers.onnx_forms import IMAGE, MEAN, MOVES, ROWS, VALUES, Form
-from loomwork.compiler.importers.onnx_layers import Build
 from loomwork.compiler.importers.onnx_moves import rearrange
+from loomwork.compiler.importers.onnx_sight import Build
 from loomwork.compiler.importers.onnx_tables import table, table_or
 from loomwork.compiler.importers.onnx_transposed import transposed_convolution
 
@@ -36,21 +37,21 @@ _RULES = (
         layers="a convolution (grouped ones a dense one with zeros, a group per channel a depthwise one)",
         needs=(_WINDOW, _WEIGHTS, "a constant bias"),
         form=IMAGE,
-        build=layers.convolution,
+        build=weighted.convolution,
     ),
     Rule(
         op="Gemm",
         layers="a convolution whose kernel covers the image, or of 1x1 for several rows",
         needs=(_WEIGHTS, "a constant bias", "alpha and beta of 1, no transA"),
         form=ROWS,
-        build=layers.dense,
+        build=weighted.dense,
     ),
     Rule(
         op="MatMul",
         layers="a convolution whose kernel covers the image, or of 1x1 for several rows",
         needs=(_WEIGHTS, "a matrix on the right of two dimensions"),
         form=ROWS,
-        build=layers.dense,
+        build=weighted.dense,
     ),
     Rule(
         op="Add",
@@ -81,7 +82,7 @@ _RULES = (
         layers="a depthwise convolution with ones",
         needs=(_WINDOW, "no dilation", "windows of equal size: no padding, or count_include_pad"),
         form=IMAGE,
-        build=layers.average_pool,
+        build=weighted.average_pool,
     ),
     Rule(op="GlobalAveragePool", layers="a mean over the image", needs=(_WINDOW,), form=MEAN, build=layers.mean),
     Rule(
@@ -127,7 +128,7 @@ _RULES += (
             layers="a table, or a depthwise convolution",
             needs=("a constant factor, one or one for each channel",),
             form=IMAGE,
-            build=table_or(layers.scale_channels),
+            build=table_or(weighted.scale_channels),
             activations=2,
         )
         for op in ("Mul", "Div")

@@ -9,9 +9,9 @@ import numpy as np
 from loomwork.compiler.graph import CompileError, FeatureMap, Graph
 from loomwork.compiler.importers.onnx_codes import CodeFinder, Index, natural, root_quantizations
 from loomwork.compiler.importers.onnx_forms import MisfitError, Shape, Want, channels_last
-from loomwork.compiler.importers.onnx_layers import Built, Sight
 from loomwork.compiler.importers.onnx_model import Model, Node
 from loomwork.compiler.importers.onnx_operators import RULES, Rule
+from loomwork.compiler.importers.onnx_sight import Built, Sight
 from loomwork.compiler.importers.onnx_units import Unit, find_unit
 from loomwork.compiler.verify import verify
 

@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 from loomwork.compiler.graph import Table
 from loomwork.compiler.importers.onnx_arithmetic import clamp, quantization, result_quantization
 from loomwork.compiler.importers.onnx_forms import MisfitError
-from loomwork.compiler.importers.onnx_layers import Build, Built, Sight
+from loomwork.compiler.importers.onnx_sight import Build, Built, Sight
 from loomwork.compiler.importers.onnx_units import Unit
 
 

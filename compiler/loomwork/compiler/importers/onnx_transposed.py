@@ -15,16 +15,9 @@ from numpy.typing import NDArray
 from loomwork.arch.numerics import IDENTITY_MULTIPLIER, IDENTITY_SHIFT, Rounding
 from loomwork.compiler.graph import FeatureMap, Move, Rearrange, Requantize
 from loomwork.compiler.importers.onnx_forms import MisfitError
-from loomwork.compiler.importers.onnx_layers import (
-    Built,
-    Pair,
-    Sight,
-    channel_scales,
-    weighted,
-    weights,
-    window,
-)
+from loomwork.compiler.importers.onnx_sight import Built, Pair, Sight, window
 from loomwork.compiler.importers.onnx_units import Unit
+from loomwork.compiler.importers.onnx_weighted import channel_scales, weighted, weights
 
 
 def transposed_convolution(unit: Unit, sight: Sight) -> Built:

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convolutions made of quantized ONNX operators: those with weights, and sums and products with constants.
+
+Each function takes a unit and what it sees, and returns what becomes of it. It raises MisfitError for what the
+accelerator cannot do.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loomwork.arch.numerics import INT8_MAX, INT8_MIN
+from loomwork.compiler.graph import Convolution
+from loomwork.compiler.importers.grouped import dense_kernel
+from loomwork.compiler.importers.onnx_arithmetic import quantization, requantize
+from loomwork.compiler.importers.onnx_forms import MisfitError
+from loomwork.compiler.importers.onnx_sight import Built, Pair, Sight, window
+from loomwork.compiler.importers.onnx_units import StoredWeights, Unit
+from loomwork.compiler.limits import MAX_DENSE_BYTES, MAX_DILATION, MAX_KERNEL_HEIGHT, MAX_STRIDE, MAX_TAPS
+
+
+def weights(unit: Unit, position: int) -> StoredWeights:
+    """Quantized constant weights that fit int8 when their zero point is taken off."""
+    found = unit.stored(position)
+    if found is None:
+        kind = "computed" if unit.constant(position) is None else "real numbers"
+        raise MisfitError(f"its weights are {kind}; the accelerator needs constants quantized to 8 bits")
+    if found.stored.size and (found.stored.min() < INT8_MIN or found.stored.max() > INT8_MAX):
+        raise MisfitError("its weights without their zero point do not fit int8")
+    return found
+
+
+def channel_scales(found: StoredWeights, axis: int) -> NDArray[np.float32]:
+    """Scales of the output channels, which lie along `axis`."""
+    if found.scale.size > 1 and found.axis != axis % found.stored.ndim:
+        raise MisfitError("its weights have a scale for each of another dimension than the output channels")
+    return found.scale
+
+
+def bias(unit: Unit, position: int, scales: NDArray[np.floating], channels: int) -> NDArray[np.int64]:
+    """Bias of each output channel in units of `scales` (input scale x weight scale), rounded half to even."""
+    if not unit.has(position):
+        return np.zeros(channels, np.int64)
+    real = unit.constant(position)
+    if real is None:
+        raise MisfitError("its bias is computed")
+    if real.size not in (1, channels):
+        raise MisfitError(f"its bias has shape {'x'.join(map(str, real.shape))}, not one value per output channel")
+    steps = np.asarray(scales, np.float64)
+    found = unit.stored(position)
+    if found is not None and np.allclose(found.scale.astype(np.float64), steps, rtol=1e-5, atol=0):
+        values = found.stored.astype(np.float64)
+    else:
+        values = np.rint(real.reshape(-1).astype(np.float64) / steps)
+    return np.broadcast_to(values.reshape(-1), channels).astype(np.int64)
+
+
+def convolution(unit: Unit, sight: Sight) -> Built:
+    """Conv, with one or two spatial dimensions; groups are filled up with zeros to a dense kernel."""
+    found = weights(unit, 1)
+    moves = window(unit, found.stored.shape[2:])
+    kernel = image_kernel(found.stored)
+    groups, depth = int(unit.node.attributes.get("group", 1)), sight.inputs[0].channels
+    depthwise = groups == depth > 1
+    layer = weighted(
+        unit,
+        sight,
+        kernel,
+        scales=channel_scales(found, 0),
+        stride=moves.stride,
+        dilation=moves.dilation,
+        pad=moves.pad,
+        depthwise=depthwise,
+    )
+    if groups > 1 and not depthwise:
+        if kernel.size * groups > MAX_DENSE_BYTES:
+            raise MisfitError(f"its {groups} groups would take {kernel.size * groups} bytes as a dense kernel")
+        layer = replace(layer, kernel=dense_kernel(kernel, groups))
+    return Built(layers=(layer,))
+
+
+def image_kernel(stored: NDArray[np.int64]) -> NDArray[np.int8]:
+    """`[out, in, (height,) width]` as `[height, width, in, out]`."""
+    out, depth, *size = stored.shape
+    height, width = [1, *size][-2:]
+    return np.ascontiguousarray(stored.astype(np.int8).reshape(out, depth, height, width).transpose(2, 3, 1, 0))
+
+
+def weighted(
+    unit: Unit,
+    sight: Sight,
+    kernel: NDArray[np.int8],
+    *,
+    scales: NDArray[np.floating],
+    bias_position: int = 2,
+    stride: Pair = (1, 1),
+    dilation: Pair = (1, 1),
+    pad: Pair = (0, 0),
+    depthwise: bool = False,
+    repeat: int = 1,
+) -> Convolution:
+    """A convolution with the unit's bias. kernel: output channels last. scales: of the weights.
+
+    repeat: how many times scales and bias stand for the kernel's output channels, one set behind the other.
+    """
+    source = quantization(unit.read[0])
+    channels = kernel.shape[3]
+    factors = np.float32(source.scale) * np.asarray(scales, np.float32)
+    values = np.tile(bias(unit, bias_position, factors, channels // repeat), repeat)
+    if factors.size > 1:
+        factors = np.tile(factors, repeat)
+    sums = kernel.reshape(-1, channels).sum(axis=0, dtype=np.int64)
+    tapped = depthwise or dilation[1] > 1
+    if kernel.shape[0] > MAX_KERNEL_HEIGHT or (tapped and kernel.shape[1] > MAX_TAPS) or max(dilation) > MAX_DILATION:
+        raise MisfitError(
+            f"its kernel is {kernel.shape[0]}x{kernel.shape[1]} with dilation {dilation[0]}x{dilation[1]}; the "
+            f"accelerator has room for {MAX_KERNEL_HEIGHT} rows, {MAX_TAPS} columns when depthwise or dilated, and a "
+            f"dilation of {MAX_DILATION}"
+        )
+    if stride[0] > MAX_STRIDE and sight.output.height > 1:
+        raise MisfitError(f"its stride is {stride[0]}; the accelerator has room for {MAX_STRIDE}")
+    return Convolution(
+        name=unit.name,
+        operator=unit.node.op,
+        input=sight.inputs[0].name,
+        output=sight.output.name,
+        kernel=kernel,
+        stride=stride,
+        dilation=dilation,
+        pad=pad,
+        depthwise=depthwise,
+        requantize=requantize(unit, factors, values - source.zero_point * sums),
+    )
+
+
+def dense(unit: Unit, sight: Sight) -> Built:
+    """Gemm and MatMul with a constant matrix: a kernel that covers the image, or of 1x1 for several rows."""
+    attributes = unit.node.attributes if unit.node.op == "Gemm" else {}
+    if attributes.get("transA") and unit.shape(0)[0] > 1:
+        raise MisfitError("it transposes what is computed (transA)")
+    found = weights(unit, 1)
+    if found.stored.ndim != 2:
+        raise MisfitError(f"its matrix has {found.stored.ndim} dimensions; the accelerator needs 2")
+    matrix, axis = found.stored.astype(np.int8), 1
+    if attributes.get("transB"):
+        matrix, axis = matrix.T, 0
+    alpha, beta = float(attributes.get("alpha", 1.0)), float(attributes.get("beta", 1.0))
+    if (alpha, beta if unit.has(2) else 1.0) != (1.0, 1.0):
+        raise MisfitError(f"alpha is {alpha:g} and beta {beta:g}; the accelerator needs 1")
+    source, depth = sight.inputs[0], matrix.shape[0]
+    if sight.places[0].size == depth:
+        # The kernel has the image's shape: where a number lies says which weight is for it.
+        kernel = np.empty_like(matrix)
+        kernel[sight.places[0].reshape(-1)] = matrix
+        shape = (source.height, source.width, source.channels)
+    else:
+        kernel, shape = matrix, (1, 1, depth)
+    kernel = np.ascontiguousarray(kernel.reshape(*shape, matrix.shape[1]))
+    return Built(layers=(weighted(unit, sight, kernel, scales=channel_scales(found, axis)),))
+
+
+def average_pool(unit: Unit, sight: Sight) -> Built:
+    """AveragePool as a depthwise convolution with ones, whose sum is divided and rescaled in one rounding."""
+    moves = window(unit, tuple(unit.node.attributes["kernel_shape"]))
+    if moves.dilation != (1, 1):
+        raise MisfitError("its window is dilated")
+    if (any(moves.pad) or any(moves.after)) and not unit.node.attributes.get("count_include_pad"):
+        raise MisfitError("its windows at the border count fewer pixels; the accelerator needs equal windows")
+    result = (sight.output.height, sight.output.width)
+    for axis, size in enumerate((sight.inputs[0].height, sight.inputs[0].width)):
+        last = (result[axis] - 1) * moves.stride[axis] + moves.size[axis]
+        if last > size + moves.pad[axis] + moves.after[axis]:
+            raise MisfitError("its last windows leave the image (ceil_mode); the accelerator needs equal windows")
+    channels, count = sight.output.channels, moves.size[0] * moves.size[1]
+    kernel = np.ones((*moves.size, 1, channels), np.int8)
+    scales = np.asarray([1 / count], np.float32)
+    layer = weighted(
+        unit, sight, kernel, scales=scales, bias_position=1, stride=moves.stride, pad=moves.pad, depthwise=channels > 1
+    )
+    return Built(layers=(layer,))
+
+
+def scale_channels(unit: Unit, sight: Sight) -> Built:
+    """Mul by a constant, Div by one: of each channel, or of all; a depthwise convolution with 1 and -1."""
+    position = next((p for p, source in enumerate(unit.sources) if source is None), None)
+    constant = None if position is None else unit.constant(position)
+    if constant is None or (unit.node.op == "Div" and position == 0):
+        raise MisfitError("it has no constant factor")
+    channels = sight.output.channels
+    shape = (1,) * (len(unit.result_shape) - constant.ndim) + constant.shape
+    along = [axis for axis, size in enumerate(shape) if size > 1]
+    if any(axis != 1 for axis in along) or unit.shape(1 - (position or 0)) != unit.result_shape:
+        raise MisfitError("its constant has a value for each pixel; the accelerator needs one, or one for each channel")
+    factors = constant.reshape(-1).astype(np.float32)
+    with np.errstate(divide="ignore"):
+        factors = 1 / factors if unit.node.op == "Div" else factors
+    if not np.isfinite(factors).all():
+        raise MisfitError("it divides by zero")
+    signs = np.broadcast_to(np.where(factors < 0, -1, 1).astype(np.int8), channels)
+    layer = weighted(
+        unit,
+        sight,
+        np.ascontiguousarray(signs.reshape(1, 1, 1, channels)),
+        scales=np.abs(factors),
+        bias_position=len(unit.node.inputs),
+        depthwise=channels > 1,
+    )
+    return Built(layers=(layer,))
