@@ -40,13 +40,15 @@ def check(
     config: Config = SMALL,
     host: Sequence[str] = (),
     lowered: bool = True,
+    fewest: int = FEWEST_VALUES,
     backends: Sequence[Backend] = (),
     shapes: dict[str, tuple[int, ...]] | None = None,
 ) -> Partition:
     """Compare the definitions of all layers with ONNX Runtime, and the compiled program with the definitions.
 
     host: types of the operators that the host is to compute, and no others. lowered: False for layers that no command
-    executes yet. backends: beside the golden model.
+    executes yet. fewest: different values of each
+    output. backends: beside the golden model.
     """
     partition = import_onnx(case.model, "model", shapes=shapes)
     found = host_operators(partition)
@@ -59,6 +61,7 @@ def check(
             np.stack([one[name] for one in expected]),
             step,
             name,
+            fewest,
         )
     if lowered:
         program = compile_partition(partition, config, name="model")
@@ -74,11 +77,11 @@ def check(
     return partition
 
 
-def compare(found: Array, expected: Array, step: float, name: str) -> None:
-    """Assert the contract; step: of the output's quantization."""
+def compare(found: Array, expected: Array, step: float, name: str, fewest: int = FEWEST_VALUES) -> None:
+    """Assert the contract; step: of the output's quantization; fewest: different values that are expected."""
     assert found.dtype == expected.dtype, name
     distances = np.abs(found.astype(np.float64) - expected.astype(np.float64)) / step
-    assert len(np.unique(expected)) >= FEWEST_VALUES, f"{name} has only the values {np.unique(expected)}"
+    assert len(np.unique(expected)) >= fewest, f"{name} has only the values {np.unique(expected)}"
     assert distances.max() < 1.01, f"{name}: {distances.max():.2f} steps apart"
     equal = float((distances < 0.01).mean())
     assert equal >= EQUAL, f"{name}: only {100 * equal:.2f} % of {distances.size} values are equal"
