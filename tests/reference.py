@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a `Graph` means, in plain NumPy integers: the formulas of compiler/graph.py, with no word about commands.
 
-Written for tests, to check importer and passes against tflite-micro before anything is lowered, and the lowering after.
+Written for tests, to check importers and passes against tflite-micro and ONNX Runtime before anything is lowered, and
+the lowering after.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from loomwork.arch.numerics import requantize
+from loomwork.arch.program import HostRuntime
 from loomwork.compiler.graph import (
     Add,
     AveragePool,
     Convolution,
     Graph,
+    HostPart,
     Layer,
     MaxPool,
     Mean,
@@ -23,7 +27,9 @@ from loomwork.compiler.graph import (
     Rearrange,
     Requantize,
     Rescale,
+    Table,
 )
+from tests.onnx_models import run_onnxruntime
 from tests.oracle import Oracle
 
 Int64Array = NDArray[np.int64]
@@ -39,9 +45,19 @@ def run_partition(partition: Partition, inputs: Mapping[str, NDArray[np.generic]
             for name, value in run_graph(part, {name: values[name] for name in part.inputs}).items():
                 values[name] = value.reshape(tensors[name].shape)
         else:
-            results = Oracle(part.model).run([values[name] for name in part.inputs])
+            results = _run_host(part, [values[name] for name in part.inputs])
             values.update(zip(part.outputs, results, strict=True))
     return values
+
+
+def _run_host(part: HostPart, inputs: Sequence[NDArray[np.generic]]) -> Sequence[NDArray[np.generic]]:
+    if part.runtime is HostRuntime.TFLITE_MICRO:
+        return Oracle(part.model).run(inputs)
+    model = onnx.load_model_from_string(part.model)
+    shapes = [[dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in model.graph.input]
+    image = {name: value.reshape(shape) for name, value, shape in zip(part.inputs, inputs, shapes, strict=True)}
+    results = run_onnxruntime(model, image)
+    return [results[name] for name in part.outputs]
 
 
 def run_graph(graph: Graph, inputs: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.int8]]:
@@ -82,6 +98,8 @@ def _run_layer(graph: Graph, layer: Layer, values: Mapping[str, Int64Array]) -> 
             return _add(layer, x, values[layer.operand])
         case Rescale():
             return _finish(x, layer.requantize)
+        case Table():
+            return layer.table.astype(np.int64)[x + 128]
         case _:
             raise TypeError(type(layer).__name__)
 

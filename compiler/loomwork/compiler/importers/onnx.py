@@ -27,6 +27,7 @@ from loomwork.compiler.passes import simplify
 from loomwork.compiler.unsupported import UnsupportedLayerError
 
 LAYOUT_REASON = "its bytes lie in another order or have another sign for the accelerator"
+CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 OUTPUT_REASON = "the network's result is wanted as it is in the model"
 
 
@@ -137,9 +138,10 @@ class _Network:
         reasons = self._placing.reasons
         if not reasons:
             return "the model computes nothing"
-        heavy = [node for node in self._model.nodes if node.index in reasons and node.op in ("Conv", "Gemm", "MatMul")]
-        node = heavy[0] if heavy else next(node for node in self._model.nodes if node.index in reasons)
-        quantized = any(other.op in ("QuantizeLinear", "DequantizeLinear") for other in self._model.nodes)
+        left = [node for node in self._model.nodes if node.index in reasons]
+        heavy = [node for node in left if node.op in ("Conv", "Gemm", "MatMul")]
+        node = next(iter(heavy or [node for node in left if node.op not in CONVERSIONS] or left))
+        quantized = any(other.op in CONVERSIONS for other in self._model.nodes)
         remedy = "" if quantized else " (quantize the model first: loomwork quantize)"
         return f"no operator can run on the accelerator, for example {node}: {reasons[node.index]}{remedy}"
 
@@ -251,7 +253,9 @@ class _Network:
                 case _Return(name):
                     producer = self._model.producers[name]
                     host.need(name)
-                    operators.append((f"{producer.op} {name}", OUTPUT_REASON))
+                    # What the accelerator computed is only put in order here; it does not run a second time.
+                    step = producer.op if producer.op in CONVERSIONS else "layout"
+                    operators.append((f"{step} {name}", OUTPUT_REASON))
                 case Placed():
                     raise AssertionError("an accelerated operator among those of the host")
         crossing = self._crossing(group, groups)

@@ -176,7 +176,7 @@ class ValuesForm(Form):
                 )
             if not np.array_equal(place, first):
                 raise MisfitError("its inputs do not have their numbers in the same places")
-        if np.array_equal(first, channels_last(first.shape)) and 2 <= first.ndim <= 4:
+        if 2 <= first.ndim <= 4 and first.shape[0] == 1 and np.array_equal(first, channels_last(first.shape)):
             shape = image_shape(first.shape)
         else:
             shape = (1, first.size // first.shape[-1], first.shape[-1]) if first.ndim else (1, 1, 1)

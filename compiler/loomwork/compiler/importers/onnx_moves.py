@@ -18,6 +18,7 @@ from onnx import helper
 from loomwork.arch.numerics import IDENTITY_MULTIPLIER, IDENTITY_SHIFT, INT8_MAX, INT8_MIN, Rounding
 from loomwork.compiler.graph import FeatureMap, Move, Rearrange, Requantize
 from loomwork.compiler.importers.onnx_arithmetic import clamp, quantized, rescaling
+from loomwork.compiler.importers.onnx_codes import offset
 from loomwork.compiler.importers.onnx_forms import MisfitError
 from loomwork.compiler.importers.onnx_sight import Built, Sight
 from loomwork.compiler.importers.onnx_units import Unit, stored_weights
@@ -117,6 +118,8 @@ def _origins(unit: Unit) -> Places:
     except Exception as error:  # the runtime has errors of many kinds, and they all mean that it does not run this
         raise MisfitError(f"ONNX Runtime does not execute it alone ({' '.join(str(error).split())[:80]})") from None
     found = np.asarray(result).reshape(-1)
+    if np.shape(result) != unit.result_shape:
+        raise MisfitError(f"ONNX Runtime makes {np.shape(result)} of it, the model says {unit.result_shape}")
     if not np.array_equal(found, np.rint(found)):
         raise MisfitError("it mixes numbers")
     return found.astype(np.int64)
@@ -131,7 +134,8 @@ def _fill_value(unit: Unit) -> int | None:
     if unit.quantization is None:
         # Numbers taken over as they are: the value is stored, not real.
         weights = stored_weights(unit.model, unit.node.inputs[2]) if unit.has(2) else None
-        return int(np.clip(value if weights is None else 0, INT8_MIN, INT8_MAX))
+        stored = value - offset(unit.model.values[unit.output].dtype)
+        return int(np.clip(stored if weights is None else 0, INT8_MIN, INT8_MAX))
     return quantized(min(max(value, unit.low), unit.high), unit.quantization)
 
 
@@ -203,15 +207,16 @@ def _rectangles(pixels: Places, corner: tuple[int, int], step: tuple[int, int]) 
         return
     height, width, _ = pixels.shape
     for period in _periods(height, width):
-        phases = [
-            (y, x, _rectangle(pixels[y :: period[0], x :: period[1]], (0, 0), (1, 1)))
-            for y, x in product(range(period[0]), range(period[1]))
-        ]
-        if all(found is not None for _, _, found in phases):
-            for y, x, found in phases:
-                assert found is not None
-                target = (corner[0] + y * step[0], corner[1] + x * step[1])
-                yield replace(found, target=target, target_step=(step[0] * period[0], step[1] * period[1]))
+        phases: list[Move] = []
+        for y, x in product(range(period[0]), range(period[1])):
+            target = (corner[0] + y * step[0], corner[1] + x * step[1])
+            steps = (step[0] * period[0], step[1] * period[1])
+            found = _rectangle(pixels[y :: period[0], x :: period[1]], target, steps)
+            if found is None:
+                break
+            phases.append(found)
+        else:
+            yield from phases
             return
     # Where rows or columns end that go on alike, the result is parted.
     axis, at = _longest(pixels)
@@ -245,9 +250,11 @@ def _rectangle(pixels: Places, target: tuple[int, int], target_step: tuple[int, 
     origin = pixels[0, 0]
     down = pixels[1, 0] - origin if height > 1 else np.zeros(4, np.int64)
     right = pixels[0, 1] - origin if width > 1 else np.zeros(4, np.int64)
-    expected = origin + np.arange(height)[:, None, None] * down + np.arange(width)[None, :, None] * right
     straight = not down[[0, 2, 3]].any() and not right[[0, 1, 3]].any() and down[1] >= 0 and right[2] >= 0
-    if not straight or not np.array_equal(pixels, expected):
+    if not straight:
+        return None
+    expected = origin + np.arange(height)[:, None, None] * down + np.arange(width)[None, :, None] * right
+    if not np.array_equal(pixels, expected):
         return None
     fill = bool(origin[0] == _FILL)
     return Move(

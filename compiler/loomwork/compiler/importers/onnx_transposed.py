@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from loomwork.arch.numerics import IDENTITY_MULTIPLIER, IDENTITY_SHIFT, Rounding
 from loomwork.compiler.graph import FeatureMap, Move, Rearrange, Requantize
 from loomwork.compiler.importers.onnx_forms import MisfitError
-from loomwork.compiler.importers.onnx_sight import Built, Pair, Sight, window
+from loomwork.compiler.importers.onnx_sight import Built, Pair, Sight, Window, window
 from loomwork.compiler.importers.onnx_units import Unit
 from loomwork.compiler.importers.onnx_weighted import channel_scales, weighted, weights
 
@@ -29,7 +29,7 @@ def transposed_convolution(unit: Unit, sight: Sight) -> Built:
     groups = int(unit.node.attributes.get("group", 1))
     kernel = _whole(found.stored, groups)
     source, result = sight.inputs[0], sight.output
-    pad = _pad(unit, moves.pad, (source.height, source.width), (result.height, result.width), moves.size, moves.stride)
+    pad = _pad(unit, moves, (source.height, source.width), (result.height, result.width))
     taps = tuple(ceil(size / step) for size, step in zip(moves.size, moves.stride, strict=True))
     first = tuple(before // step for before, step in zip(pad, moves.stride, strict=True))
     sizes = tuple(
@@ -94,12 +94,15 @@ def _group_scales(scale: NDArray[np.float32], axis: int, groups: int) -> NDArray
     return np.tile(scale, groups) if scale.size > 1 else scale
 
 
-def _pad(unit: Unit, pad: Pair, given: Pair, made: Pair, size: Pair, stride: Pair) -> Pair:
-    """What is cut off before the first pixel; auto_pad shares the whole out by its own rule."""
-    mode = unit.node.attributes.get("auto_pad", "NOTSET")
-    if mode not in ("SAME_UPPER", "SAME_LOWER"):
-        return pad
-    totals = [max(0, (i - 1) * s + k - o) for i, s, k, o in zip(given, stride, size, made, strict=True)]
+def _pad(unit: Unit, moves: Window, given: Pair, made: Pair) -> Pair:
+    """What is cut off before the first pixel; auto_pad and output_shape share the whole out by their own rule."""
+    attributes = unit.node.attributes
+    mode = attributes.get("auto_pad", "NOTSET")
+    if mode not in ("SAME_UPPER", "SAME_LOWER") and not attributes.get("output_shape"):
+        return moves.pad
+    extra = [0, 0, *(attributes.get("output_padding") or ())][-2:]
+    whole = [(i - 1) * s + k + e for i, s, k, e in zip(given, moves.stride, moves.size, extra, strict=True)]
+    totals = [max(0, size - o) for size, o in zip(whole, made, strict=True)]
     y, x = (total // 2 if mode == "SAME_UPPER" else total - total // 2 for total in totals)
     return y, x
 

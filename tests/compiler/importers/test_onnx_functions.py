@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Functions of one number become tables; what these hold is compared with ONNX Runtime for all 256 numbers."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loomwork.compiler.graph import Table
+from loomwork.compiler.importers.onnx_operators import FUNCTIONS
+from tests.compiler.onnx_check import check, layers
+from tests.onnx_models import QdqBuilder
+
+# Constants behind the tensor, and attributes, of functions that have some.
+ARGUMENTS: dict[str, tuple[list[float], dict[str, Any]]] = {
+    "Celu": ([], {"alpha": 1.7}),
+    "Elu": ([], {"alpha": 0.6}),
+    "HardSigmoid": ([], {"alpha": 0.31, "beta": 0.43}),
+    "LeakyRelu": ([], {"alpha": 0.13}),
+    "Max": ([0.731], {}),
+    "Min": ([0.731], {}),
+    "PRelu": ([0.23], {}),
+    "Pow": ([2.0], {}),
+    "ThresholdedRelu": ([], {"alpha": 0.71}),
+}
+POSITIVE = ("Log", "Reciprocal", "Sqrt")
+FEW_VALUES = ("Ceil", "Floor", "Round", "Sign")
+OPSETS = {"Gelu": 20, "Mish": 18, "Swish": 24}
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("op", FUNCTIONS)
+def test_table(op: str, dtype: str) -> None:
+    constants, attributes = ARGUMENTS.get(op, ([], {}))
+    m = QdqBuilder(dtype=dtype, opset=OPSETS.get(op, 17))
+    x = m.input((1, 8, 9, 10), scale=0.1273 if op in FEW_VALUES else 0.05173, zero_point=-128 if op in POSITIVE else 3)
+    if op in POSITIVE:  # of numbers above zero
+        x = m.quantize(m.node("Relu", m.node("Add", x, m.constant(0.9))), zero_point=-128)
+        x = m.quantize(m.node("Clip", x, m.constant(0.5)), scale=0.0531, zero_point=-128)
+    y = m.node(op, x, *map(m.constant, constants), **attributes)
+    m.output(m.quantize(y, scale=0.0217 if op in FEW_VALUES else None), stored=True)
+    found = layers(check(m.case(2), lowered=False, fewest=3 if op in FEW_VALUES else 12))
+    assert isinstance(found[-1], Table)
+    assert found[-1].operator == op
+
+
+def test_clamp_behind_a_function() -> None:
+    m = QdqBuilder()
+    y = m.node("Clip", m.node("Tanh", m.input((1, 8, 9, 10))), m.constant(-0.311), m.constant(0.622))
+    m.output(m.quantize(y, scale=0.00731))
+    (layer,) = layers(check(m.case(2), lowered=False))
+    assert isinstance(layer, Table)
+
+
+def test_the_product_with_a_sigmoid_stays_exact() -> None:
+    """SiLU as PyTorch exports it: the product of two computed tensors is the host's."""
+    m = QdqBuilder()
+    x = m.quantize(m.node("Relu", m.input((1, 8, 9, 10))), zero_point=-128)
+    gate = m.quantize(m.node("Sigmoid", x), scale=1 / 255.3, zero_point=-128)
+    y = m.quantize(m.node("Mul", x, gate))
+    m.output(m.quantize(m.node("Relu", y), zero_point=-128))
+    check(m.case(2), lowered=False, host=["Mul"])
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1, 1)])
+def test_a_slope_for_each_channel_is_left_to_the_host(shape: tuple[int, ...]) -> None:
+    m = QdqBuilder()
+    x = m.quantize(m.node("Relu", m.input((1, 8, 9, 10))), zero_point=-128)
+    slopes = np.linspace(0.1, 0.4, 8).astype(np.float32).reshape(shape)
+    m.output(m.quantize(m.node("PRelu", x, m.constant(slopes))))
+    check(m.case(2), lowered=False, host=["PRelu"])
