@@ -23,6 +23,7 @@ COMMANDS = (
     "area",
     "asic",
     "regress",
+    "onnx-tests",
     "demo",
 )
 HEAVY = (
@@ -33,6 +34,8 @@ HEAVY = (
     "cocotb_tools",
     "matplotlib",
     "jinja2",
+    "onnx",
+    "onnxruntime",
     "loomwork.compiler",
     "loomwork.rtl",
 )

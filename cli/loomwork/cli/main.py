@@ -15,6 +15,7 @@ from loomwork.cli import (
     demo,
     disasm,
     info,
+    onnx_tests,
     package,
     regress,
     report,
@@ -45,6 +46,7 @@ app.command("build")(build.build)
 app.command("area")(area.area)
 app.command("asic")(asic.asic)
 app.command("regress")(regress.regress)
+app.command("onnx-tests")(onnx_tests.onnx_tests)
 app.command("demo")(demo.demo)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layers that the command set or a configuration cannot express."""
+"""Layers that the command set or a configuration cannot express, and networks of which nothing can be accelerated."""
 
 from loomwork.compiler.graph import CompileError, Layer
 from loomwork.compiler.names import readable
@@ -12,3 +12,11 @@ class UnsupportedLayerError(CompileError):
         super().__init__(f"layer {readable(layer.name)} ({layer.operator}): {reason}")
         self.name = layer.name
         self.reason = reason
+
+
+class NothingAcceleratedError(CompileError):
+    """A network of which no operator runs on the accelerator. operators: each one, and why."""
+
+    def __init__(self, sentence: str, operators: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(sentence)
+        self.operators = operators

@@ -24,7 +24,7 @@ from loomwork.compiler.importers.onnx_placing import Placed, Placing, is_plain
 from loomwork.compiler.partition import Group, divide
 from loomwork.compiler.partition import Node as Placeable
 from loomwork.compiler.passes import simplify
-from loomwork.compiler.unsupported import UnsupportedLayerError
+from loomwork.compiler.unsupported import NothingAcceleratedError, UnsupportedLayerError
 
 LAYOUT_REASON = "its bytes lie in another order or have another sign for the accelerator"
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
@@ -43,12 +43,14 @@ def import_onnx(
     name: what to call the model in messages. shapes: of inputs whose dimensions the model leaves open. on_host: reasons
     by operator name (that of its first output) for operators that shall stay on the host, whatever the accelerator
     could do. Raises UnsupportedLayerError for an operator that has to be among those, and CompileError, one sentence,
-    for a model that is damaged, cannot be run, or of which nothing runs on the accelerator.
+    for a model that is damaged or cannot be run: NothingAcceleratedError when nothing runs on the accelerator.
     """
     try:
         return _Network(read_model(model, shapes), on_host or {}).partition()
     except UnsupportedLayerError:
         raise
+    except NothingAcceleratedError as error:
+        raise NothingAcceleratedError(f"{name}: {error}", error.operators) from error
     except CompileError as error:
         raise CompileError(f"{name}: {error}") from error
 
@@ -111,7 +113,11 @@ class _Network:
         """Divide and build everything. Raises CompileError."""
         model, placing = self._model, self._placing
         if not placing.units:
-            raise CompileError(self._nothing_accelerated())
+            reasons = placing.reasons
+            operators = tuple(
+                (f"{node.op} {node.name}", reasons[node.index]) for node in model.nodes if node.index in reasons
+            )
+            raise NothingAcceleratedError(self._nothing_accelerated(), operators)
         items = self._items()
         groups = divide(items, {self._number(name) for name in model.inputs}, _Admission)
         parts = [self._graph(group, groups) if group.accelerated else self._host(group, groups) for group in groups]

@@ -132,8 +132,9 @@ class RowsForm(Form):
 
     def wants(self, unit: Unit, places: tuple[Index, ...]) -> tuple[Want, ...]:
         """See `Form`."""
-        del unit
         (place,) = places
+        if not place.ndim or len(unit.shape(1)) != 2:
+            raise MisfitError(f"its matrix has {len(unit.shape(1))} dimensions; the accelerator needs 2")
         depth = place.shape[-1]
         if place.size == depth:
             return (Want(fitting((1, 1, depth)), Freedom.KERNEL),)
@@ -176,8 +177,10 @@ class ValuesForm(Form):
                 )
             if not np.array_equal(place, first):
                 raise MisfitError("its inputs do not have their numbers in the same places")
-        if 2 <= first.ndim <= 4 and first.shape[0] == 1 and np.array_equal(first, channels_last(first.shape)):
-            shape = image_shape(first.shape)
+        if np.array_equal(first, channels_last(first.shape)) and 2 <= first.ndim <= 4:
+            # The images of a batch lie one below the other.
+            height, width, channels = image_shape(first.shape)
+            shape = (first.shape[0] * height, width, channels)
         else:
             shape = (1, first.size // first.shape[-1], first.shape[-1]) if first.ndim else (1, 1, 1)
         return tuple(Want(fitting(shape), Freedom.ALL) for _ in places)

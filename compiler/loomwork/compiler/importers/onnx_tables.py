@@ -15,6 +15,8 @@ from loomwork.compiler.importers.onnx_units import Unit
 
 def table(unit: Unit, sight: Sight) -> Built:
     """A function of one tensor whose other inputs are single constants."""
+    if len(unit.read) != 1:
+        raise MisfitError(f"{len(unit.read)} of its inputs are computed; the accelerator looks up a function of one")
     position = next(place for place, source in enumerate(unit.sources) if source is not None)
     for other, name in enumerate(unit.node.inputs):
         constant = unit.constant(other) if name and other != position else None
