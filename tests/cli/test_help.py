@@ -11,6 +11,7 @@ from loomwork.cli.main import app
 
 COMMANDS = (
     "compile",
+    "quantize",
     "run",
     "info",
     "report",
@@ -33,6 +34,9 @@ HEAVY = (
     "cocotb_tools",
     "matplotlib",
     "jinja2",
+    "onnx",
+    "onnxruntime",
+    "onnxslim",
     "loomwork.compiler",
     "loomwork.rtl",
 )
