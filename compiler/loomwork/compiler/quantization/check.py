@@ -83,7 +83,7 @@ def _check_opset(model: onnx.ModelProto) -> None:
     if not 1 <= opset(model) <= newest:
         raise QuantizeError(
             f"the model uses ONNX operator set {opset(model) or '(none)'}, which onnxruntime "
-            f"{onnxruntime.__version__} does not know: export it with a set of 13 to {newest}"
+            f"{onnxruntime.__version__} does not know: export it with a set of 14 to {newest}"
         )
 
 

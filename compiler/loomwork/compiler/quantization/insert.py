@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """QuantizeLinear and DequantizeLinear around the operators of a float model, by ONNX Runtime's quantizer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -34,13 +34,12 @@ class _Quantizer(QDQQuantizer):
     def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, Range]) -> None:
         self._float_model = onnx.ModelProto()
         self._float_model.CopyFrom(model)
-        # The weights of a MatMul may be of any rank, their output channels are in the last dimension; where the
-        # constant is on the left, that dimension is summed over, and one scale has to do.
         initializers = {tensor.name for tensor in model.graph.initializer}
-        left = {
-            node.input[0]: [{"quant_type": QuantType.QInt8, "symmetric": True}]
+        one_scale = {
+            name: [{"quant_type": QuantType.QInt8, "symmetric": True}]
             for node in model.graph.node
-            if node.op_type == "MatMul" and node.input[0] in initializers
+            for name in _without_channels(node)
+            if name in initializers
         }
         super().__init__(
             model,
@@ -56,8 +55,9 @@ class _Quantizer(QDQQuantizer):
                 "ActivationSymmetric": False,
                 "WeightSymmetric": True,
                 "ForceQuantizeNoInputCheck": True,
+                # The weights of a MatMul may be of any rank, their output channels are in the last dimension.
                 "QDQOpTypePerChannelSupportToAxis": {"MatMul": -1},
-                "TensorQuantOverrides": left,
+                "TensorQuantOverrides": one_scale,
             },
         )
 
@@ -104,6 +104,14 @@ class _Quantizer(QDQQuantizer):
                     return False
                 bounds[index] = float(numpy_helper.to_array(values[name]))
         return bounds[0] <= 0 <= bounds[1]
+
+
+def _without_channels(node: onnx.NodeProto) -> Sequence[str]:
+    """Weights that have no axis of output channels: on the left of a MatMul, and of several groups transposed."""
+    if node.op_type == "MatMul":
+        return node.input[:1]
+    grouped = any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute)
+    return node.input[1:2] if node.op_type == "ConvTranspose" and grouped else ()
 
 
 def _tensors_data(ranges: Mapping[str, Range]) -> TensorsData:

@@ -9,6 +9,7 @@ from onnx import numpy_helper
 
 from loomwork.arch.numerics import INT8_MAX, INT8_MIN
 from loomwork.compiler.quantization.noise import tensor_ratios, weight_ratios
+from loomwork.compiler.quantization.operators import QUANTIZED
 from loomwork.compiler.quantization.samples import Samples
 
 _MARKS = ("QuantizeLinear", "DequantizeLinear")
@@ -82,12 +83,11 @@ def _operator(node: onnx.NodeProto, float_maker: onnx.NodeProto | None) -> str:
     return f"{node.op_type} + {float_maker.op_type}" if fused and float_maker else node.op_type
 
 
-def float_nodes(quantized: onnx.ModelProto) -> tuple[str, ...]:
-    """Names of the nodes that stay in float: none of what they make is quantized or nothing they read is."""
+def unquantized_nodes(quantized: onnx.ModelProto) -> tuple[str, ...]:
+    """Type and name of the nodes that stay as they were: the accelerator has no int8 form of them."""
     read = {name for node in quantized.graph.node if node.op_type == "QuantizeLinear" for name in node.input[:1]}
-    made = {name for node in quantized.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     return tuple(
         f"{node.op_type} {node.name}"
         for node in quantized.graph.node
-        if node.op_type not in _MARKS and not (read.intersection(node.output) and made.intersection(node.input))
+        if node.op_type not in _MARKS and not (node.op_type in QUANTIZED and read.intersection(node.output))
     )

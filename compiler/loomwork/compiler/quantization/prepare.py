@@ -7,16 +7,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxslim
-from onnx import numpy_helper, version_converter
+from onnx import helper, numpy_helper, version_converter
 from onnx.shape_inference import infer_shapes
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from loomwork.compiler.quantization.check import opset, reason
 from loomwork.compiler.quantization.error import QuantizeError
+from loomwork.compiler.quantization.hard_swish import fuse_hard_swish
 from loomwork.compiler.quantization.session import quiet
 
-OPSET = 13
-"""The first operator set with scales per channel in QuantizeLinear and DequantizeLinear."""
+OPSET = 14
+"""Scales per channel in QuantizeLinear and DequantizeLinear are of operator set 13, HardSwish is of 14."""
+
+_RESIZE_WITH_MODES = 11
 
 
 def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -27,14 +30,11 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises QuantizeError when one of the libraries cannot do it.
     """
     names = [value.name for value in (*model.graph.input, *model.graph.output)]
-    prepared = onnx.ModelProto()
-    prepared.CopyFrom(model)
     try:
+        prepared = _raise_opset(model)
         with quiet():
             prepared = _optimize(_slim(prepared))
         _remove_unused_domains(prepared)
-        if opset(prepared) < OPSET:
-            prepared = version_converter.convert_version(prepared, OPSET)
         prepared = infer_shapes(prepared)
     except Exception as error:  # each of these libraries has exceptions of its own
         raise QuantizeError(
@@ -43,11 +43,28 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
         ) from None
     if names != [value.name for value in (*prepared.graph.input, *prepared.graph.output)]:
         raise QuantizeError("simplifying the model changed its inputs or outputs: remove those that nothing depends on")
+    fuse_hard_swish(prepared)
     _name_nodes(prepared)
     for node in prepared.graph.node:
         if node.op_type == "Gemm":
             _normalize_gemm(prepared, node)
     return prepared
+
+
+def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model, of operator set OPSET or later."""
+    if opset(model) >= OPSET:
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        return copy
+    converted = version_converter.convert_version(model, OPSET)
+    if opset(model) < _RESIZE_WITH_MODES:
+        for node in converted.graph.node:
+            if node.op_type == "Resize":
+                # The converter leaves these out, and what they are by default is not what it was before.
+                modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+                node.attribute.extend(helper.make_attribute(name, value) for name, value in modes.items())
+    return converted
 
 
 def _slim(model: onnx.ModelProto) -> onnx.ModelProto:

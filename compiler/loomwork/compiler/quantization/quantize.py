@@ -15,7 +15,7 @@ from loomwork.compiler.quantization.calibrate import METHODS, Method, collect, f
 from loomwork.compiler.quantization.check import check_model
 from loomwork.compiler.quantization.error import QuantizeError
 from loomwork.compiler.quantization.insert import insert
-from loomwork.compiler.quantization.layers import Layer, describe, float_nodes
+from loomwork.compiler.quantization.layers import Layer, describe, unquantized_nodes
 from loomwork.compiler.quantization.noise import mean_db, output_ratios
 from loomwork.compiler.quantization.operators import QUANTIZED
 from loomwork.compiler.quantization.prepare import prepare
@@ -43,7 +43,7 @@ class Quantized:
 
     model: float inputs and outputs of the names they had, int8 inside. layers: what became of each. outputs:
     signal-to-noise ratio in dB of each network output. chosen: the trial that the model is, best of trials. pairs:
-    names of the convolutions that were equalized. float_nodes: type and name of nodes that stay in float.
+    names of the convolutions that were equalized. unquantized: type and name of nodes that stay as they were.
     """
 
     model: onnx.ModelProto
@@ -52,7 +52,7 @@ class Quantized:
     chosen: Trial
     trials: tuple[Trial, ...]
     pairs: tuple[tuple[str, str], ...]
-    float_nodes: tuple[str, ...]
+    unquantized: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,7 +159,7 @@ def quantize(
         chosen=best.trial,
         trials=tuple(entry.trial for entry in tried),
         pairs=pairs if best.trial.equalized else (),
-        float_nodes=float_nodes(best.quantized),
+        unquantized=unquantized_nodes(best.quantized),
     )
 
 

@@ -11,7 +11,7 @@ from loomwork.compiler.quantization.check import inputs
 from loomwork.compiler.quantization.error import QuantizeError
 
 IR_VERSION = 8
-"""The file format's version of operator set 13; since version 4 an initializer needs not be a graph input."""
+"""The file format's version of operator set 14; since version 4 an initializer needs not be a graph input."""
 
 
 def fix_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> onnx.ModelProto:
@@ -53,9 +53,10 @@ def _fix_input(value: onnx.ValueInfoProto, wanted: Sequence[int] | None, named: 
         for _ in wanted:
             tensor.shape.dim.add()
     sizes = list(tensor.shape.dim)
+    text = _text(value)
     if wanted is not None and len(wanted) != len(sizes):
         raise QuantizeError(
-            f"input {value.name} has {len(sizes)} dimensions, {_text(value)}, and the given shape has {len(wanted)}: "
+            f"input {value.name} has {len(sizes)} dimensions, {text}, and the given shape has {len(wanted)}: "
             f"{'x'.join(map(str, wanted))}"
         )
     for index, size in enumerate(sizes):
@@ -72,7 +73,7 @@ def _fix_input(value: onnx.ValueInfoProto, wanted: Sequence[int] | None, named: 
         if not known and index:
             title = f" ({size.dim_param})" if size.dim_param else ""
             raise QuantizeError(
-                f"dimension {index}{title} of input {value.name}, {_text(value)}, is dynamic: "
+                f"dimension {index}{title} of input {value.name}, {text}, is dynamic: "
                 f"{remedy.removesuffix('1,3,224,224')}{_suggestion(value)} with numbers for ?"
             )
         if size.dim_param:
