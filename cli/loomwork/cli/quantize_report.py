@@ -54,8 +54,8 @@ def sentences(quantized: Quantized, accuracy: tuple[float, float] | None) -> lis
     if quantized.pairs:
         lines.append(f"equalized pairs of convolutions: {len(quantized.pairs)}")
     lines += [f"output {name}: {decibel(ratio)} dB" for name, ratio in quantized.outputs.items()]
-    if quantized.float_nodes:
-        lines.append(f"in float: {', '.join(quantized.float_nodes)}")
+    if quantized.unquantized:
+        lines.append(f"not quantized: {', '.join(quantized.unquantized)}")
     if accuracy is not None:
         lines.append(f"top-1 accuracy: {accuracy[0]:.2%} before, {accuracy[1]:.2%} after")
     return lines
@@ -68,7 +68,7 @@ def report(quantized: Quantized, accuracy: tuple[float, float] | None) -> dict[s
         "outputs": [{"name": name, "snr_db": _number(ratio)} for name, ratio in quantized.outputs.items()],
         "accuracy": None if accuracy is None else {"float": accuracy[0], "int8": accuracy[1]},
         "layers": [_layer(layer) for layer in quantized.layers],
-        "float_nodes": list(quantized.float_nodes),
+        "unquantized": list(quantized.unquantized),
         "equalized_pairs": [list(pair) for pair in quantized.pairs],
         "trials": [_finite(asdict(trial)) for trial in quantized.trials],
     }
