@@ -209,6 +209,12 @@ def test_weights_are_symmetric_per_output_channel(name: str, constant: str, axis
     assert reader.constants[weights.input[0]].dtype == np.int8
 
 
+def test_columns_of_a_stack_of_matrices_have_a_scale_each():
+    reader = Reader(quantized([node("MatMul", "x stack", "y")], [1, 4, 6, 5], {"stack": normal(4, 6, 5)}))
+    found = reader.input_scale(reader.only("MatMul"), 1)
+    assert (found.axis, found.scale.shape) == (2, (5,))
+
+
 @pytest.mark.parametrize("name", ["Conv", "ConvTranspose", "Gemm"])
 def test_biases_are_int32_in_the_scale_of_the_products(name: str):
     nodes, shape = SPATIAL[name]
