@@ -24,12 +24,14 @@ define INSTALL_HINT
   echo "       Fedora:         dnf install python3-libs gcc-c++ make" >&2; exit 1
 endef
 
-.PHONY: help demo test fpga lint format venv lock clean distclean tools
+.PHONY: help demo test fpga quantization lint format venv lock clean distclean tools
 
 SEEDS ?= 4
+MODELS ?= $(or $(LOOMWORK_MODELS),../shared/models)
+DATA ?= $(or $(LOOMWORK_DATA),../shared/data)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## from a trained network to checked RTL, on an embedded example
 	@$(BIN)/loomwork demo
@@ -42,6 +44,9 @@ test: lint ## lint, type check and the whole test suite; PYTEST_ARGS="-k express
 
 fpga: $(STAMP) ## the bitstream of each board that holds its core, and docs/fpga.md; hours, SEEDS=1 is quicker
 	$(BIN)/loomwork build ulx3s-85f --seeds $(SEEDS) --allow-slow --markdown docs/fpga.md
+
+quantization: $(STAMP) ## docs/quantization.md, measured on the networks of MODELS with the inputs of DATA
+	$(BIN)/python -m loomwork.cli.quantization_page $(MODELS) $(DATA) docs/quantization.md
 
 lint: $(STAMP) ## ruff and pyright
 	$(BIN)/ruff check

@@ -11,6 +11,7 @@ from loomwork.cli.main import app
 
 COMMANDS = (
     "compile",
+    "quantize",
     "run",
     "info",
     "report",
@@ -36,6 +37,7 @@ HEAVY = (
     "jinja2",
     "onnx",
     "onnxruntime",
+    "onnxslim",
     "loomwork.compiler",
     "loomwork.rtl",
 )

@@ -25,10 +25,11 @@ def check_suffix(path: Path) -> None:
         raise UsageError(f"{path} must be a .npy or .npz file")
 
 
-def load_arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
+def load_arrays(path: Path, names: Sequence[str], *, of: str = "program") -> dict[str, Array]:
     """Read `.npy` (one input) or `.npz` (by tensor name).
 
-    names: the program's inputs. Raises UsageError with what was expected, OSError when the file cannot be read.
+    names: of the inputs. of: what has them. Raises UsageError with what was expected, OSError when the file cannot be
+    read.
     """
     check_suffix(path)
     with path.open("rb") as file:
@@ -44,7 +45,7 @@ def load_arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
     if isinstance(loaded, dict):
         return loaded
     if len(names) != 1:
-        raise UsageError(f"the program has inputs {', '.join(names)}: give them by name in a .npz file, not in {path}")
+        raise UsageError(f"the {of} has inputs {', '.join(names)}: give them by name in a .npz file, not in {path}")
     return {names[0]: loaded}
 
 

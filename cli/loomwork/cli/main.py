@@ -17,6 +17,7 @@ from loomwork.cli import (
     info,
     onnx_tests,
     package,
+    quantize,
     regress,
     report,
     run,
@@ -34,6 +35,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("compile")(compile_model.compile_model)
+app.command("quantize")(quantize.quantize)
 app.command("run")(run.run)
 app.command("info")(info.info)
 app.command("report")(report.report)
