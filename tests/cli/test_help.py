@@ -11,6 +11,7 @@ from loomwork.cli.main import app
 
 COMMANDS = (
     "compile",
+    "prune",
     "run",
     "info",
     "report",
@@ -33,6 +34,8 @@ HEAVY = (
     "cocotb_tools",
     "matplotlib",
     "jinja2",
+    "onnx",
+    "torch",
     "loomwork.compiler",
     "loomwork.rtl",
 )

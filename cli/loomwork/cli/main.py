@@ -16,6 +16,7 @@ from loomwork.cli import (
     disasm,
     info,
     package,
+    prune,
     regress,
     report,
     run,
@@ -33,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command("compile")(compile_model.compile_model)
+app.command("prune")(prune.prune)
 app.command("run")(run.run)
 app.command("info")(info.info)
 app.command("report")(report.report)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of Loomwork needs PyTorch, and what to say where it is not installed."""
+"""Packages that only some uses of the compiler need, and what to say where they are not installed."""
 
 from importlib.util import find_spec
 
@@ -11,8 +11,15 @@ def require_torch(*others: str) -> None:
 
     Raises CompileError that says what to install. Nothing is imported: it takes seconds, and is the caller's business.
     """
-    missing = [name for name in ("torch", *others) if find_spec(name) is None]
+    _require("PyTorch modules", "torch", *others)
+
+
+def require_onnx() -> None:
+    """Find out whether onnx is there; raises CompileError that says what to install."""
+    _require("ONNX models", "onnx")
+
+
+def _require(what: str, *names: str) -> None:
+    missing = [name for name in names if find_spec(name) is None]
     if missing:
-        raise CompileError(
-            f"PyTorch modules need {' and '.join(missing)}, not installed here: pip install 'loomwork[torch]'"
-        )
+        raise CompileError(f"{what} need {' and '.join(missing)}, not installed here: pip install 'loomwork[torch]'")
