@@ -52,8 +52,7 @@ def prune_channels(
     pruned = deepcopy(module)
     kept = [pruned.get_submodule(name) for name in (*ignored, *(layer.name for layer in layers[-1:]))]
     weights = [parameter.requires_grad for parameter in pruned.parameters()]
-    with evaluating(pruned):
-        # The graph is found by following gradients.
+    with evaluating(pruned), torch.enable_grad():  # the graph is found by following gradients
         pruned.requires_grad_(True)
         graph = torch_pruning.DependencyGraph().build_dependency(pruned, example_inputs=inputs)
         plans = _plan(graph, kept, sparsity, round_to)

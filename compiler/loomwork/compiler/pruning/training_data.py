@@ -58,7 +58,9 @@ class Batches:
 
 
 def _check(x: NDArray[np.generic], y: NDArray[np.generic], shape: tuple[int, ...] | None, classes: int | None) -> None:
-    if not len(np.atleast_1d(x)) or not np.size(x):
+    if not x.ndim:
+        raise CompileError("x is a single number; its first axis has to count examples")
+    if not x.size:
         raise CompileError(f"the training data are empty: x has shape {list(x.shape)}; give at least one example")
     if x.dtype.kind != "f":
         raise CompileError(f"x has to hold floating-point numbers, scaled as the network takes them, not {x.dtype}")
