@@ -15,6 +15,9 @@ BIN := $(VENV)/bin
 # of the original, so that the copy has to make its own.
 STAMP := $(VENV)/installed-$(shell pwd -P | cksum | cut -d' ' -f1)
 
+# PyTorch is large, and only tests, types and `compile_module` need it.
+TORCH_STAMP := $(STAMP)-torch
+
 # pyright's wrapper otherwise asks the network for a newer version of itself each time and tells about it.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -48,7 +51,7 @@ fpga: $(STAMP) ## the bitstream of each board that holds its core, and docs/fpga
 quantization: $(STAMP) ## docs/quantization.md, measured on the networks of MODELS with the inputs of DATA
 	$(BIN)/python -m loomwork.cli.quantization_page $(MODELS) $(DATA) docs/quantization.md
 
-lint: $(STAMP) ## ruff and pyright
+lint: $(TORCH_STAMP) ## ruff and pyright
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --project pyproject.toml
@@ -57,7 +60,7 @@ format: $(STAMP) ## rewrite the sources in the project's format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-venv: $(STAMP) ## the virtual environment .venv with everything in it; done once
+venv: $(TORCH_STAMP) ## the virtual environment .venv with everything in it; done once
 
 $(STAMP): requirements.lock pyproject.toml | tools
 	@if [ ! -e $@ ]; then \
@@ -79,6 +82,13 @@ $(STAMP): requirements.lock pyproject.toml | tools
 	@$(BIN)/python -m pip check --quiet
 	@touch $@
 
+$(TORCH_STAMP): requirements-torch.lock $(STAMP)
+	@echo "Installing PyTorch and what goes with it (requirements-torch.lock)"
+	@$(BIN)/python -m pip install --requirement requirements-torch.lock \
+	  | awk '/^ *Downloading/ && !/\.metadata/ { print "  " $$2 " " $$3 $$4; fflush() }'
+	@$(BIN)/python -m pip check --quiet
+	@touch $@
+
 tools:
 	@for tool in $(PYTHON) g++; do command -v $$tool >/dev/null || { \
 	  echo "error: $$tool was not found." >&2; $(INSTALL_HINT); }; done
@@ -89,13 +99,16 @@ tools:
 	  echo "error: tflite-micro, the reference for exactness, is published for Linux x86_64 only," >&2; \
 	  echo "       not for $$(uname -sm)." >&2; exit 1; }
 
-lock: | tools ## renew requirements.lock from pyproject.toml, with the newest versions it allows
+lock: | tools ## renew both lock files from pyproject.toml, with the newest versions it allows
 	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 	$(PYTHON) -m venv "$$scratch"; \
 	"$$scratch/bin/python" -m pip install --quiet 'hatchling>=1.27,<2'; \
 	"$$scratch/bin/python" -m pip install --quiet --no-build-isolation '.[dev]'; \
 	{ echo "# Exact version of everything \`make venv\` installs. Renewed by \`make lock\`."; \
-	  "$$scratch/bin/python" -m pip freeze | grep -v '^loomwork'; } > requirements.lock
+	  "$$scratch/bin/python" -m pip freeze | grep -v '^loomwork'; } > requirements.lock; \
+	"$$scratch/bin/python" -m pip install --quiet --no-build-isolation --constraint requirements.lock '.[torch]'; \
+	{ echo "# What \`make test\` adds: PyTorch and its friends. Renewed by \`make lock\`."; \
+	  "$$scratch/bin/python" -m pip freeze | grep -v '^loomwork' | grep -vxFf requirements.lock | sed 's|+cpu||'; } > requirements-torch.lock
 
 clean: ## remove what was built and the tools' caches
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis

@@ -12,6 +12,7 @@ from loomwork.cli.main import app
 COMMANDS = (
     "compile",
     "quantize",
+    "prune",
     "run",
     "info",
     "report",
@@ -38,6 +39,7 @@ HEAVY = (
     "onnx",
     "onnxruntime",
     "onnxslim",
+    "torch",
     "loomwork.compiler",
     "loomwork.rtl",
 )

@@ -17,6 +17,7 @@ from loomwork.cli import (
     info,
     onnx_tests,
     package,
+    prune,
     quantize,
     regress,
     report,
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.command("compile")(compile_model.compile_model)
 app.command("quantize")(quantize.quantize)
+app.command("prune")(prune.prune)
 app.command("run")(run.run)
 app.command("info")(info.info)
 app.command("report")(report.report)
