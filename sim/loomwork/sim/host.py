@@ -86,7 +86,8 @@ def _onnx_runtime(step: HostStep) -> Invoke:
 
     def invoke(inputs: Sequence[Array]) -> list[Array]:
         pairs = zip(expected, inputs, strict=True)
-        return session.run(None, {node.name: np.ascontiguousarray(value).reshape(node.shape) for node, value in pairs})
+        feed = {node.name: np.ascontiguousarray(value).reshape(node.shape) for node, value in pairs}
+        return [np.asarray(result) for result in session.run(None, feed)]
 
     return invoke
 

@@ -120,7 +120,9 @@ class HostModel:
         return self._append("Reshape", [flat, self._list(shape, "shape " + "x".join(map(str, shape)))], result)
 
     def _append(self, op: str, inputs: Sequence[str], output: str, **attributes: int) -> str:
-        self._nodes.append(helper.make_node(op, list(inputs), [output], **attributes))
+        node = helper.make_node(op, list(inputs), [output])
+        node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+        self._nodes.append(node)
         return output
 
     def _list(self, values: Sequence[int], name: str) -> str:

@@ -11,7 +11,6 @@ from itertools import pairwise, product
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
@@ -19,6 +18,7 @@ from loomwork.arch.numerics import IDENTITY_MULTIPLIER, IDENTITY_SHIFT, INT8_MAX
 from loomwork.compiler.graph import FeatureMap, Move, Rearrange, Requantize
 from loomwork.compiler.importers.onnx_arithmetic import clamp, quantized, rescaling
 from loomwork.compiler.importers.onnx_codes import offset
+from loomwork.compiler.importers.onnx_evaluate import evaluate
 from loomwork.compiler.importers.onnx_forms import MisfitError
 from loomwork.compiler.importers.onnx_sight import Built, Sight
 from loomwork.compiler.importers.onnx_units import Unit, stored_weights
@@ -78,7 +78,6 @@ def _origins(unit: Unit) -> Places:
     """For each number of the result, row-major, its position among all numbers that are read; _FILL for padding."""
     node = onnx.NodeProto()
     node.CopyFrom(unit.node.proto)
-    inputs: list[onnx.ValueInfoProto] = []
     feed: dict[str, NDArray[np.generic]] = {}
     constants: list[onnx.TensorProto] = []
     start = 0
@@ -96,7 +95,6 @@ def _origins(unit: Unit) -> Places:
         shape = source.index.shape
         values = np.arange(start, start + source.index.size, dtype=np.float32).reshape(shape)
         start += source.index.size
-        inputs.append(helper.make_tensor_value_info(node.input[position], onnx.TensorProto.FLOAT, shape))
         feed[node.input[position]] = values
     if start > LARGEST_POSITION:
         raise MisfitError(f"it moves {start} numbers; the accelerator's compiler follows {LARGEST_POSITION}")
@@ -107,19 +105,11 @@ def _origins(unit: Unit) -> Places:
             node.input.append("fill")
         node.input[2] = "fill"
         constants.append(onnx.numpy_helper.from_array(np.array(_FILL, np.float32), "fill"))
-    outputs = [helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, unit.result_shape)]
-    graph = helper.make_graph([node], "positions", inputs, outputs, constants)
-    model = helper.make_model(graph, opset_imports=list(unit.model.opsets), ir_version=unit.model.ir_version)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        (result,) = session.run(None, feed)
-    except Exception as error:  # the runtime has errors of many kinds, and they all mean that it does not run this
-        raise MisfitError(f"ONNX Runtime does not execute it alone ({' '.join(str(error).split())[:80]})") from None
-    found = np.asarray(result).reshape(-1)
-    if np.shape(result) != unit.result_shape:
-        raise MisfitError(f"ONNX Runtime makes {np.shape(result)} of it, the model says {unit.result_shape}")
+    output = helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT, unit.result_shape)
+    result = evaluate(unit.model, [node], feed, constants, output)
+    found = result.reshape(-1)
+    if result.shape != unit.result_shape:
+        raise MisfitError(f"ONNX Runtime makes {result.shape} of it, the model says {unit.result_shape}")
     if not np.array_equal(found, np.rint(found)):
         raise MisfitError("it mixes numbers")
     return found.astype(np.int64)

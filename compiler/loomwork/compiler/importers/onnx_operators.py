@@ -31,7 +31,7 @@ class Rule:
 
 _WINDOW = "one or two spatial dimensions"
 _WEIGHTS = "constant weights, quantized to 8 bits with one scale or one per output channel"
-_RULES = (
+_COMPUTING = (
     Rule(
         op="Conv",
         layers="a convolution (grouped ones a dense one with zeros, a group per channel a depthwise one)",
@@ -114,7 +114,7 @@ _RULES = (
         build=layers.rescale,
     ),
 )
-_RULES += (
+_MULTIPLYING = (
     Rule(
         op="ConvTranspose",
         layers="a convolution that computes blocks of pixels, and a rearrangement",
@@ -140,7 +140,7 @@ FUNCTIONS = (
     *("Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu"),
 )
 """Functions of one number, some with constants."""
-_RULES += tuple(
+_LOOKED_UP = tuple(
     Rule(
         op=op,
         layers="a table of 256 entries",
@@ -163,7 +163,7 @@ _MOVED = {
     "Tile": "a copy for each repetition",
     "Expand": "a copy for each repetition",
 }
-_RULES += tuple(
+_MOVING = tuple(
     Rule(
         op=op,
         layers=f"a rearrangement: {what}",
@@ -174,4 +174,4 @@ _RULES += tuple(
     )
     for op, what in _MOVED.items()
 )
-RULES = {rule.op: rule for rule in _RULES}
+RULES = {rule.op: rule for rule in (*_COMPUTING, *_MULTIPLYING, *_LOOKED_UP, *_MOVING)}

@@ -83,9 +83,11 @@ class _Rewriter:
         """Append the dequantization of a tensor. axis: along which a vector of scales lies."""
         self.constant(scale)
         output = self.name(f"{tensor}_real")
-        extra = {} if axis is None or self.constant(scale).size == 1 else {"axis": axis}
         inputs = [tensor, self._fitting(scale), *([self._fitting(zero_point)] if zero_point else [])]
-        self._pending.append(helper.make_node("DequantizeLinear", inputs, [output], **extra))
+        node = helper.make_node("DequantizeLinear", inputs, [output])
+        if axis is not None and self.constant(scale).size > 1:
+            node.attribute.append(helper.make_attribute("axis", axis))
+        self._pending.append(node)
         return output
 
     def compute(self, op: str, inputs: Sequence[str], node: onnx.NodeProto, scale: str, zero_point: str) -> None:
@@ -163,7 +165,7 @@ def _unary(op: str, dropped: Sequence[str] = ()) -> Callable[[_Rewriter, onnx.No
 
 def _concat(rewriter: _Rewriter, node: onnx.NodeProto) -> None:
     ys, yz, *rest = node.input
-    parts = [rewriter.real(*rest[first : first + 3]) for first in range(0, len(rest), 3)]
+    parts = [rewriter.real(x, xs, xz) for x, xs, xz in zip(rest[0::3], rest[1::3], rest[2::3], strict=True)]
     rewriter.compute("Concat", parts, node, ys, yz)
 
 

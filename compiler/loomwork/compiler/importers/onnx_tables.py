@@ -3,11 +3,12 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import helper, numpy_helper
 
+from loomwork.arch.numerics import INT8_MAX, INT8_MIN
 from loomwork.compiler.graph import Table
 from loomwork.compiler.importers.onnx_arithmetic import clamp, quantization, result_quantization
+from loomwork.compiler.importers.onnx_evaluate import evaluate
 from loomwork.compiler.importers.onnx_forms import MisfitError
 from loomwork.compiler.importers.onnx_sight import Build, Built, Sight
 from loomwork.compiler.importers.onnx_units import Unit
@@ -75,20 +76,12 @@ def _entries(unit: Unit, position: int) -> "np.typing.NDArray[np.int8]":
             ["loomwork/result"],
         ),
     ]
-    graph = helper.make_graph(
+    result = evaluate(
+        unit.model,
         nodes,
-        "table",
-        [helper.make_tensor_value_info("loomwork/stored", onnx.TensorProto.INT8, (256,))],
-        [helper.make_tensor_value_info("loomwork/result", onnx.TensorProto.INT8, (256,))],
+        {"loomwork/stored": np.arange(INT8_MIN, INT8_MAX + 1, dtype=np.int8)},
         constants,
+        helper.make_tensor_value_info("loomwork/result", onnx.TensorProto.INT8, (1 + INT8_MAX - INT8_MIN,)),
     )
-    model = helper.make_model(graph, opset_imports=list(unit.model.opsets), ir_version=unit.model.ir_version)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        (result,) = session.run(None, {"loomwork/stored": np.arange(-128, 128, dtype=np.int8)})
-    except Exception as error:  # the runtime has errors of many kinds, and they all mean that it does not run this
-        raise MisfitError(f"ONNX Runtime does not execute it alone ({' '.join(str(error).split())[:80]})") from None
     low, high = clamp(unit)
-    return np.clip(np.asarray(result), low, high).astype(np.int8)
+    return np.clip(result, low, high).astype(np.int8)
