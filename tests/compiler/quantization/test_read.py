@@ -35,6 +35,7 @@ def test_external_data_is_read(tmp_path: Path):
     network = read_model(external(tmp_path))
     found = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in network.graph.initializer}
     assert (found["w1"] == normal(4, 3, 3, 3, seed=10)).all()
+    assert not any(tensor.external_data for tensor in network.graph.initializer)
     (tmp_path / "net.bin").unlink()
     assert len(network.SerializeToString()) > 4 * (4 * 27 + 5 * 36)
 

@@ -50,8 +50,6 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
                 f"{path} keeps initializer {tensor.name} in {location}, which cannot be used: {_first_line(error)}; "
                 "export the model again"
             ) from None
-        del tensor.external_data[:]
-        tensor.data_location = onnx.TensorProto.DEFAULT
 
 
 def constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
