@@ -155,13 +155,13 @@ def run(name: str, images: Path, output: Path, config: Config) -> None:
         # Written last: a row stands for a point that is complete.
         row_file.write_text(json.dumps({"network": name, **row, "onnx": f"{stem}.onnx"}, indent=2) + "\n")
         print(f"  test accuracy {row['accuracy']:.4f}", flush=True)
-        write_table(output)
+    write_table(output)
 
 
 def write_table(output: Path) -> None:
     """Gather the rows of all points."""
     rows = [json.loads(file.read_text()) for file in sorted(output.glob("*-*-*.json"))]
-    rows.sort(key=lambda row: (row["network"], row["mode"] != "none", row["mode"], row["sparsity"]))
+    rows.sort(key=lambda row: (row["network"], ("none", *MODES).index(row["mode"]), row["sparsity"]))
     (output / "table.json").write_text(json.dumps(rows, indent=2) + "\n")
 
 
