@@ -160,6 +160,16 @@ class Rescale(Layer):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Table(Layer):
+    """Any function of one value: `table[value + 128]` (LOGISTIC, TANH, LEAKY_RELU, HARD_SWISH).
+
+    table: 256 int8 entries, the first one for -128.
+    """
+
+    table: NDArray[np.int8]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Graph:
     """Layers in an order in which each reads only what is there.
 

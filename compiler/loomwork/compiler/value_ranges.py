@@ -20,7 +20,7 @@ from loomwork.arch.numerics import (
     requantize,
     to_int8,
 )
-from loomwork.compiler.graph import Add, Convolution, Graph, Layer, Mean, PoolLayer, Requantize, Rescale
+from loomwork.compiler.graph import Add, Convolution, Graph, Layer, Mean, PoolLayer, Requantize, Rescale, Table
 
 Int64Array = NDArray[np.int64]
 
@@ -102,6 +102,8 @@ def _output_range(graph: Graph, layer: Layer, ranges: Mapping[str, ValueRange]) 
         case Rescale():
             bias = layer.requantize.bias
             return _requantized(ValueRange(source.low + bias, source.high + bias), layer.requantize)
+        case Table():
+            return _looked_up(layer.table, source)
         case PoolLayer():
             # Maximum and rounded mean of values in a range are in it, and of equal values are that value.
             return ValueRange(
@@ -130,6 +132,17 @@ def _requantized(sums: ValueRange, rule: Requantize) -> ValueRange:
     return ValueRange(
         np.where(exact, bound(sums.low), rule.minimum),
         np.where(exact, bound(sums.high), rule.maximum),
+    )
+
+
+def _looked_up(table: NDArray[np.int8], source: ValueRange) -> ValueRange:
+    """The least and the greatest of the entries that each channel's values can select."""
+    entries = table.astype(np.int64)
+    selected = [
+        entries[low - INT8_MIN : high - INT8_MIN + 1] for low, high in zip(source.low, source.high, strict=True)
+    ]
+    return ValueRange(
+        np.array([part.min() for part in selected], np.int64), np.array([part.max() for part in selected], np.int64)
     )
 
 

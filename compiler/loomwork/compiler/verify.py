@@ -19,6 +19,7 @@ from loomwork.compiler.graph import (
     PoolLayer,
     Requantize,
     Rescale,
+    Table,
 )
 
 
@@ -139,6 +140,13 @@ def _verify_rescale(graph: Graph, layer: Rescale) -> None:
     _verify_requantize(layer, layer.requantize, 1)
 
 
+def _verify_table(graph: Graph, layer: Table) -> None:
+    _verify_same_shape(graph, layer, layer.input)
+    entries = INT8_MAX - INT8_MIN + 1
+    if layer.table.dtype != np.int8 or layer.table.shape != (entries,):
+        raise _error(layer, f"the table must be int8 of {entries} entries, not {layer.table.dtype} {layer.table.shape}")
+
+
 def _verify_add(graph: Graph, layer: Add) -> None:
     _verify_same_shape(graph, layer, layer.input)
     _verify_same_shape(graph, layer, layer.operand)
@@ -191,4 +199,5 @@ _CHECKS: dict[type[Layer], Callable[..., None]] = {
     Mean: _verify_mean,
     Add: _verify_add,
     Rescale: _verify_rescale,
+    Table: _verify_table,
 }
