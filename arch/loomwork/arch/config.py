@@ -66,6 +66,7 @@ class Config:
     stream_beats: bus beats of weights that are fetched ahead; covers the latency of external memory.
     residual_add: whether the drain holds the multipliers for ADD.
     depthwise: whether the array has the column buses for DEPTHWISE.
+    activation_table: whether the drain holds the table for activation functions.
 
     Raises ConfigError when a value is out of range.
     """
@@ -82,6 +83,7 @@ class Config:
     stream_beats: int = 128
     residual_add: bool = True
     depthwise: bool = True
+    activation_table: bool = True
 
     def __post_init__(self) -> None:
         for field in fields(self):
