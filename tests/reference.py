@@ -22,6 +22,7 @@ from loomwork.compiler.graph import (
     PoolLayer,
     Requantize,
     Rescale,
+    Table,
 )
 from tests.oracle import Oracle
 
@@ -79,6 +80,9 @@ def _run_layer(graph: Graph, layer: Layer, values: Mapping[str, Int64Array]) -> 
             return _add(layer, x, values[layer.operand])
         case Rescale():
             return _finish(x, layer.requantize)
+        case Table():
+            entries = dict(zip(range(-128, 128), layer.table.tolist(), strict=True))
+            return np.array([entries[value] for value in x.ravel().tolist()], np.int64).reshape(x.shape)
         case _:
             raise TypeError(type(layer).__name__)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What REQUANT, COMBINE, TABLE and DRAIN do, written from the command set and docs/microarchitecture.md, on NumPy arrays."""
+"""What the commands of the drain do, written from the command set and docs/microarchitecture.md, on NumPy arrays."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -275,8 +275,8 @@ INSNS: tuple[Insn, ...] = (
         Unit.DRAIN,
         "Finish one tile: for each block of `cols` channels, for each output pixel, take the values of its pooling "
         "window from the accumulators or a scratchpad tensor, sum (SUM), requantize, combine, take the maximum (MAX), "
-        "write `channels` bytes. Illegal: pool NONE with a window larger than 1 x 1, SUM together with ADD, and a second "
-        "stage that the configuration leaves out. What no REQUANT or COMBINE has set since `start` is zero; what no "
+        "write `channels` bytes. Illegal: pool NONE with a window larger than 1 x 1, SUM together with ADD, a second "
+        "stage that the configuration leaves out. What no REQUANT or COMBINE has set since `start` is zero, what no "
         "TABLE has set is arbitrary.",
         (
             Field("source", 1, "0 = accumulators, 1 = scratchpad", choices=Source),
@@ -327,7 +327,7 @@ INSNS: tuple[Insn, ...] = (
         "TABLE",
         10,
         Unit.DRAIN,
-        "Set 16 of the 256 entries of the activation table, for the DRAINs that follow: those whose second stage is TABLE "
+        "Set 16 of the 256 entries of the activation table, for the DRAINs that follow: with TABLE as second stage they "
         "replace the finished value `v` of REQUANT by entry `v + 128`. Illegal when the configuration leaves it out.",
         (
             Field("index", 4, "which entries: from `16 * index` on"),

@@ -98,7 +98,8 @@ def combine_and_pool(
 
     values: `[images, height, width, pool_height, pool_width, channels]`. words: parameters from the stream,
     `[blocks, words, cols]`. operand: the second tensor of an ADD, shaped like `values`; None without ADD.
-    requant, combine: the settings in force. table: the activation table's entries; None when it is not used. Returns `[images, height, width, channels]`.
+    requant, combine: the settings in force. table: the activation table's entries; None when it is not used.
+    Returns `[images, height, width, channels]`.
     """
     window = (-3, -2)
     values = values.astype(np.int64)

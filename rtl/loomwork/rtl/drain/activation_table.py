@@ -19,8 +19,8 @@ class ActivationTable(Component):
     command: a TABLE. write: take its entries, for the lookups of the following cycles.
     x: int8 values by lane. result: entry `x + 128` of each. Entries that were never written are arbitrary.
 
-    A word of the memory holds the entries of one TABLE. It has a read port for each lane, without a register in front of
-    the data: in an FPGA a copy in distributed RAM for each lane, on a chip one set of flip-flops for all of them.
+    A word of the memory holds the entries of one TABLE. Each lane has a read port, which is like logic: in an FPGA a
+    copy in distributed RAM for each lane, on a chip one set of flip-flops for all of them.
     """
 
     command: data.View

@@ -31,9 +31,10 @@ class Drain(Component):
     it. DRAINs that read accumulators only follow each other, with a REQUANT between them or not, while the results of
     the one before are still on their way; every other command waits until those are written.
 
-    Errors: ILLEGAL_OPERAND for a second stage or a TABLE that the configuration does not have, for SUM together with ADD, for a
-    window of several pixels without pooling, and for parameters with values from the scratchpad; SCRATCHPAD for a pixel
-    beyond the accumulators. They come when all earlier commands are done. Afterwards the unit stands still until reset.
+    Errors: ILLEGAL_OPERAND for a second stage or a TABLE that the configuration does not have, for SUM together with
+    ADD, for a window of several pixels without pooling, and for parameters with values from the scratchpad; SCRATCHPAD
+    for a pixel beyond the accumulators. They come when all earlier commands are done. Afterwards the unit stands still
+    until reset.
     """
 
     unit: Any
