@@ -38,7 +38,7 @@ NETWORKS = (
     "tflite/micro_speech_quantized.tflite",
     "tflite/tf2_mobilenet_v2_1.0_224_ptq.tflite",
 )
-NEVER_ACCELERATED = ("reshape", "softmax", "sub", "mul", "logistic", "concatenation", "conv_2d_batch", "add_broadcast")
+NEVER_ACCELERATED = ("reshape", "softmax", "sub", "mul", "concatenation", "conv_2d_batch", "add_broadcast")
 
 
 def int8(*shape: int) -> np.ndarray:

@@ -327,8 +327,9 @@ INSNS: tuple[Insn, ...] = (
         "TABLE",
         10,
         Unit.DRAIN,
-        "Set 16 of the 256 entries of the activation table, for the DRAINs that follow: with TABLE as second stage they "
-        "replace the finished value `v` of REQUANT by entry `v + 128`. Illegal when the configuration leaves it out.",
+        "Set 16 of the 256 entries of the activation table, for the DRAINs that follow: with TABLE as second stage "
+        "they replace the finished value `v` of REQUANT by entry `v + 128`. Illegal when the configuration leaves it "
+        "out.",
         (
             Field("index", 4, "which entries: from `16 * index` on"),
             *(

@@ -161,7 +161,7 @@ class Rescale(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Layer):
-    """Any function of one value: `table[value + 128]` (LOGISTIC, TANH, LEAKY_RELU, HARD_SWISH).
+    """Any function of one value: `table[value + 128]` (LOGISTIC, TANH, LEAKY_RELU, HARD_SWISH, ELU).
 
     table: 256 int8 entries, the first one for -128.
     """
