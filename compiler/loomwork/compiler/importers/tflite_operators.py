@@ -37,10 +37,6 @@ _PAD = (*_ALWAYS, needs.same_quantization, needs.image_padding, needs.zero_paddi
 _TABLE = (*_ALWAYS, needs.tabulated)
 _RESCALE = (*_ALWAYS, needs.same_rescaling)
 
-_TABULATED = (
-    "a table of tflite-micro's 256 results, part of the convolution in front of it where nothing else reads that"
-)
-
 RULES: tuple[Rule, ...] = (
     Rule(
         "CONV_2D",
@@ -77,7 +73,13 @@ RULES: tuple[Rule, ...] = (
     Rule("RELU", "a rescaling, part of the layer in front of it where that is exact", _RESCALE, layers.rescale, True),
     Rule("RELU6", "the same as RELU", _ALWAYS, layers.relu6, True),
     Rule("RELU_N1_TO_1", "the same as RELU", _RESCALE, layers.rescale, True),
-    Rule("LOGISTIC", _TABULATED, _TABLE, layers.table, True),
+    Rule(
+        "LOGISTIC",
+        "a table of its 256 results, part of the convolution in front of it where it can be",
+        _TABLE,
+        layers.table,
+        True,
+    ),
     Rule("TANH", "the same as LOGISTIC", _TABLE, layers.table, True),
     Rule("LEAKY_RELU", "the same as LOGISTIC", _TABLE, layers.table, True),
     Rule("HARD_SWISH", "the same as LOGISTIC", _TABLE, layers.table, True),
