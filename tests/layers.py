@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 from hypothesis import strategies as st
 
-from loomwork.compiler.tflite_file import Tensor
+from loomwork.compiler.tflite_file import Output, Tensor
 from loomwork.compiler.tflite_writer import Activation, DenseOutput, ModelBuilder, Padding, window_output
 
 T = TypeVar("T")
@@ -184,6 +184,17 @@ class Sketch:
         zero_point = self.choose.zero_point("RELU" if how == "relu" else "NONE")
         return self._note(layer(x, scale=scale, zero_point=zero_point), how)
 
+    def activation(self, x: Tensor, how: str | None = None) -> Tensor:
+        """A function of one value, to another scale and zero point where there is a choice."""
+        c = self.choose
+        how = how or c.pick(("hard_swish", "leaky_relu", "logistic", "tanh", "elu"))
+        if how in ("logistic", "tanh"):
+            return self._note(self.model.logistic(x) if how == "logistic" else self.model.tanh(x), how)
+        output = Output(scale=x.scale[0] * c.ratio(-3, 3), zero_point=c.zero_point())
+        if how == "leaky_relu":
+            return self._note(self.model.leaky_relu(x, c.pick((0.01, 0.1, 0.3, 1.5, -0.5)), **output), how)
+        return self._note((self.model.hard_swish if how == "hard_swish" else self.model.elu)(x, **output), how)
+
     def _note(self, tensor: Tensor, what: str) -> Tensor:
         self.shapes.append(f"{what} {'x'.join(map(str, tensor.shape))}".strip())
         return tensor
@@ -322,11 +333,18 @@ LAYERS: dict[str, Callable[[Sketch], Tensor]] = {
     "relu": lambda s: s.requantize(s.image(), "relu"),
     "relu6": lambda s: s.model.relu6(s.image()),
     "quantize": lambda s: s.requantize(s.image()),
+    "logistic": lambda s: s.model.logistic(s.image()),
+    "tanh": lambda s: s.activation(s.image(), "tanh"),
+    "leaky_relu": lambda s: s.activation(s.image(), "leaky_relu"),
+    "hard_swish": lambda s: s.activation(s.image(), "hard_swish"),
+    "elu": lambda s: s.activation(s.image(), "elu"),
     "softmax": lambda s: s.model.softmax(s.image(), beta=s.choose.pick((1.0, 1.0, 0.5, 3.0))),
 }
 GRAPHS: dict[str, Callable[[Sketch], Tensor]] = {
     "conv_relu_max_pool": lambda s: s.pool(s.requantize(s.conv_2d(s.image()), "relu"), "max"),
     "conv_add_residual": _residual,
+    "conv_table_max_pool": lambda s: s.pool(s.activation(s.conv_2d(s.image())), "max"),
+    "conv_table_conv_table": lambda s: s.activation(s.conv_2d(s.activation(s.conv_2d(s.image())), kernel=1)),
     "pad_conv": lambda s: s.conv_2d(s.pad(s.image()), padding="VALID"),
     "depthwise_pointwise": lambda s: s.conv_2d(s.depthwise_conv_2d(s.image()), kernel=1),
     "conv_reshape_fully_connected": lambda s: s.fully_connected(s.reshape(s.conv_2d(s.image()))),
@@ -344,7 +362,6 @@ CORNERS: dict[str, Callable[[Sketch], Tensor]] = {
     "mean_axes": lambda s: s.mean(s.image(), s.choose.pick(((1,), (2,), (3,), (1, 2, 3)))),
     "sub": lambda s: s.sub(*_pair(s)),
     "mul": lambda s: s.mul(*_pair(s)),
-    "logistic": lambda s: s.model.logistic(s.image()),
     "concatenation": lambda s: s.model.concatenation(_twice(s.image()), 3),
 }
 KINDS = LAYERS | GRAPHS | CORNERS

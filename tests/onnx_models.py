@@ -140,9 +140,7 @@ class QdqBuilder:
         """Make a tensor an output. stored: the 8-bit tensor instead of the real one. kind: of what is not quantized."""
         behind, step = self._scales.get(tensor, (tensor, 1.0))
         name = behind if stored else tensor
-        self._outputs.append(
-            helper.make_tensor_value_info(name, _TYPES[self.dtype] if stored else kind, None)
-        )
+        self._outputs.append(helper.make_tensor_value_info(name, _TYPES[self.dtype] if stored else kind, None))
         self._steps[name] = 1.0 if stored else step
         return name
 

@@ -99,7 +99,8 @@ def _run_layer(graph: Graph, layer: Layer, values: Mapping[str, Int64Array]) -> 
         case Rescale():
             return _finish(x, layer.requantize)
         case Table():
-            return layer.table.astype(np.int64)[x + 128]
+            entries = dict(zip(range(-128, 128), layer.table.tolist(), strict=True))
+            return np.array([entries[value] for value in x.ravel().tolist()], np.int64).reshape(x.shape)
         case _:
             raise TypeError(type(layer).__name__)
 

@@ -8,19 +8,19 @@
 /* What ID, VERSION, ISA_HASH and (by preset) CONFIG_HASH_HIGH, CONFIG_HASH_LOW read as. */
 #define LOOMWORK_ID 0x4c4f4f4du
 #define LOOMWORK_VERSION 1u
-#define LOOMWORK_ISA_HASH 0xe7da5255u
-#define LOOMWORK_CONFIG_HASH_FORMAL UINT64_C(0xebdb70b751d339a9)
-#define LOOMWORK_CONFIG_HASH_NANO UINT64_C(0x2872eb9c8142e2f7)
-#define LOOMWORK_CONFIG_HASH_TINY UINT64_C(0x5f39f4d13bdeed70)
-#define LOOMWORK_CONFIG_HASH_SMALL UINT64_C(0x2c112229e9c0c9d3)
-#define LOOMWORK_CONFIG_HASH_MID UINT64_C(0x897a516adcb9d66f)
-#define LOOMWORK_CONFIG_HASH_BASE UINT64_C(0x13735370c60ffc64)
-#define LOOMWORK_CONFIG_HASH_LARGE UINT64_C(0x3a0299524dec4aa4)
+#define LOOMWORK_ISA_HASH 0xe865328bu
+#define LOOMWORK_CONFIG_HASH_FORMAL UINT64_C(0xbb2c8d128bb9fd3b)
+#define LOOMWORK_CONFIG_HASH_NANO UINT64_C(0xd66305d044d69613)
+#define LOOMWORK_CONFIG_HASH_TINY UINT64_C(0x1fa4fbe566f394bd)
+#define LOOMWORK_CONFIG_HASH_SMALL UINT64_C(0x095b4c0ed6e593d8)
+#define LOOMWORK_CONFIG_HASH_MID UINT64_C(0x4643490444b1c48d)
+#define LOOMWORK_CONFIG_HASH_BASE UINT64_C(0x190c0700f29249ff)
+#define LOOMWORK_CONFIG_HASH_LARGE UINT64_C(0x1f3087941053d448)
 
 /* Registers: byte offsets, and masks of their bits; the space has 0x200 bytes. */
 #define LOOMWORK_REG_ID 0x000u /* Reads as 'LOOM'. After reset 0x4c4f4f4d. */
 #define LOOMWORK_REG_VERSION 0x004u /* Version of this register map. After reset 0x1. */
-#define LOOMWORK_REG_ISA_HASH 0x008u /* Fingerprint of the command set. After reset 0xe7da5255. */
+#define LOOMWORK_REG_ISA_HASH 0x008u /* Fingerprint of the command set. After reset 0xe865328b. */
 #define LOOMWORK_REG_CONFIG_HASH_LOW 0x00cu /* Fingerprint of the configuration, bits 31..0. */
 #define LOOMWORK_REG_CONFIG_HASH_HIGH 0x010u /* Fingerprint of the configuration, bits 63..32. */
 #define LOOMWORK_REG_CONTROL 0x014u /* Start and reset. After reset 0x0. */
@@ -142,6 +142,7 @@ enum loomwork_pool {
 enum loomwork_combine {
     LOOMWORK_COMBINE_NONE = 0,
     LOOMWORK_COMBINE_ADD = 1,
+    LOOMWORK_COMBINE_TABLE = 2,
 };
 
 enum loomwork_rounding {
@@ -376,7 +377,7 @@ enum loomwork_rounding {
 #define LOOMWORK_COMBINE_ROUNDING_LOW 230
 #define LOOMWORK_COMBINE_ROUNDING_WIDTH 1
 
-#define LOOMWORK_OPCODE_DRAIN 7 /* Finish one tile: for each block of `cols` channels, for each output pixel, take the values of its pooling window from the accumulators or a scratchpad tensor, sum (SUM), requantize, combine, take the maximum (MAX), write `channels` bytes. Illegal: pool NONE with a window larger than 1 x 1, SUM together with ADD. What no REQUANT or COMBINE has set since `start` is zero. */
+#define LOOMWORK_OPCODE_DRAIN 7 /* Finish one tile: for each block of `cols` channels, for each output pixel, take the values of its pooling window from the accumulators or a scratchpad tensor, sum (SUM), requantize, combine, take the maximum (MAX), write `channels` bytes. Illegal: pool NONE with a window larger than 1 x 1, SUM together with ADD, a second stage that the configuration leaves out. What no REQUANT or COMBINE has set since `start` is zero, what no TABLE has set is arbitrary. */
 #define LOOMWORK_DRAIN_OPCODE_LOW 0
 #define LOOMWORK_DRAIN_OPCODE_WIDTH 4
 #define LOOMWORK_DRAIN_WAIT_LOAD_LOW 4
@@ -434,8 +435,8 @@ enum loomwork_rounding {
 #define LOOMWORK_DRAIN_POOL_X_STEP_LOW 241
 #define LOOMWORK_DRAIN_POOL_X_STEP_WIDTH 4
 #define LOOMWORK_DRAIN_COMBINE_LOW 245
-#define LOOMWORK_DRAIN_COMBINE_WIDTH 1
-#define LOOMWORK_DRAIN_PARAMS_LOW 246
+#define LOOMWORK_DRAIN_COMBINE_WIDTH 2
+#define LOOMWORK_DRAIN_PARAMS_LOW 247
 #define LOOMWORK_DRAIN_PARAMS_WIDTH 2
 
 #define LOOMWORK_OPCODE_STORE 8 /* Copy image rows from the scratchpad to external memory. */
@@ -571,6 +572,60 @@ enum loomwork_rounding {
 #define LOOMWORK_SKIP_MASK_4_WIDTH 32
 #define LOOMWORK_SKIP_MASK_5_LOW 218
 #define LOOMWORK_SKIP_MASK_5_WIDTH 32
+
+#define LOOMWORK_OPCODE_TABLE 11 /* Set 16 of the 256 entries of the activation table, for the DRAINs that follow: with TABLE as second stage they replace the finished value `v` of REQUANT by entry `v + 128`. Illegal when the configuration leaves it out. */
+#define LOOMWORK_TABLE_OPCODE_LOW 0
+#define LOOMWORK_TABLE_OPCODE_WIDTH 4
+#define LOOMWORK_TABLE_WAIT_LOAD_LOW 4
+#define LOOMWORK_TABLE_WAIT_LOAD_WIDTH 1
+#define LOOMWORK_TABLE_LOAD_TICKET_LOW 5
+#define LOOMWORK_TABLE_LOAD_TICKET_WIDTH 10
+#define LOOMWORK_TABLE_WAIT_EXECUTE_LOW 15
+#define LOOMWORK_TABLE_WAIT_EXECUTE_WIDTH 1
+#define LOOMWORK_TABLE_EXECUTE_TICKET_LOW 16
+#define LOOMWORK_TABLE_EXECUTE_TICKET_WIDTH 10
+#define LOOMWORK_TABLE_WAIT_DRAIN_LOW 26
+#define LOOMWORK_TABLE_WAIT_DRAIN_WIDTH 1
+#define LOOMWORK_TABLE_DRAIN_TICKET_LOW 27
+#define LOOMWORK_TABLE_DRAIN_TICKET_WIDTH 10
+#define LOOMWORK_TABLE_WAIT_STORE_LOW 37
+#define LOOMWORK_TABLE_WAIT_STORE_WIDTH 1
+#define LOOMWORK_TABLE_STORE_TICKET_LOW 38
+#define LOOMWORK_TABLE_STORE_TICKET_WIDTH 10
+#define LOOMWORK_TABLE_INDEX_LOW 48
+#define LOOMWORK_TABLE_INDEX_WIDTH 4
+#define LOOMWORK_TABLE_ENTRY_0_LOW 52
+#define LOOMWORK_TABLE_ENTRY_0_WIDTH 8
+#define LOOMWORK_TABLE_ENTRY_1_LOW 60
+#define LOOMWORK_TABLE_ENTRY_1_WIDTH 8
+#define LOOMWORK_TABLE_ENTRY_2_LOW 68
+#define LOOMWORK_TABLE_ENTRY_2_WIDTH 8
+#define LOOMWORK_TABLE_ENTRY_3_LOW 76
+#define LOOMWORK_TABLE_ENTRY_3_WIDTH 8
+#define LOOMWORK_TABLE_ENTRY_4_LOW 84
+#define LOOMWORK_TABLE_ENTRY_4_WIDTH 8
+#define LOOMWORK_TABLE_ENTRY_5_LOW 92
+#define LOOMWORK_TABLE_ENTRY_5_WIDTH 8
+#define LOOMWORK_TABLE_ENTRY_6_LOW 100
+#define LOOMWORK_TABLE_ENTRY_6_WIDTH 8
+#define LOOMWORK_TABLE_ENTRY_7_LOW 108
+#define LOOMWORK_TABLE_ENTRY_7_WIDTH 8
+#define LOOMWORK_TABLE_ENTRY_8_LOW 116
+#define LOOMWORK_TABLE_ENTRY_8_WIDTH 8
+#define LOOMWORK_TABLE_ENTRY_9_LOW 124
+#define LOOMWORK_TABLE_ENTRY_9_WIDTH 8
+#define LOOMWORK_TABLE_ENTRY_10_LOW 132
+#define LOOMWORK_TABLE_ENTRY_10_WIDTH 8
+#define LOOMWORK_TABLE_ENTRY_11_LOW 140
+#define LOOMWORK_TABLE_ENTRY_11_WIDTH 8
+#define LOOMWORK_TABLE_ENTRY_12_LOW 148
+#define LOOMWORK_TABLE_ENTRY_12_WIDTH 8
+#define LOOMWORK_TABLE_ENTRY_13_LOW 156
+#define LOOMWORK_TABLE_ENTRY_13_WIDTH 8
+#define LOOMWORK_TABLE_ENTRY_14_LOW 164
+#define LOOMWORK_TABLE_ENTRY_14_WIDTH 8
+#define LOOMWORK_TABLE_ENTRY_15_LOW 172
+#define LOOMWORK_TABLE_ENTRY_15_WIDTH 8
 
 /* Put the low `width` bits of `value` at bit `low` of a command that was all zeros there. */
 static inline void loomwork_put(uint8_t command[LOOMWORK_COMMAND_BYTES], unsigned low, unsigned width, uint32_t value)

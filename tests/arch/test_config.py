@@ -50,6 +50,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rows": "4"}, 'rows must be a whole number, not "4"'),
     ({"residual_add": 1}, "residual_add must be true or false, not 1"),
     ({"depthwise": 0}, "depthwise must be true or false, not 0"),
+    ({"activation_table": None}, "activation_table must be true or false, not null"),
     ({"name": 5}, "name must be text, not 5"),
     ({"name": "two words"}, "name must be an identifier (letters, digits, _), not 'two words'"),
     ({"name": "../x"}, "name must be an identifier (letters, digits, _), not '../x'"),
@@ -93,6 +94,7 @@ def test_hash_is_of_everything_but_the_name():
         {"queue_depth": 8},
         {"residual_add": False},
         {"depthwise": False},
+        {"activation_table": False},
         {"address_bits": 33},
         {"stream_beats": 32},
     ):

@@ -18,6 +18,7 @@ from loomwork.compiler.graph import (
     Mean,
     Requantize,
     Rescale,
+    Table,
 )
 
 
@@ -142,6 +143,22 @@ class GraphMaker:
         output = self._map(x.height, x.width, x.channels)
         return self._add(Rescale, source, output, requantize=self.requantize(output, 1, 1, 1))
 
+    def table(self, source: str) -> str:
+        """A function that rises, that rises and falls, of few values, or of any."""
+        x, g = self.maps[source], self.random
+        entries = self.numpy.integers(-128, 128, 256)
+        match g.randint(0, 3):
+            case 0:
+                entries = np.sort(entries)
+            case 1:
+                entries = np.abs(np.sort(entries) - g.randint(-90, 90)) - 128
+            case 2:
+                entries = np.repeat(entries[:4], 64)
+            case _:
+                pass
+        output = self._map(x.height, x.width, x.channels)
+        return self._add(Table, source, output, table=np.clip(entries, -128, 127).astype(np.int8))
+
     def requantize(self, output: str, spread: int, rescalings: int, biases: int) -> Requantize:
         """spread: about how large values come, so that many outputs are neither saturated nor zero."""
         low, high = self._clamp()
@@ -167,6 +184,7 @@ class GraphMaker:
             lambda: self._random_pool(source, MaxPool),
             lambda: self._random_pool(source, AveragePool),
             lambda: self.rescale(source),
+            lambda: self.table(source),
         ]
         if x.height * x.width > 1 and g.random() < 0.1:
             kinds = [lambda: self.mean(source), lambda: self.dense(source, g.randint(1, 40))]

@@ -338,6 +338,14 @@ def test_a_pooling_window_with_too_many_rows_is_refused() -> None:
         compile_graph(graph, SHALLOW)
 
 
+def test_a_configuration_without_activation_table_refuses_tables() -> None:
+    maker = GraphMaker(12)
+    output = maker.table(maker.convolution(maker.input(3, 3, 4), 4, kernel=(1, 1)))
+    config = Config.from_dict({**SMALL.to_dict(), "activation_table": False})
+    with pytest.raises(CompileError, match=r"layer 'layer1' \(TABLE\): configuration small leaves it out"):
+        compile_graph(maker.graph(output), config)
+
+
 def test_a_configuration_without_the_multipliers_of_add_refuses_it() -> None:
     maker = GraphMaker(11)
     source = maker.input(3, 3, 4)

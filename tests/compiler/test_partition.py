@@ -73,7 +73,7 @@ def check_borders(partition: Partition) -> None:
 def test_a_host_branch_does_not_cut_the_accelerators_work():
     def make(m: ModelBuilder, x: Tensor) -> list[Tensor]:
         a = conv(m, x)
-        gate = m.logistic(a)
+        gate = m.softmax(a)
         b = conv(m, conv(m, a))
         return [m.mul(gate, b, scale=0.1)]
 
@@ -82,7 +82,7 @@ def test_a_host_branch_does_not_cut_the_accelerators_work():
 
 def test_the_host_may_begin():
     def make(m: ModelBuilder, x: Tensor) -> list[Tensor]:
-        return [m.add(conv(m, x), conv(m, m.logistic(x)))]
+        return [m.add(conv(m, x), conv(m, m.softmax(x)))]
 
     assert kinds(build(make)) == "HA"
 
@@ -137,7 +137,7 @@ def test_reshaped_input_as_output():
 
 def test_reshape_between_host_operators():
     def make(m: ModelBuilder, x: Tensor) -> list[Tensor]:
-        y = m.reshape(m.logistic(conv(m, x)), (1, 96))
+        y = m.reshape(m.softmax(conv(m, x)), (1, 96))
         return [m.softmax(y), y, m.reshape(y, (96, 1))]
 
     assert kinds(build(make)) == "AH"

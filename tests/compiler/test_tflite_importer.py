@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Imported networks compute what tflite-micro computes, and files that cannot be run are refused in a sentence."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flatbuffers
@@ -21,8 +22,10 @@ from loomwork.compiler.graph import (
     Mean,
     Partition,
     Rescale,
+    Table,
 )
 from loomwork.compiler.importers.tflite import import_tflite
+from loomwork.compiler.tflite_file import Tensor
 from loomwork.compiler.tflite_writer import ModelBuilder
 from tests.layers import CORNERS, GRAPHS, LAYERS, Case, cases, random_case
 from tests.models import data_path, model_path
@@ -38,7 +41,7 @@ NETWORKS = (
     "tflite/micro_speech_quantized.tflite",
     "tflite/tf2_mobilenet_v2_1.0_224_ptq.tflite",
 )
-NEVER_ACCELERATED = ("reshape", "softmax", "sub", "mul", "logistic", "concatenation", "conv_2d_batch", "add_broadcast")
+NEVER_ACCELERATED = ("reshape", "softmax", "sub", "mul", "concatenation", "conv_2d_batch", "add_broadcast")
 
 
 def int8(*shape: int) -> np.ndarray:
@@ -586,3 +589,36 @@ def test_the_same_file_gives_the_same_partition():
     model = random_case(3, "float_edges").model_bytes
     first, second = import_tflite(model, "a"), import_tflite(model, "a")
     assert repr(first) == repr(second)
+
+
+ACTIVATIONS: dict[str, Callable[[ModelBuilder, Tensor], Tensor]] = {
+    "LOGISTIC": lambda m, x: m.logistic(x),
+    "TANH": lambda m, x: m.tanh(x),
+    "LEAKY_RELU": lambda m, x: m.leaky_relu(x, 0.3, scale=0.04, zero_point=-7),
+    "HARD_SWISH": lambda m, x: m.hard_swish(x, scale=0.03, zero_point=-90),
+    "ELU": lambda m, x: m.elu(x, scale=0.05, zero_point=-60),
+}
+
+
+@pytest.mark.parametrize("code", ACTIVATIONS)
+def test_activation_functions_are_tables_of_what_tflite_micro_computes(code: str) -> None:
+    every = np.arange(-128, 128, dtype=np.int8).reshape(1, 16, 2, 8)
+    m = ModelBuilder()
+    m.output(ACTIVATIONS[code](m, m.input("x", every.shape, scale=0.04, zero_point=11)))
+    (part,) = check(m.build(), [every]).parts
+    assert isinstance(part, Graph)
+    (layer,) = part.layers
+    assert isinstance(layer, Table)
+    (expected,) = Oracle(m.build()).run([every])
+    np.testing.assert_array_equal(layer.table, expected.ravel())
+
+
+def test_what_tflite_micro_refuses_is_no_table() -> None:
+    m = ModelBuilder()
+    x = m.input("x", (1, 4, 4, 2), scale=0.04, zero_point=11)
+    m.output(m.logistic(m.relu(x), scale=0.1, zero_point=0))
+    partition, _ = imported_or_refused(m.build())
+    assert partition is not None
+    host = partition.parts[-1]
+    assert isinstance(host, HostPart)
+    assert "tflite-micro refuses its quantization" in host.operators[0][1]

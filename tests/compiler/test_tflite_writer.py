@@ -242,6 +242,24 @@ def test_softmax_and_logistic():
         assert np.abs(got.astype(float) + 128 - np.minimum(want * 256, 255)).max() <= 1
 
 
+def test_activation_functions():
+    x = np.arange(-128, 128, dtype=np.int8).reshape(1, 256)
+    m = ModelBuilder()
+    rows = m.input("x", x.shape, scale=0.05, zero_point=3)
+    output = {"scale": 0.06, "zero_point": -5}
+    m.output(m.tanh(rows), m.leaky_relu(rows, 0.2, **output), m.hard_swish(rows, **output), m.elu(rows, **output))
+    found = run_tflite_micro(m.build(), [x])
+    real = (x.astype(float) - 3) * 0.05
+    expected = (
+        128 * np.tanh(real),
+        np.where(real > 0, real, 0.2 * real) / 0.06 - 5,
+        real * np.clip(real + 3, 0, 6) / 6 / 0.06 - 5,
+        np.where(real > 0, real, np.expm1(real)) / 0.06 - 5,
+    )
+    for got, want in zip(found, expected, strict=True):
+        assert np.abs(got - np.clip(want, -128, 127)).max() <= 1.1
+
+
 def test_file_contents():
     m = ModelBuilder("a description")
     x = m.input("x", (1, 4, 4, 2), scale=0.5, zero_point=1, shape_signature=(-1, 4, 4, 2))

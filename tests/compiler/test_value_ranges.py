@@ -105,3 +105,24 @@ def test_windows_that_leave_the_image_are_found(window: dict[str, Any], reaches:
     layer = graph.layers[0]
     assert isinstance(layer, Convolution)
     assert reaches_padding(graph, layer) is reaches
+
+
+def test_a_table_gives_the_ends_of_what_can_be_looked_up() -> None:
+    """Of a table that falls and rises, the least entry lies between those of the ends."""
+    every = np.arange(-128, 128)
+    maker = GraphMaker(3)
+    output = maker.table(maker.table(maker.input(1, 1, 2)))
+    for index, table in enumerate((every.clip(-20, 50), np.abs(every).clip(0, 127))):
+        maker.layers[index] = replace(maker.layers[index], table=table.astype(np.int8))
+    ranges = value_ranges(maker.graph(output))
+    assert ranges[output].low.tolist() == [0, 0]
+    assert ranges[output].high.tolist() == [50, 50]
+
+
+def test_a_table_of_one_value_makes_a_constant() -> None:
+    maker = GraphMaker(3)
+    output = maker.table(maker.input(1, 1, 2))
+    maker.layers[-1] = replace(maker.layers[-1], table=np.full(256, -9, np.int8))
+    ranges = value_ranges(maker.graph(output))
+    assert ranges[output].constant.all()
+    assert ranges[output].low.tolist() == [-9, -9]

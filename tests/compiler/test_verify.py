@@ -18,6 +18,7 @@ from loomwork.compiler.graph import (
     Mean,
     Requantize,
     Rescale,
+    Table,
 )
 from loomwork.compiler.verify import VerifyError, verify
 
@@ -46,6 +47,7 @@ MAPS = {
         feature_map("average", 1, 1, 12),
         feature_map("sum", 1, 1, 12),
         feature_map("rescaled", 1, 1, 12),
+        feature_map("looked_up", 1, 1, 12),
         feature_map("mean", 1, 1, 12),
     )
 }
@@ -69,8 +71,11 @@ ADD = Add(
     shift=-18, zero_point=4,
 )  # fmt: skip
 RESCALE = Rescale(name="rescale", operator="RELU", input="sum", output="rescaled", requantize=requantize())
-MEAN = Mean(name="mean", operator="MEAN", input="rescaled", output="mean", requantize=requantize())
-LAYERS: tuple[Layer, ...] = (CONV, DEPTHWISE, MAX, AVERAGE, ADD, RESCALE, MEAN)
+TABLE = Table(
+    name="table", operator="TANH", input="rescaled", output="looked_up", table=np.arange(-128, 128).astype(np.int8)
+)
+MEAN = Mean(name="mean", operator="MEAN", input="looked_up", output="mean", requantize=requantize())
+LAYERS: tuple[Layer, ...] = (CONV, DEPTHWISE, MAX, AVERAGE, ADD, RESCALE, TABLE, MEAN)
 GRAPH = Graph(maps=MAPS, layers=LAYERS, inputs=("x",), outputs=("mean", "conv"))
 
 
@@ -122,6 +127,9 @@ def test_a_sound_graph_passes():
         (with_layer(AVERAGE, maximum=128), "maximum must be from -128 to 127, not 128"),
         (with_map("mean", channels=6), "the mean of 12 channels"),
         (with_map("rescaled", width=2), "differ in shape"),
+        (with_map("looked_up", height=2), "TANH 'table' .*differ in shape"),
+        (with_layer(TABLE, table=np.zeros(255, np.int8)), r"must be int8 of 256 entries, not int8 \(255,\)"),
+        (with_layer(TABLE, table=np.zeros(256, np.int64)), r"must be int8 of 256 entries, not int64 \(256,\)"),
         (with_layer(ADD, operand="max"), "differ in shape"),
         (with_layer(ADD, shift=1), "shift must be from -31 to 0, not 1"),
         (with_layer(ADD, multiplier_operand=-1), "multiplier must be from 0 to 2147483647, not -1"),

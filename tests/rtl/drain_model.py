@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What REQUANT, COMBINE and DRAIN do, written from the command set and docs/microarchitecture.md, on NumPy arrays."""
+"""What the commands of the drain do, written from the command set and docs/microarchitecture.md, on NumPy arrays."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,7 +38,7 @@ def unset(mnemonic: str) -> Command:
 
 @dataclass
 class DrainModel:
-    """State of scratchpad and settings.
+    """State of scratchpad and settings. table: entries by the value that they stand for.
 
     memory: `[BANKS, bytes of a bank] uint8`. blocks: accumulators `[pixels, cols] int32` of the blocks to come.
     parameters: those of the blocks to come.
@@ -50,6 +50,7 @@ class DrainModel:
     parameters: Iterator[BlockParameters]
     requant: Command = field(default_factory=lambda: unset("REQUANT"))
     combine: Command = field(default_factory=lambda: unset("COMBINE"))
+    table: dict[int, int] = field(default_factory=dict[int, int])
 
     def execute(self, command: Command) -> None:
         """Carry out one command."""
@@ -57,6 +58,9 @@ class DrainModel:
             self.requant = command
         elif command.mnemonic == "COMBINE":
             self.combine = command
+        elif command.mnemonic == "TABLE":
+            for number in range(16):
+                self.table[16 * command["index"] + number - 128] = command[f"entry_{number}"]
         else:
             self._drain(command)
 
@@ -105,6 +109,14 @@ class DrainModel:
         parameters: BlockParameters | None,
     ) -> NDArray[np.int8]:
         """Stages 2 and 3, for one pixel."""
+        result = self._requantize(drain, value, parameters)
+        if drain["combine"] == Combine.TABLE:
+            return np.array([self.table[int(entry)] for entry in result], np.int8)
+        return result if operand is None else self._add(result, operand)
+
+    def _requantize(
+        self, drain: Command, value: NDArray[np.int64], parameters: BlockParameters | None
+    ) -> NDArray[np.int8]:
         requant, channels = self.requant, slice(0, len(value))
         bias, multiplier, shift = requant["bias"], requant["multiplier"], requant["shift"]
         if parameters is not None:
@@ -112,9 +124,9 @@ class DrainModel:
             if drain["params"] == Params.PER_CHANNEL:
                 multiplier, shift = parameters.multiplier[channels], parameters.shift[channels]
         value = requantize(wrap_int32(value + bias), multiplier, shift, Rounding(requant["rounding"]))
-        result = to_int8(value, requant["zero_point"], requant["minimum"], requant["maximum"])
-        if operand is None:
-            return result
+        return to_int8(value, requant["zero_point"], requant["minimum"], requant["maximum"])
+
+    def _add(self, result: NDArray[np.int8], operand: NDArray[np.int64]) -> NDArray[np.int8]:
         combine = self.combine
         rounding = Rounding(combine["rounding"])
         a = (result.astype(np.int64) - combine["zero_a"]) << ADD_LEFT_SHIFT

@@ -2,6 +2,7 @@
 """Commands for a DRAIN unit, by hand or at random, with the blocks and parameters that they take."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,11 @@ def drain(**operands: int) -> Command:
     return Command("DRAIN", {**one, **operands})
 
 
+def table(index: int, entries: Sequence[int]) -> Command:
+    """A TABLE of these 16 entries."""
+    return Command("TABLE", {"index": index, **{f"entry_{number}": int(entry) for number, entry in enumerate(entries)}})
+
+
 INT8_BITS = 7
 """Bits of an int8 besides its sign."""
 
@@ -44,7 +50,7 @@ class Scenario:
     """Random commands, and the blocks and parameters that they take.
 
     made: how many pixels of each block the array makes one by one (see `DrainBench`).
-    bits: magnitude of the sums that the present REQUANT is meant for.
+    bits: magnitude of the sums that the present REQUANT is meant for. has_table: TABLEs have set all entries.
     """
 
     config: Config
@@ -54,6 +60,7 @@ class Scenario:
     parameters: list[tuple[BlockParameters, Params]]
     made: list[int]
     bits: int = INT8_BITS
+    has_table: bool = False
 
     @classmethod
     def make(cls, config: Config, seed: int) -> "Scenario":
@@ -91,10 +98,10 @@ class Scenario:
         self.commands.append(Command("REQUANT", self.requantize({"bias": self.sum32()}, self.bits)))
 
     def add_drain(self, **fixed: int) -> None:
-        """A DRAIN, and a COMBINE before it when it needs one."""
+        """A DRAIN, and before it what it needs: a COMBINE, TABLEs."""
         rng, config = self.rng, self.config
         source = fixed.get("source", rng.choice(list(Source)))
-        combine = fixed.get("combine", rng.choice(list(Combine) if config.residual_add else [Combine.NONE]))
+        combine = fixed.get("combine", rng.choice(self.second_stages()))
         pool = fixed.get("pool", rng.choice([Pool.NONE, Pool.MAX] if combine == Combine.ADD else list(Pool)))
         params = fixed.get("params", rng.choice(list(Params)) if source == Source.ACCUMULATOR else Params.UNIFORM)
         if source == Source.SCRATCHPAD and self.bits != INT8_BITS:
@@ -122,8 +129,10 @@ class Scenario:
         if source == Source.ACCUMULATOR:
             in_pitch = in_width + rng.randint(0, 2) * (in_height * (in_width + 2) <= config.accumulator_depth)
 
-        if combine != Combine.NONE:
+        if combine == Combine.ADD:
             self.add_combine(operand_base, operand_pitch)
+        if combine == Combine.TABLE:
+            self.add_tables()
         places = {"in_base": in_base, "in_pitch": in_pitch, "out_base": out_base, "out_pitch": out_pitch}
         modes = {"source": source, "combine": combine, "pool": pool, "params": params}
         self.commands.append(Command("DRAIN", {**windows, **first, **places, **modes, "channels": channels}))
@@ -133,6 +142,17 @@ class Scenario:
                 self.add_block(rng.choice([0, taken, rng.randint(taken, config.accumulator_depth)]))
             if params != Params.UNIFORM:
                 self.add_parameters(Params(params))
+
+    def second_stages(self) -> list[Combine]:
+        """What the configuration has."""
+        absent = {Combine.ADD: not self.config.residual_add, Combine.TABLE: not self.config.activation_table}
+        return [mode for mode in Combine if not absent.get(mode, False)]
+
+    def add_tables(self) -> None:
+        """TABLEs in any order: all for the first time, later some, now and then none."""
+        indices = self.rng.sample(range(16), 16 if not self.has_table else self.rng.choice([0, 1, 5, 16]))
+        self.commands += [table(index, [self.rng.randint(-128, 127) for _ in range(16)]) for index in indices]
+        self.has_table = True
 
     def windows(self, is_pooled: bool) -> tuple[dict[str, int], int, int]:
         """Operands for outputs and their windows, and height and width of the input, which fits the accumulators."""
@@ -230,6 +250,7 @@ class Scenario:
         for count, command in enumerate(following):
             is_drain = command.mnemonic == "DRAIN"
             reads = is_drain and (command["source"] == Source.SCRATCHPAD or command["combine"] == Combine.ADD)
-            if command.mnemonic == "COMBINE" or reads or (is_drain and command["combine"] != mode):
+            waits = command.mnemonic == "COMBINE" or (command.mnemonic == "TABLE" and mode == Combine.TABLE)
+            if waits or reads or (is_drain and command["combine"] != mode):
                 return count
         return len(following)

@@ -23,6 +23,7 @@ class ScalarEngine:
         self.stream: list[bytes] = []
         self.blocks: list[tuple[dict[tuple[int, int], int], list[bytes]]] = []
         self.settings: dict[str, Command] = {}
+        self.table: dict[int, int] = {}
 
     def run(self, commands: list[Command]) -> None:
         for command in commands:
@@ -46,6 +47,9 @@ class ScalarEngine:
                         self._depthwise(command, block)
                 case "DRAIN":
                     self._drain(command)
+                case "TABLE":
+                    for number in range(16):
+                        self.table[16 * command["index"] + number - 128] = command[f"entry_{number}"]
                 case _:
                     self.settings[command.mnemonic] = command
 
@@ -153,6 +157,8 @@ class ScalarEngine:
         scaled = _requantize(_wrap(value + bias), multiplier, shift, requant["rounding"])
         if c["combine"] == Combine.NONE:
             return _clamp(scaled, requant)
+        if c["combine"] == Combine.TABLE:
+            return self.table[_clamp(scaled, requant)]
         combine = self.settings["COMBINE"]
         rounding = combine["rounding"]
         a = (_clamp(scaled, requant) - combine["zero_a"]) << 20

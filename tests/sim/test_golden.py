@@ -14,6 +14,7 @@ from loomwork.arch.isa import COMMAND_BYTES, Combine, Params, Pool, Source, Unit
 from loomwork.arch.program import AcceleratorStep
 from loomwork.arch.registers import ErrorCode
 from loomwork.sim.golden import Golden, GoldenBackend, GoldenError
+from loomwork.sim.testbench.commands import random_tables
 from loomwork.sim.testbench.programs import TestProgram, fused_program, layer_program
 from tests.sim.scalar_engine import ScalarEngine
 
@@ -179,6 +180,7 @@ def test_the_second_stage_does_what_the_command_set_says(combine: Combine, pool:
             rounding=rng.randint(0, 1),
         ),
         command("COMBINE", COMBINE, zero_b=rng.randint(-128, 127), rounding=rng.randint(0, 1)),
+        *random_tables(rng),
         command(
             "DRAIN",
             DRAIN,
@@ -369,6 +371,24 @@ def test_a_configuration_without_add_refuses_it() -> None:
     assert caught.value.code is ErrorCode.ILLEGAL_OPERAND
 
 
+@pytest.mark.parametrize("guilty", ["TABLE", "DRAIN"])
+def test_a_configuration_without_the_table_refuses_it(guilty: str) -> None:
+    drain = command("DRAIN", DRAIN, source=1, combine=Combine.TABLE)
+    commands = {"TABLE": random_tables(random.Random(1))[0], "DRAIN": drain}
+    with pytest.raises(GoldenError, match="configuration tiny is built without the activation table") as caught:
+        run(commands[guilty], END, config=replace(TINY, activation_table=False))
+    assert caught.value.code is ErrorCode.ILLEGAL_OPERAND
+
+
+def test_a_table_of_which_a_part_is_not_set_is_refused() -> None:
+    drain = command("DRAIN", DRAIN, source=1, combine=Combine.TABLE)
+    tables = random_tables(random.Random(1))
+    run(*tables, drain, END)
+    with pytest.raises(GoldenError, match="no TABLE has set 16 entries") as caught:
+        run(*tables[1:], drain, END)
+    assert caught.value.code is ErrorCode.ILLEGAL_OPERAND
+
+
 def test_depthwise_without_its_hardware_is_refused() -> None:
     operands = {name: value for name, value in CONVOLVE.items() if name != "length"}
     legal = command("DEPTHWISE", operands, taps=4, x_stride=1, shared=0)
@@ -381,7 +401,7 @@ def test_depthwise_without_its_hardware_is_refused() -> None:
     assert caught.value.code is ErrorCode.ILLEGAL_OPERAND
 
 
-@pytest.mark.parametrize("combine", Combine)
+@pytest.mark.parametrize("combine", [Combine.NONE, Combine.ADD])
 def test_settings_are_zero_before_they_are_set(combine: Combine) -> None:
     """Clamped between 0 and 0, every result is 0."""
     copy = command("LOAD", PIXELS, base=8)

@@ -66,6 +66,7 @@ class Config:
     stream_beats: bus beats of weights that are fetched ahead; covers the latency of external memory.
     residual_add: whether the drain holds the multipliers for ADD.
     depthwise: whether the array has the column buses for DEPTHWISE.
+    activation_table: whether the drain holds the table for activation functions.
 
     Raises ConfigError when a value is out of range.
     """
@@ -82,6 +83,7 @@ class Config:
     stream_beats: int = 128
     residual_add: bool = True
     depthwise: bool = True
+    activation_table: bool = True
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -184,9 +186,17 @@ FORMAL = Config(
 """The smallest: for proofs and for tests of odd shapes."""
 
 NANO = Config(
-    name="nano", rows=4, cols=4, scratchpad_kib=64, accumulator_depth=64, bus_bytes=4, requant_lanes=1, stream_beats=64
+    name="nano",
+    rows=4,
+    cols=4,
+    scratchpad_kib=64,
+    accumulator_depth=64,
+    bus_bytes=4,
+    requant_lanes=1,
+    stream_beats=64,
+    activation_table=False,
 )
-"""16 MAC/cycle, for an iCE40UP5K."""
+"""16 MAC/cycle, for an iCE40UP5K, where a table would be 2048 flip-flops: it has no distributed RAM."""
 
 TINY = Config(
     name="tiny", rows=4, cols=4, scratchpad_kib=16, accumulator_depth=32, bus_bytes=4, requant_lanes=2, stream_beats=64

@@ -240,6 +240,7 @@ def configurations_page() -> str:
             config.stream_beats,
             "yes" if config.residual_add else "no",
             "yes" if config.depthwise else "no",
+            "yes" if config.activation_table else "no",
             f"`{config.hash:016x}`",
         )
         for name, config in PRESETS.items()
@@ -256,6 +257,7 @@ def configurations_page() -> str:
         "stream beats",
         "residual add",
         "depthwise",
+        "activation table",
         "fingerprint",
     )
     intro = [

@@ -93,6 +93,8 @@ class Combine(IntEnum):
     NONE = 0
     ADD = 1
     """TFLite ADD with a second tensor in the scratchpad."""
+    TABLE = 2
+    """Look each value up in the activation table."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,11 @@ MASK_WORD_BITS = 32
 MASK_PASSES = MASK_WORDS * MASK_WORD_BITS
 """Passes of a block that a SKIP can leave out one by one: its first ones."""
 
+TABLE_ENTRIES = 256
+"""Entries of the activation table: one for each int8 value."""
+ENTRIES_PER_COMMAND = 16
+"""Entries that one TABLE sets."""
+
 _REQUANTIZE = (
     Field("multiplier", 32, "Q31 multiplier, not negative", signed=True, minimum=0),
     Field("shift", 6, "binary exponent, left when positive", signed=True, minimum=-31, maximum=7),
@@ -276,8 +283,9 @@ INSNS: tuple[Insn, ...] = (
         Unit.DRAIN,
         "Finish one tile: for each block of `cols` channels, for each output pixel, take the values of its pooling "
         "window from the accumulators or a scratchpad tensor, sum (SUM), requantize, combine, take the maximum (MAX), "
-        "write `channels` bytes. Illegal: pool NONE with a window larger than 1 x 1, SUM together with ADD. What no "
-        "REQUANT or COMBINE has set since `start` is zero.",
+        "write `channels` bytes. Illegal: pool NONE with a window larger than 1 x 1, SUM together with ADD, a second "
+        "stage that the configuration leaves out. What no REQUANT or COMBINE has set since `start` is zero, what no "
+        "TABLE has set is arbitrary.",
         (
             Field("source", 1, "0 = accumulators, 1 = scratchpad", choices=Source),
             Field("in_base", 16, "scratchpad source: first word of the input tensor in each bank"),
@@ -298,7 +306,7 @@ INSNS: tuple[Insn, ...] = (
             Field("pool_width", 8, "columns of the pooling window", minimum=1),
             Field("pool_y_step", 4, "rows from one window to the next"),
             Field("pool_x_step", 4, "columns from one window to the next"),
-            Field("combine", 1, "second stage", choices=Combine),
+            Field("combine", 2, "second stage", choices=Combine),
             Field("params", 2, "parameters: as in the CONVOLVE it follows; UNIFORM for scratchpad", choices=Params),
         ),
     ),
@@ -343,6 +351,21 @@ INSNS: tuple[Insn, ...] = (
                     f"passes {word * MASK_WORD_BITS} .. {(word + 1) * MASK_WORD_BITS - 1} of a block, 1 = left out",
                 )
                 for word in range(MASK_WORDS)
+            ),
+        ),
+    ),
+    Insn(
+        "TABLE",
+        11,
+        Unit.DRAIN,
+        "Set 16 of the 256 entries of the activation table, for the DRAINs that follow: with TABLE as second stage "
+        "they replace the finished value `v` of REQUANT by entry `v + 128`. Illegal when the configuration leaves it "
+        "out.",
+        (
+            Field("index", 4, "which entries: from `16 * index` on"),
+            *(
+                Field(f"entry_{number}", 8, f"entry `16 * index + {number}`", signed=True)
+                for number in range(ENTRIES_PER_COMMAND)
             ),
         ),
     ),

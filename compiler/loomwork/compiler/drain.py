@@ -3,8 +3,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from loomwork.arch.command import Command
-from loomwork.arch.isa import Combine, Params, Pool, Source
+from loomwork.arch.isa import ENTRIES_PER_COMMAND, Combine, Params, Pool, Source
 from loomwork.arch.numerics import IDENTITY_MULTIPLIER, IDENTITY_SHIFT, INT8_MAX, INT8_MIN, Rounding, divide_multiplier
 from loomwork.compiler.graph import Add, Requantize
 from loomwork.compiler.task import Region, Task
@@ -105,6 +108,14 @@ def combine_add(add: Add, views: Views, origin: int) -> Command:
             "rounding": add.rounding,
         },
     )
+
+
+def set_table(table: NDArray[np.int8]) -> list[Command]:
+    """TABLEs that set all of the activation table; see `graph.Table`."""
+    return [
+        Command("TABLE", {"index": index, **{f"entry_{number}": int(entry) for number, entry in enumerate(entries)}})
+        for index, entries in enumerate(table.reshape(-1, ENTRIES_PER_COMMAND))
+    ]
 
 
 def drain(

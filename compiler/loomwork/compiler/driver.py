@@ -22,6 +22,7 @@ from loomwork.compiler.lower import lower
 from loomwork.compiler.passes.eliminate_dead_channels import eliminate_dead_channels
 from loomwork.compiler.passes.fuse_add import fuse_add
 from loomwork.compiler.passes.fuse_pool import fuse_pool
+from loomwork.compiler.passes.fuse_table import fuse_table
 from loomwork.compiler.report import CompiledGraph, build_report
 from loomwork.compiler.schedule import External, schedule
 from loomwork.compiler.storage import plan_storage
@@ -160,6 +161,8 @@ def compile_graph(
     if fuse:
         if config.residual_add:
             graph = fuse_add(graph)
+        if config.activation_table:
+            graph = fuse_table(graph)
         graph = fuse_pool(graph, config)
     constants = ConstantPool()
     works = lower(graph, config, constants)

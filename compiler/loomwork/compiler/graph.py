@@ -216,7 +216,7 @@ class Rearrange(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Layer):
-    """Any function of one value: `table[value + 128]` (LOGISTIC, TANH, LEAKY_RELU, HARD_SWISH).
+    """Any function of one value: `table[value + 128]` (LOGISTIC, TANH, LEAKY_RELU, HARD_SWISH, ELU).
 
     table: 256 int8 entries, the first one for -128.
     """

@@ -3,7 +3,18 @@
 
 from loomwork.arch.config import Config
 from loomwork.compiler.fused import FusedConvolution
-from loomwork.compiler.graph import Add, AveragePool, Convolution, Graph, Layer, MaxPool, Mean, Rearrange, Rescale
+from loomwork.compiler.graph import (
+    Add,
+    AveragePool,
+    Convolution,
+    Graph,
+    Layer,
+    MaxPool,
+    Mean,
+    Rearrange,
+    Rescale,
+    Table,
+)
 from loomwork.compiler.lower_convolution import ConvolutionWork
 from loomwork.compiler.lower_elementwise import ElementwiseWork
 from loomwork.compiler.lower_pooling import MeanWork, PoolWork
@@ -22,6 +33,8 @@ def lower_layer(layer: Layer, index: int, graph: Graph, config: Config, constant
     """The work of one layer, number `index` of the graph. constants: None for work of which only the cost is wanted."""
     if isinstance(layer, Add) and not config.residual_add:
         raise UnsupportedLayerError(layer, f"configuration {config.name} leaves it out (residual_add)")
+    if isinstance(layer, Table) and not config.activation_table:
+        raise UnsupportedLayerError(layer, f"configuration {config.name} leaves it out (activation_table)")
     match layer:
         case Convolution() | FusedConvolution():
             return ConvolutionWork(layer, index, graph, config, constants)
@@ -31,7 +44,7 @@ def lower_layer(layer: Layer, index: int, graph: Graph, config: Config, constant
             return MeanWork(layer, index, graph, config)
         case Rearrange():
             return RearrangeWork(layer, index, graph, config)
-        case Add() | Rescale():
+        case Add() | Rescale() | Table():
             return ElementwiseWork(layer, index, graph, config)
         case _:
             raise UnsupportedLayerError(layer, "the compiler cannot lower it")

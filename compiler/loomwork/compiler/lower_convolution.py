@@ -8,7 +8,7 @@ from loomwork.arch.command import Command
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine, Params, Pool, Window
 from loomwork.arch.isa import params_words as words_of_params
-from loomwork.compiler.drain import NO_POOLING, Pixels, Pooling, combine_add, drain, requant_shared
+from loomwork.compiler.drain import NO_POOLING, Pixels, Pooling, combine_add, drain, requant_shared, set_table
 from loomwork.compiler.fused import FusedConvolution
 from loomwork.compiler.graph import Convolution, FeatureMap, Graph, MaxPool
 from loomwork.compiler.limits import largest
@@ -65,6 +65,11 @@ class ConvolutionWork(Work):
             words = blocks * (self._mapping.passes * config.rows + words_of_params(self._params))
             self._groups.append(_Group(first, channels, blocks, offset, words))
         self._pooling = _pooling(self._fused.pool) if self._fused and self._fused.pool else NO_POOLING
+        self._combine = Combine.NONE
+        if self._fused and self._fused.add:
+            self._combine = Combine.ADD
+        elif self._fused and self._fused.table is not None:
+            self._combine = Combine.TABLE
         self._needs: dict[Rows, dict[str, Rows]] = {}
         # A tile of one row or column takes no step, however large the step would be.
         widest_step = max(convolution.stride[1] * self._source.channels, self._result.channels)
@@ -131,6 +136,9 @@ class ConvolutionWork(Work):
                 tasks.append(_stream(group, index))
                 tasks.append(_convolve(layer, self._mapping, values, group, self._params, index, self._source, views))
                 tasks.append(Task(command=requant_shared(layer.requantize, self._params), layer=index))
+                if fused and fused.table is not None:
+                    # Behind the CONVOLVE: while the array works there is time for so many commands.
+                    tasks += [Task(command=command, layer=index) for command in set_table(fused.table)]
                 operand = None
                 if fused and fused.add:
                     origin = views.origin(fused.add.operand)
@@ -157,7 +165,7 @@ class ConvolutionWork(Work):
                         accumulator_pitch=values.width,
                         operand=operand,
                         pooling=self._pooling,
-                        combine=Combine.ADD if operand else Combine.NONE,
+                        combine=self._combine,
                         params=self._params,
                     )
                 )

@@ -5,8 +5,8 @@ from math import ceil
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine, Params
-from loomwork.compiler.drain import Pixels, combine_add, drain, requant_identity, requant_shared
-from loomwork.compiler.graph import Add, Graph, Rescale
+from loomwork.compiler.drain import Pixels, combine_add, drain, requant_identity, requant_shared, set_table
+from loomwork.compiler.graph import Add, Graph, Rescale, Table
 from loomwork.compiler.task import Task
 from loomwork.compiler.tiling import channel_groups, row_chunk
 from loomwork.compiler.views import Views
@@ -14,11 +14,12 @@ from loomwork.compiler.work import Effort, Rows, Work
 
 
 class ElementwiseWork(Work):
-    """ADD of two tensors in the scratchpad, or requantization by itself."""
+    """ADD of two tensors in the scratchpad, or requantization or a table by itself."""
 
-    def __init__(self, layer: Add | Rescale, index: int, graph: Graph, config: Config) -> None:
+    def __init__(self, layer: Add | Rescale | Table, index: int, graph: Graph, config: Config) -> None:
         super().__init__(layer, index, graph, config)
         self._operand = layer.operand if isinstance(layer, Add) else None
+        self._combine = Combine.TABLE if isinstance(layer, Table) else Combine.ADD if self._operand else Combine.NONE
         self._row_bytes = graph.maps[layer.output].row_bytes
         self.max_rows = row_chunk(self._row_bytes, config.accumulator_depth * config.cols)
 
@@ -37,6 +38,8 @@ class ElementwiseWork(Work):
         layer = self.layer
         if isinstance(layer, Add):
             settings = [requant_identity(), combine_add(layer, views, views.origin(layer.input, layer.operand))]
+        elif isinstance(layer, Table):
+            settings = [requant_identity(), *set_table(layer.table)]
         else:
             assert isinstance(layer, Rescale)
             settings = [requant_shared(layer.requantize, Params.UNIFORM)]
@@ -52,7 +55,7 @@ class ElementwiseWork(Work):
                     height=rows.end - rows.first,
                     width=1,
                     channels=count,
-                    combine=Combine.ADD if self._operand else Combine.NONE,
+                    combine=self._combine,
                 )
             )
         return tasks

@@ -18,7 +18,7 @@ from loomwork.compiler.task import ExternalRows, Region, Task
 from loomwork.compiler.views import View, Views, row_words
 from loomwork.compiler.work import Rows, Work
 
-SETTINGS = ("REQUANT", "COMBINE")
+SETTINGS = ("REQUANT", "COMBINE", "TABLE")
 
 
 @dataclass(frozen=True)
@@ -191,11 +191,12 @@ class _Occupied:
 
 
 def _without_repeated_settings(tasks: Iterator[Task]) -> Iterator[Task]:
-    """Leave out a REQUANT or COMBINE that sets what is already set."""
-    current: dict[str, Command] = {}
+    """Leave out a REQUANT, COMBINE or TABLE that sets what is already set: each TABLE has entries of its own."""
+    current: dict[tuple[str, int], Command] = {}
     for task in tasks:
         if task.command.mnemonic in SETTINGS:
-            if current.get(task.command.mnemonic) == task.command:
+            setting = task.command.mnemonic, task.command.operands.get("index", 0)
+            if current.get(setting) == task.command:
                 continue
-            current[task.command.mnemonic] = task.command
+            current[setting] = task.command
         yield task

@@ -19,6 +19,7 @@ Scale = float | Sequence[float] | np.ndarray | None
 INT8_VERSIONS = {
     **dict.fromkeys(("ADD", "SUB", "MUL", "MAX_POOL_2D", "AVERAGE_POOL_2D", "MEAN", "PAD", "CONCATENATION"), 2),
     **dict.fromkeys(("QUANTIZE", "DEQUANTIZE", "RELU", "RELU6", "SOFTMAX", "LOGISTIC"), 2),
+    **dict.fromkeys(("TANH", "LEAKY_RELU"), 2),
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), 3),
     "FULLY_CONNECTED": 4,
 }

@@ -170,6 +170,22 @@ class ModelBuilder(ModelFile):
         """1 / (1 + exp(-x)); int8 output has scale 1/256 and zero point -128."""
         return self.operator("LOGISTIC", [x], x.shape, **_unit_range(x, output))
 
+    def tanh(self, x: Tensor, **output: Unpack[Output]) -> Tensor:
+        """Hyperbolic tangent; int8 output has scale 1/128 and zero point 0."""
+        return self.operator("TANH", [x], x.shape, **{**Output(scale=1 / 128, zero_point=0), **output})
+
+    def leaky_relu(self, x: Tensor, alpha: float, **output: Unpack[Output]) -> Tensor:
+        """X where it is positive, alpha * x elsewhere"""
+        return self.operator("LEAKY_RELU", [x], x.shape, schema.LeakyReluOptionsT(alpha), **output)
+
+    def hard_swish(self, x: Tensor, **output: Unpack[Output]) -> Tensor:
+        """X * min(max(x + 3, 0), 6) / 6"""
+        return self.operator("HARD_SWISH", [x], x.shape, schema.HardSwishOptionsT(), **output)
+
+    def elu(self, x: Tensor, **output: Unpack[Output]) -> Tensor:
+        """X where it is positive, exp(x) - 1 elsewhere"""
+        return self.operator("ELU", [x], x.shape, **output)
+
     def _conv(
         self, code: str, x: Tensor, weights: np.ndarray, bias: np.ndarray | None, axis: int, output: ConvOutput
     ) -> Tensor:

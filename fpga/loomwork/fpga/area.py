@@ -195,6 +195,9 @@ def variants(config: Config) -> dict[str, Config]:
     if config.residual_add:
         result["without `residual_add`"] = replace(config, residual_add=False)
         smaller["residual_add"] = False
+    if config.activation_table:
+        result["without `activation_table`"] = replace(config, activation_table=False)
+        smaller["activation_table"] = False
     if config.requant_lanes > 1:
         lanes = max(1, config.requant_lanes // 4)
         result[f"`requant_lanes` {config.requant_lanes} → {lanes}"] = replace(config, requant_lanes=lanes)

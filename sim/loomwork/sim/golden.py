@@ -34,7 +34,7 @@ from loomwork.arch.program import AcceleratorStep
 from loomwork.arch.registers import ErrorCode
 from loomwork.sim.backend import RunError, StepStatistics
 from loomwork.sim.golden_array import convolve, convolve_depthwise
-from loomwork.sim.golden_drain import check_drain, combine_and_pool, pixel_grid
+from loomwork.sim.golden_drain import ActivationTable, check_drain, check_table, combine_and_pool, pixel_grid
 from loomwork.sim.golden_memory import Bytes, Integers, Scratchpad, StopError, WeightStream
 
 
@@ -107,6 +107,7 @@ class _Run:
             mnemonic: Command(mnemonic, {item.name: 0 for item in BY_MNEMONIC[mnemonic].operands})
             for mnemonic in ("REQUANT", "COMBINE")
         }
+        self._table = ActivationTable()
         self._finished = dict.fromkeys(Unit, 0)
 
     def execute(self, commands: bytes) -> None:
@@ -118,6 +119,7 @@ class _Run:
             "DEPTHWISE": self._depthwise,
             "REQUANT": self._set,
             "COMBINE": self._set,
+            "TABLE": self._set_table,
             "DRAIN": self._drain,
             "STORE": self._store,
         }
@@ -147,6 +149,10 @@ class _Run:
 
     def _set(self, command: Command) -> None:
         self._settings[command.mnemonic] = command
+
+    def _set_table(self, command: Command) -> None:
+        check_table(self._config)
+        self._table.set(command)
 
     def _check_empty(self) -> None:
         if self._stream:
@@ -229,7 +235,8 @@ class _Run:
         if command["combine"] == Combine.ADD:
             base, pitch = combine["operand_base"], combine["operand_pitch"]
             operand = self._scratchpad.read(base, pitch, command["in_row"] + row, byte)
-        result = combine_and_pool(values, words, operand, command, self._settings["REQUANT"], combine)
+        table = self._table.entries() if command["combine"] == Combine.TABLE else None
+        result = combine_and_pool(values, words, operand, command, self._settings["REQUANT"], combine, table)
         oy, ox = np.indices((command["height"], command["width"]))[..., np.newaxis]
         self._scratchpad.write(
             command["out_base"],

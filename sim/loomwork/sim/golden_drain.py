@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 
 from loomwork.arch.command import Command
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Combine, Params, Pool, Source
-from loomwork.arch.numerics import ADD_LEFT_SHIFT, Rounding, requantize, to_int8, wrap_int32
+from loomwork.arch.isa import ENTRIES_PER_COMMAND, TABLE_ENTRIES, Combine, Params, Pool, Source
+from loomwork.arch.numerics import ADD_LEFT_SHIFT, INT8_MIN, Rounding, requantize, to_int8, wrap_int32
 from loomwork.arch.registers import ErrorCode
 from loomwork.sim.golden_memory import Integers, StopError
 
@@ -23,6 +23,33 @@ def check_drain(command: Command, config: Config) -> None:
         raise StopError(ErrorCode.ILLEGAL_OPERAND, "the sum of a window has no one operand that ADD could take")
     if is_add and not config.residual_add:
         raise StopError(ErrorCode.ILLEGAL_OPERAND, f"configuration {config.name} is built without ADD")
+    if command["combine"] == Combine.TABLE:
+        check_table(config)
+
+
+def check_table(config: Config) -> None:
+    """Raise StopError when `config` leaves the activation table out."""
+    if not config.activation_table:
+        raise StopError(ErrorCode.ILLEGAL_OPERAND, f"configuration {config.name} is built without the activation table")
+
+
+class ActivationTable:
+    """The table's entries, as TABLEs set them."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, int] = {}
+
+    def set(self, command: Command) -> None:
+        """Carry out a TABLE."""
+        first = ENTRIES_PER_COMMAND * command["index"]
+        self._entries |= {first + n: command[f"entry_{n}"] for n in range(ENTRIES_PER_COMMAND)}
+
+    def entries(self) -> NDArray[np.int8]:
+        """All of them. Raises StopError when one is not set: it would be arbitrary."""
+        if len(self._entries) < TABLE_ENTRIES:
+            count = TABLE_ENTRIES - len(self._entries)
+            raise StopError(ErrorCode.ILLEGAL_OPERAND, f"no TABLE has set {count} entries of the activation table")
+        return np.array([self._entries[number] for number in range(TABLE_ENTRIES)], dtype=np.int8)
 
 
 def pixel_grid(command: Command) -> tuple[Integers, Integers]:
@@ -65,12 +92,14 @@ def combine_and_pool(
     command: Command,
     requant: Command,
     combine: Command,
+    table: NDArray[np.int8] | None = None,
 ) -> NDArray[np.int8]:
     """What a DRAIN writes.
 
     values: `[images, height, width, pool_height, pool_width, channels]`. words: parameters from the stream,
     `[blocks, words, cols]`. operand: the second tensor of an ADD, shaped like `values`; None without ADD.
-    requant, combine: the settings in force. Returns `[images, height, width, channels]`.
+    requant, combine: the settings in force. table: the activation table's entries; None when it is not used.
+    Returns `[images, height, width, channels]`.
     """
     window = (-3, -2)
     values = values.astype(np.int64)
@@ -87,6 +116,8 @@ def combine_and_pool(
             second << ADD_LEFT_SHIFT, combine["multiplier_b"], combine["shift_b"], rounding
         )
         result = _finish(requantize(total, combine["multiplier"], combine["shift"], rounding), combine)
+    if table is not None:
+        result = table[result.astype(np.int64) - INT8_MIN]
     return result.max(axis=window)
 
 

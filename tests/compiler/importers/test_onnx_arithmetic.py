@@ -150,7 +150,13 @@ def test_global_pools(shape: tuple[int, ...], op: str, dtype: str) -> None:
 @pytest.mark.parametrize("keep", [0, 1])
 @pytest.mark.parametrize(
     ("shape", "axes"),
-    [((1, 60, 5, 6), (2, 3)), ((1, 60, 5, 6), (-1, -2)), ((1, 60, 13), (-1,)), ((1, 13, 60), (1,)), ((1, 60, 5, 6), (3, -2))],
+    [
+        ((1, 60, 5, 6), (2, 3)),
+        ((1, 60, 5, 6), (-1, -2)),
+        ((1, 60, 13), (-1,)),
+        ((1, 13, 60), (1,)),
+        ((1, 60, 5, 6), (3, -2)),
+    ],
 )
 @pytest.mark.parametrize("opset", [17, 18])
 def test_reduce_mean(shape: tuple[int, ...], axes: tuple[int, ...], keep: int, opset: int, dtype: str) -> None:

@@ -21,6 +21,7 @@ from loomwork.compiler.importers.tflite_quantization import (
     zero_point,
 )
 from loomwork.compiler.importers.tflite_shapes import bias, operand, paddings, reduced_axes, window
+from loomwork.compiler.importers.tflite_table import RefusedError, tabulate
 from loomwork.compiler.limits import (
     MAX_DENSE_BYTES,
     MAX_DILATION,
@@ -126,6 +127,16 @@ def _too_large(factors: list[float]) -> str | None:
 same_rescaling: Constraint[Operator] = Constraint(
     f"rescaling by less than {1 << MAX_LEFT_SHIFT} (input scale / output scale)", rescaling_fits.check
 )
+
+
+@constraint("scales and zero points that tflite-micro executes")
+def tabulated(operator: Operator) -> str | None:
+    """It computes the table."""
+    try:
+        tabulate(operator)
+    except RefusedError as error:
+        return f"tflite-micro refuses its quantization ({error})"
+    return None
 
 
 @constraint(f"strides of at most {MAX_STRIDE}, and of at most {MAX_STEP_BYTES} bytes along a row")

@@ -22,6 +22,7 @@ from loomwork.compiler.graph import (
     Mean,
     Requantize,
     Rescale,
+    Table,
 )
 from loomwork.compiler.importers.grouped import dense_kernel
 from loomwork.compiler.importers.tflite_model import Operator, Tensor
@@ -37,6 +38,7 @@ from loomwork.compiler.importers.tflite_quantization import (
     zero_point,
 )
 from loomwork.compiler.importers.tflite_shapes import bias, operand, options, paddings, window
+from loomwork.compiler.importers.tflite_table import tabulate
 
 Maps = tuple[FeatureMap, ...]
 
@@ -224,6 +226,17 @@ def relu6(operator: Operator, inputs: Maps, output: str) -> Layer:
     minimum, maximum = zero_point(source), min(INT8_MAX, quantized(6.0, source, operator))
     requantize = _uniform(IDENTITY_MULTIPLIER, IDENTITY_SHIFT, 0, 0, minimum, maximum)
     return _rescale(operator, inputs, output, requantize)
+
+
+def table(operator: Operator, inputs: Maps, output: str) -> Layer:
+    """LOGISTIC, TANH, LEAKY_RELU, HARD_SWISH and ELU: functions of one value."""
+    return Table(
+        name=operator.name,
+        operator=operator.code,
+        input=inputs[0].name,
+        output=output,
+        table=tabulate(operator),
+    )
 
 
 _RESCALE_CLAMPS = {

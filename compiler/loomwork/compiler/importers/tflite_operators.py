@@ -34,6 +34,7 @@ _EXACT = (needs.rescaling_fits, needs.bias_fits)
 _WINDOW = (needs.convolution_stride, needs.convolution_kernel)
 _POOL = (*_ALWAYS, needs.same_quantization, needs.pool_window)
 _PAD = (*_ALWAYS, needs.same_quantization, needs.image_padding, needs.zero_padding)
+_TABLE = (*_ALWAYS, needs.tabulated)
 _RESCALE = (*_ALWAYS, needs.same_rescaling)
 
 RULES: tuple[Rule, ...] = (
@@ -72,6 +73,11 @@ RULES: tuple[Rule, ...] = (
     Rule("RELU", "a rescaling, part of the layer in front of it where that is exact", _RESCALE, layers.rescale, True),
     Rule("RELU6", "the same as RELU", _ALWAYS, layers.relu6, True),
     Rule("RELU_N1_TO_1", "the same as RELU", _RESCALE, layers.rescale, True),
+    Rule("LOGISTIC", "a table, part of a convolution in front of it", _TABLE, layers.table, True),
+    Rule("TANH", "the same as LOGISTIC", _TABLE, layers.table, True),
+    Rule("LEAKY_RELU", "the same as LOGISTIC", _TABLE, layers.table, True),
+    Rule("HARD_SWISH", "the same as LOGISTIC", _TABLE, layers.table, True),
+    Rule("ELU", "the same as LOGISTIC", _TABLE, layers.table, True),
 )
 
 BY_CODE = {rule.code: rule for rule in RULES}

@@ -249,7 +249,6 @@ _CHECKS: dict[str, Callable[[Operator], None]] = {
     "PADV2": _check_pad,
     **dict.fromkeys(("ADD", "SUB", "MUL"), _check_binary),
     **dict.fromkeys(FREE, _check_reshape),
-    **dict.fromkeys(
-        ("RELU", "RELU6", "RELU_N1_TO_1", "SOFTMAX", "LOGISTIC", "TANH", "QUANTIZE", "DEQUANTIZE"), _check_same_shape
-    ),
+    **dict.fromkeys(("RELU", "RELU6", "RELU_N1_TO_1", "SOFTMAX", "QUANTIZE", "DEQUANTIZE"), _check_same_shape),
+    **dict.fromkeys(("LOGISTIC", "TANH", "LEAKY_RELU", "HARD_SWISH", "ELU"), _check_same_shape),
 }

@@ -4,8 +4,10 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
+
 from loomwork.arch.numerics import IDENTITY_MULTIPLIER, IDENTITY_SHIFT
-from loomwork.compiler.graph import Add, AveragePool, Convolution, Graph, Layer, MaxPool, Mean, Rescale
+from loomwork.compiler.graph import Add, AveragePool, Convolution, Graph, Layer, MaxPool, Mean, Rescale, Table
 from loomwork.compiler.passes.rewrite import consumers, remove_map
 
 
@@ -61,5 +63,7 @@ def _clamped(layer: Layer, low: int, high: int) -> Layer:
             return replace(layer, requantize=replace(own, minimum=clamp(own.minimum), maximum=clamp(own.maximum)))
         case MaxPool() | AveragePool() | Add():
             return replace(layer, minimum=clamp(layer.minimum), maximum=clamp(layer.maximum))
+        case Table():
+            return replace(layer, table=np.clip(layer.table, low, high))
         case _:
             raise TypeError(f"a layer of type {type(layer).__name__} has no clamp")

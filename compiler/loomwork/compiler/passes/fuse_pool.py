@@ -3,6 +3,8 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from loomwork.arch.config import Config
 from loomwork.compiler.fused import FusedConvolution
 from loomwork.compiler.graph import Convolution, FeatureMap, Graph, MaxPool
@@ -57,10 +59,16 @@ def _windows_fit(pool: MaxPool, source: FeatureMap, result: FeatureMap, config: 
 
 
 def _clamped(layer: FusedConvolution, pool: MaxPool) -> FusedConvolution | None:
-    """The layer with `pool` behind it, clamped to the range of both: the maximum of clamped values is clamped too.
+    """The layer with `pool` behind it, clamped to the range of both: the maximum of clamped values is clamped too. A
+    table takes the clamp into its entries.
 
     None when the ranges do not meet, which no single clamp can express.
     """
+    if layer.table is not None:
+        table = np.clip(layer.table, pool.minimum, pool.maximum)
+        return replace(
+            layer, operator=f"{layer.operator} + {pool.operator}", output=pool.output, pool=pool, table=table
+        )
     last = layer.add if layer.add is not None else layer.convolution.requantize
     minimum, maximum = max(last.minimum, pool.minimum), min(last.maximum, pool.maximum)
     if minimum > maximum:

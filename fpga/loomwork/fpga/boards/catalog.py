@@ -39,14 +39,16 @@ ULX3S_85F = Board(
     platform=lambda: ULX3S_85F_Platform(toolchain="Trellis"),
     oscillator="clk25",
     oscillator_mhz=25,
-    config=replace(MID, name="ulx3s", requant_lanes=4),
+    config=replace(MID, name="ulx3s", requant_lanes=4, activation_table=False),
     memory_kib=128,
     clock_mhz=50,
     capacity=Resources(luts=83_640, registers=83_640, multipliers=156, blocks=208),
     place_arguments=("--85k", "--package", "CABGA381", "--speed", "6"),
     technology=Ecp5(logic_columns=4),
 )
-"""All of `mid` but four lanes instead of eight, whose multipliers the array takes."""
+"""All of `mid` but four lanes instead of eight, whose multipliers the array takes, and without activation table: the
+clock is met by little.
+"""
 
 TANG_NANO_20K = Board(
     name="tang-nano-20k",

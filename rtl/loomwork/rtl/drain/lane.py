@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -12,6 +12,7 @@ from loomwork.arch.isa import Combine
 from loomwork.arch.numerics import ADD_LEFT_SHIFT
 from loomwork.rtl.command import command_layout
 from loomwork.rtl.delay import delay
+from loomwork.rtl.drain.activation_table import ActivationTable
 from loomwork.rtl.drain.clamp import Clamp
 from loomwork.rtl.drain.parameters import CHANNEL_PARAMETERS
 from loomwork.rtl.requantize import Requantizer
@@ -80,11 +81,12 @@ class SecondStage(Component):
 class Lane(Component):
     """Everything between the sources of one channel and its finished int8.
 
-    residual_add: whether there is a second stage.
+    residual_add, activation_table: which second stages there are.
 
     requant: each operand as it is meant for the step that entered `settings_stage` cycles ago. combine: the settings in
     force. mode: the `Combine` of all steps in the lane. These two are constant while steps are in it.
     valid, source, sum_first, parameters, operand: one step.
+    looked_up: what the activation table makes of `clamped`, the value of the first stage.
     max_valid, max_first: whether a step that takes part in a maximum entered `latency[mode] - 1` cycles ago, and
     whether as its first. result: the maximum so far, one cycle after that.
     """
@@ -97,6 +99,8 @@ class Lane(Component):
     requant: data.View
     combine: data.View
     mode: Signal
+    clamped: Signal
+    looked_up: Signal
     max_valid: Signal
     max_first: Signal
     result: Signal
@@ -110,11 +114,13 @@ class Lane(Component):
     }
     latency: ClassVar[Mapping[Combine, int]] = {
         Combine.NONE: _clamped + 1,
+        Combine.TABLE: _clamped + ActivationTable.latency + 1,
         Combine.ADD: _clamped + SecondStage.latency + 1,
     }
 
-    def __init__(self, *, residual_add: bool) -> None:
+    def __init__(self, *, residual_add: bool, activation_table: bool) -> None:
         self._residual_add = residual_add
+        self._activation_table = activation_table
         super().__init__(
             {
                 "valid": In(1),
@@ -125,6 +131,8 @@ class Lane(Component):
                 "requant": In(command_layout("REQUANT")),
                 "combine": In(command_layout("COMBINE")),
                 "mode": In(Combine),
+                "clamped": Out(signed(8)),
+                "looked_up": In(signed(8)),
                 "max_valid": In(1),
                 "max_first": In(1),
                 "result": Out(signed(8)),
@@ -149,7 +157,8 @@ class Lane(Component):
         ]
         connect_clamp(m, clamp, self.requant)
 
-        finished = clamp.result
+        m.d.comb += self.clamped.eq(clamp.result)
+        finished: Value = clamp.result
         if self._residual_add:
             m.submodules.second = second = SecondStage()
             m.d.comb += [
@@ -157,7 +166,9 @@ class Lane(Component):
                 second.a.eq(clamp.result),
                 second.b.eq(delay(m, "operand", self.operand, self._clamped)),
             ]
-            finished = Mux(self.mode == Combine.NONE, clamp.result, second.result)
+            finished = Mux(self.mode == Combine.ADD, second.result, finished)
+        if self._activation_table:
+            finished = Mux(self.mode == Combine.TABLE, self.looked_up, finished)
         with m.If(self.max_valid & (self.max_first | (finished > self.result))):
             m.d.sync += self.result.eq(finished)
         return m

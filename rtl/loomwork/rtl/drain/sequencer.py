@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sequencer: takes REQUANT, COMBINE and DRAIN, keeps the settings, starts the loops."""
+"""The sequencer: takes REQUANT, COMBINE, TABLE and DRAIN, keeps the settings, starts the loops."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.command import command_layout
 from loomwork.rtl.ports import COMMANDS_IN_UNIT, UnitPort
 
-_MNEMONICS = ("REQUANT", "COMBINE", "DRAIN")
+_MNEMONICS = ("REQUANT", "COMBINE", "TABLE", "DRAIN")
 _COMMAND_BITS = max(BY_MNEMONIC[mnemonic].bits for mnemonic in _MNEMONICS)
 
 BANKS_OF_SETTINGS = 2
@@ -25,12 +25,13 @@ class Sequencer(Component):
 
     Commands see the results of those before them: a COMBINE, and a DRAIN that reads the scratchpad or has another
     second stage than the one before, wait until everything is written. Other DRAINs begin while results are still on
-    their way. So does a REQUANT: it fills the bank of settings that is not in force, as soon as no result needs it.
+    their way. So does a REQUANT: it fills the bank of settings that is not in force, as soon as no result needs it. So
+    does a TABLE, unless the DRAINs on their way use the table.
 
     unit: commands, done in order. halt: take no more.
     requants: two banks of settings; bank: the one for the steps that are being launched. combine: the settings in
-    force; mode: the second stage of all DRAINs on their way. drain: the DRAIN whose steps are being launched. start:
-    begin with its first.
+    force; mode: the second stage of all DRAINs on their way. table, write_table: a TABLE that takes effect.
+    drain: the DRAIN whose steps are being launched. start: begin with its first.
     launched: its last step is launched. outside: its next step can never be. written: a DRAIN's last byte is in place;
     idle: so is everything else.
     """
@@ -41,6 +42,8 @@ class Sequencer(Component):
     bank: Signal
     combine: data.View
     mode: Signal
+    table: data.View
+    write_table: Signal
     drain: data.View
     start: Signal
     launched: Signal
@@ -50,6 +53,7 @@ class Sequencer(Component):
 
     def __init__(self, config: Config) -> None:
         self._residual_add = config.residual_add
+        self._activation_table = config.activation_table
         super().__init__(
             {
                 "unit": In(UnitPort()),
@@ -58,6 +62,8 @@ class Sequencer(Component):
                 "bank": Out(range(BANKS_OF_SETTINGS)),
                 "combine": Out(command_layout("COMBINE")),
                 "mode": Out(Combine),
+                "table": Out(command_layout("TABLE")),
+                "write_table": Out(1),
                 "drain": Out(command_layout("DRAIN")),
                 "start": Out(1),
                 "launched": In(1),
@@ -71,9 +77,9 @@ class Sequencer(Component):
         m = Module()
         command = Signal(_COMMAND_BITS)
         drain = self.drain
-        m.d.comb += drain.eq(command)
+        m.d.comb += [drain.eq(command), self.table.eq(command)]
         # What a command is, known as soon as the command.
-        requant, combine, drains = kinds = [Signal(name=f"is_{mnemonic.lower()}") for mnemonic in _MNEMONICS]
+        requant, combine, table, drains = kinds = [Signal(name=f"is_{mnemonic.lower()}") for mnemonic in _MNEMONICS]
         is_one_pixel = Signal()  # its pooling window
         opcode = self.unit.command.payload[:OPCODE_BITS]
         coming = data.View(drain.shape(), self.unit.command.payload[: len(drain.as_value())])
@@ -81,8 +87,13 @@ class Sequencer(Component):
         is_legal = (drain.source == Source.ACCUMULATOR) | (drain.params == Params.UNIFORM)
         is_legal &= (drain.pool != Pool.NONE) | is_one_pixel
         can_add = (drain.pool != Pool.SUM) & self._residual_add
-        is_legal &= (drain.combine == Combine.NONE) | can_add
+        is_legal &= (drain.combine != Combine.ADD) | can_add
+        is_legal &= (drain.combine != Combine.TABLE) | self._activation_table
         reads_scratchpad = (drain.source == Source.SCRATCHPAD) | (drain.combine == Combine.ADD)
+        is_refused = drains & ~is_legal
+        if not self._activation_table:
+            is_refused |= table
+        may_write_table = (self.idle | (self.mode != Combine.TABLE)) & self._activation_table
         may_begin = self.idle | (~reads_scratchpad & (drain.combine == self.mode))
 
         # Results on their way that each bank of settings belongs to; the oldest are those of the other bank, if any.
@@ -120,14 +131,16 @@ class Sequencer(Component):
                     m.d.comb += applied.eq(1)
                     m.d.sync += self.combine.eq(command)
                     m.next = "IDLE"
-                with m.If(drains):
-                    with m.If(is_legal & may_begin):
-                        m.d.comb += self.start.eq(1)
-                        m.d.sync += self.mode.eq(drain.combine)
-                        m.next = "DRAIN"
-                    with m.Elif(~is_legal & self.idle & reported):
-                        m.d.comb += self.unit.error.eq(ErrorCode.ILLEGAL_OPERAND)
-                        m.next = "FAILED"
+                with m.If(table & may_write_table):
+                    m.d.comb += [applied.eq(1), self.write_table.eq(1)]
+                    m.next = "IDLE"
+                with m.If(drains & is_legal & may_begin):
+                    m.d.comb += self.start.eq(1)
+                    m.d.sync += self.mode.eq(drain.combine)
+                    m.next = "DRAIN"
+                with m.If(is_refused & self.idle & reported):
+                    m.d.comb += self.unit.error.eq(ErrorCode.ILLEGAL_OPERAND)
+                    m.next = "FAILED"
             with m.State("DRAIN"):
                 with m.If(self.launched):
                     m.next = "IDLE"

@@ -31,9 +31,10 @@ class Drain(Component):
     it. DRAINs that read accumulators only follow each other, with a REQUANT between them or not, while the results of
     the one before are still on their way; every other command waits until those are written.
 
-    Errors: ILLEGAL_OPERAND for a second stage that the configuration does not have, for SUM together with ADD, for a
-    window of several pixels without pooling, and for parameters with values from the scratchpad; SCRATCHPAD for a pixel
-    beyond the accumulators. They come when all earlier commands are done. Afterwards the unit stands still until reset.
+    Errors: ILLEGAL_OPERAND for a second stage or a TABLE that the configuration does not have, for SUM together with
+    ADD, for a window of several pixels without pooling, and for parameters with values from the scratchpad; SCRATCHPAD
+    for a pixel beyond the accumulators. They come when all earlier commands are done. Afterwards the unit stands still
+    until reset.
     """
 
     unit: Any
@@ -121,6 +122,8 @@ class Drain(Component):
             datapath.requants.eq(sequencer.requants),
             datapath.combine.eq(sequencer.combine),
             datapath.mode.eq(sequencer.mode),
+            datapath.table.eq(sequencer.table),
+            datapath.write_table.eq(sequencer.write_table),
             datapath.i.eq(reader.o),
             datapath.source.eq(reader.source),
             datapath.operand.eq(reader.operand),

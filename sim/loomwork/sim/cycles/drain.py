@@ -34,7 +34,7 @@ class DrainCycles:
 
 
 class Drain:
-    """Carries out REQUANT, COMBINE and DRAIN in order.
+    """Carries out REQUANT, COMBINE, TABLE and DRAIN in order.
 
     reads, writes: of the scratchpad; STORE and LOAD give way to them.
     waited_accumulator, waited_bank: as the counters of the same names (arch/registers.py).
@@ -78,6 +78,10 @@ class Drain:
             elif command.mnemonic == "COMBINE":
                 self._combine = command
                 begin = max(begin, idle)
+                ready = begin + 1
+                written = 0
+            elif command.mnemonic == "TABLE":
+                begin = max(begin, idle if mode is Combine.TABLE else 0)
                 ready = begin + 1
                 written = 0
             else:

@@ -113,7 +113,7 @@ class Array:
 
 
 class Drain:
-    """REQUANT, COMBINE and DRAIN, block by block."""
+    """REQUANT, COMBINE, TABLE and DRAIN, block by block."""
 
     def __init__(self, config: Config, lane: Lane, execute: Array) -> None:
         self._config = config
@@ -136,6 +136,9 @@ class Drain:
                 ready = begin + 1
             elif command.mnemonic == "COMBINE":
                 begin = max(begin, idle)
+                ready = begin + 1
+            elif command.mnemonic == "TABLE":
+                begin = max(begin, idle if mode is Combine.TABLE else 0)
                 ready = begin + 1
             else:
                 operands = command.operands

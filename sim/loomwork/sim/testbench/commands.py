@@ -8,7 +8,17 @@ from itertools import product
 
 from loomwork.arch.command import Command
 from loomwork.arch.config import BANKS, Config
-from loomwork.arch.isa import Combine, Params, Pool, Source, Unit, Window, params_words
+from loomwork.arch.isa import (
+    ENTRIES_PER_COMMAND,
+    TABLE_ENTRIES,
+    Combine,
+    Params,
+    Pool,
+    Source,
+    Unit,
+    Window,
+    params_words,
+)
 from loomwork.arch.numerics import INT8_MAX, INT8_MIN, Rounding
 
 
@@ -118,6 +128,17 @@ def random_combine(g: random.Random, operand: Map) -> Command:
     return Command(
         "COMBINE", {"operand_base": operand.base, "operand_pitch": operand.pitch, **scales, **finish}, {Unit.LOAD: 3}
     )
+
+
+def random_tables(g: random.Random) -> list[Command]:
+    """TABLEs of random entries, in any order."""
+    return [
+        Command(
+            "TABLE",
+            {"index": index, **{f"entry_{n}": g.randint(INT8_MIN, INT8_MAX) for n in range(ENTRIES_PER_COMMAND)}},
+        )
+        for index in g.sample(range(TABLE_ENTRIES // ENTRIES_PER_COMMAND), TABLE_ENTRIES // ENTRIES_PER_COMMAND)
+    ]
 
 
 def random_requant(g: random.Random) -> Command:

@@ -16,6 +16,7 @@ from loomwork.sim.testbench.commands import (
     random_combine,
     random_requant,
     random_stream,
+    random_tables,
     transfer,
 )
 
@@ -163,7 +164,7 @@ def layer_program(config: Config, generator: random.Random, *, depthwise: bool =
 def fused_program(config: Config, generator: random.Random, combine: Combine, pool: Pool) -> TestProgram:
     """The same `combine` and `pool` on the accumulators, behind a random 1x1 convolution, and on a scratchpad tensor.
 
-    With ADD both take the same tensor as their operand.
+    With ADD both take the same tensor as their operand, with TABLE each has a table of its own.
     """
     g = generator
     channels, out_channels = g.randint(1, 2 * config.rows), g.randint(1, 2 * config.cols + 1)
@@ -189,9 +190,12 @@ def fused_program(config: Config, generator: random.Random, combine: Combine, po
     for tensor in (image, operand, values):
         commands.insert(0, transfer("LOAD", config, tensor, {}, offset))
         offset += tensor.bytes(config)
-    for operands in sources:
+    finished = [0, 0]  # commands of the drain, with each DRAIN
+    for number, operands in enumerate(sources):
         commands += [random_requant(g), random_combine(g, operand)]
+        commands += random_tables(g) if combine is Combine.TABLE else []
         commands.append(Command("DRAIN", {**operands, "combine": combine}, {Unit.LOAD: 3}))
-    commands.append(transfer("STORE", config, results[0], {Unit.DRAIN: 3}))
-    commands.append(transfer("STORE", config, results[1], {Unit.DRAIN: 6}, results[0].bytes(config)))
+        finished[number] = sum(command.insn.unit is Unit.DRAIN for command in commands)
+    commands.append(transfer("STORE", config, results[0], {Unit.DRAIN: finished[0]}))
+    commands.append(transfer("STORE", config, results[1], {Unit.DRAIN: finished[1]}, results[0].bytes(config)))
     return TestProgram(config, [*commands, Command("END")], constants, g.randbytes(offset), results)
