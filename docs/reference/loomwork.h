@@ -8,7 +8,7 @@
 /* What ID, VERSION, ISA_HASH and (by preset) CONFIG_HASH_HIGH, CONFIG_HASH_LOW read as. */
 #define LOOMWORK_ID 0x4c4f4f4du
 #define LOOMWORK_VERSION 1u
-#define LOOMWORK_ISA_HASH 0xd3241902u
+#define LOOMWORK_ISA_HASH 0xe7da5255u
 #define LOOMWORK_CONFIG_HASH_FORMAL UINT64_C(0xebdb70b751d339a9)
 #define LOOMWORK_CONFIG_HASH_NANO UINT64_C(0x2872eb9c8142e2f7)
 #define LOOMWORK_CONFIG_HASH_TINY UINT64_C(0x5f39f4d13bdeed70)
@@ -20,7 +20,7 @@
 /* Registers: byte offsets, and masks of their bits; the space has 0x200 bytes. */
 #define LOOMWORK_REG_ID 0x000u /* Reads as 'LOOM'. After reset 0x4c4f4f4d. */
 #define LOOMWORK_REG_VERSION 0x004u /* Version of this register map. After reset 0x1. */
-#define LOOMWORK_REG_ISA_HASH 0x008u /* Fingerprint of the command set. After reset 0xd3241902. */
+#define LOOMWORK_REG_ISA_HASH 0x008u /* Fingerprint of the command set. After reset 0xe7da5255. */
 #define LOOMWORK_REG_CONFIG_HASH_LOW 0x00cu /* Fingerprint of the configuration, bits 31..0. */
 #define LOOMWORK_REG_CONFIG_HASH_HIGH 0x010u /* Fingerprint of the configuration, bits 63..32. */
 #define LOOMWORK_REG_CONTROL 0x014u /* Start and reset. After reset 0x0. */
@@ -537,6 +537,40 @@ enum loomwork_rounding {
 #define LOOMWORK_DEPTHWISE_X_STRIDE_WIDTH 4
 #define LOOMWORK_DEPTHWISE_SHARED_LOW 249
 #define LOOMWORK_DEPTHWISE_SHARED_WIDTH 4
+
+#define LOOMWORK_OPCODE_SKIP 10 /* Leave passes out of the CONVOLVE or DEPTHWISE that follows, and of that one only: they have no weight tile in the stream and take no time in the array. Passes are numbered from 0 in each block, over all taps, in the order in which they run. Pass `p` is left out when bit `p % 32` of `mask_(p / 32)` is 1; those behind the last bit are run. Each block ends with pass `last`, which is run whatever its bit says: all behind it are left out. All blocks of the command leave out the same passes. Illegal: a `last` that is no pass of the command (the engine may wait for ever), and any SKIP when the configuration leaves it out. */
+#define LOOMWORK_SKIP_OPCODE_LOW 0
+#define LOOMWORK_SKIP_OPCODE_WIDTH 4
+#define LOOMWORK_SKIP_WAIT_LOAD_LOW 4
+#define LOOMWORK_SKIP_WAIT_LOAD_WIDTH 1
+#define LOOMWORK_SKIP_LOAD_TICKET_LOW 5
+#define LOOMWORK_SKIP_LOAD_TICKET_WIDTH 10
+#define LOOMWORK_SKIP_WAIT_EXECUTE_LOW 15
+#define LOOMWORK_SKIP_WAIT_EXECUTE_WIDTH 1
+#define LOOMWORK_SKIP_EXECUTE_TICKET_LOW 16
+#define LOOMWORK_SKIP_EXECUTE_TICKET_WIDTH 10
+#define LOOMWORK_SKIP_WAIT_DRAIN_LOW 26
+#define LOOMWORK_SKIP_WAIT_DRAIN_WIDTH 1
+#define LOOMWORK_SKIP_DRAIN_TICKET_LOW 27
+#define LOOMWORK_SKIP_DRAIN_TICKET_WIDTH 10
+#define LOOMWORK_SKIP_WAIT_STORE_LOW 37
+#define LOOMWORK_SKIP_WAIT_STORE_WIDTH 1
+#define LOOMWORK_SKIP_STORE_TICKET_LOW 38
+#define LOOMWORK_SKIP_STORE_TICKET_WIDTH 10
+#define LOOMWORK_SKIP_LAST_LOW 48
+#define LOOMWORK_SKIP_LAST_WIDTH 10
+#define LOOMWORK_SKIP_MASK_0_LOW 58
+#define LOOMWORK_SKIP_MASK_0_WIDTH 32
+#define LOOMWORK_SKIP_MASK_1_LOW 90
+#define LOOMWORK_SKIP_MASK_1_WIDTH 32
+#define LOOMWORK_SKIP_MASK_2_LOW 122
+#define LOOMWORK_SKIP_MASK_2_WIDTH 32
+#define LOOMWORK_SKIP_MASK_3_LOW 154
+#define LOOMWORK_SKIP_MASK_3_WIDTH 32
+#define LOOMWORK_SKIP_MASK_4_LOW 186
+#define LOOMWORK_SKIP_MASK_4_WIDTH 32
+#define LOOMWORK_SKIP_MASK_5_LOW 218
+#define LOOMWORK_SKIP_MASK_5_WIDTH 32
 
 /* Put the low `width` bits of `value` at bit `low` of a command that was all zeros there. */
 static inline void loomwork_put(uint8_t command[LOOMWORK_COMMAND_BYTES], unsigned low, unsigned width, uint32_t value)

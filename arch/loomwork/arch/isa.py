@@ -12,6 +12,7 @@ of a tensor: group `y // 4` from R on is group `y // 4 - R`.
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -204,6 +205,13 @@ _TILE = (
 )
 """What CONVOLVE and DEPTHWISE have in common, at the same bits."""
 
+MASK_WORDS = 6
+"""Operands that make up the mask of a SKIP; as many as fit."""
+MASK_WORD_BITS = 32
+"""Bits of each; the C header sets operands of at most so many."""
+MASK_PASSES = MASK_WORDS * MASK_WORD_BITS
+"""Passes of a block that a SKIP can leave out one by one: its first ones."""
+
 _REQUANTIZE = (
     Field("multiplier", 32, "Q31 multiplier, not negative", signed=True, minimum=0),
     Field("shift", 6, "binary exponent, left when positive", signed=True, minimum=-31, maximum=7),
@@ -315,6 +323,29 @@ INSNS: tuple[Insn, ...] = (
             Field("shared", 4, "input columns outside of the image that end one row of pixels and begin the next"),
         ),
     ),
+    Insn(
+        "SKIP",
+        10,
+        Unit.EXECUTE,
+        "Leave passes out of the CONVOLVE or DEPTHWISE that follows, and of that one only: they have no weight tile in "
+        "the stream and take no time in the array. Passes are numbered from 0 in each block, over all taps, in the "
+        f"order in which they run. Pass `p` is left out when bit `p % {MASK_WORD_BITS}` of "
+        f"`mask_(p / {MASK_WORD_BITS})` is 1; those behind the last bit are run. Each block ends with pass `last`, "
+        "which is run whatever its bit says: all behind it are left out. All blocks of the command leave out the same "
+        "passes. Illegal: a `last` that is no pass of the command (the engine may wait for ever), and any SKIP when "
+        "the configuration leaves it out.",
+        (
+            Field("last", 10, "pass with which each block ends"),
+            *(
+                Field(
+                    f"mask_{word}",
+                    MASK_WORD_BITS,
+                    f"passes {word * MASK_WORD_BITS} .. {(word + 1) * MASK_WORD_BITS - 1} of a block, 1 = left out",
+                )
+                for word in range(MASK_WORDS)
+            ),
+        ),
+    ),
 )
 
 BY_MNEMONIC = {insn.mnemonic: insn for insn in INSNS}
@@ -324,6 +355,38 @@ BY_OPCODE = {insn.opcode: insn for insn in INSNS}
 def params_words(params: Params) -> int:
     """Words of `cols` bytes that the parameters of one block take in the stream."""
     return {Params.UNIFORM: 0, Params.BIAS: 4, Params.PER_CHANNEL: 9}[params]
+
+
+def skip_operands(executed: Sequence[bool]) -> dict[str, int]:
+    """The operands of a SKIP that leaves out the passes of a block that are not to be executed.
+
+    executed: for each pass of a block, in order. Raises ValueError when there is none, or when the command cannot say
+    it: a pass from MASK_PASSES on is left out only behind the last executed one, which has a number of its own.
+    """
+    numbers = [number for number, is_executed in enumerate(executed) if is_executed]
+    limit = next(item.high for item in BY_MNEMONIC["SKIP"].operands if item.name == "last")
+    if not numbers or numbers[-1] > limit or not all(executed[MASK_PASSES : numbers[-1]]):
+        raise ValueError(
+            f"a SKIP leaves out any of the first {MASK_PASSES} passes and all behind a last one, at most number {limit}"
+        )
+    mask = sum(1 << number for number in range(min(numbers[-1], MASK_PASSES)) if not executed[number])
+    words = {f"mask_{word}": mask >> word * MASK_WORD_BITS & (1 << MASK_WORD_BITS) - 1 for word in range(MASK_WORDS)}
+    return {"last": numbers[-1], **words}
+
+
+def executed_passes(skip: Mapping[str, int] | None, passes: int) -> tuple[int, ...]:
+    """The numbers of the passes of each block that a command executes.
+
+    skip: the operands of the SKIP in front of it, None when there is none. passes: of one block.
+    Raises ValueError when `last` is none of them.
+    """
+    if skip is None:
+        return tuple(range(passes))
+    last = skip["last"]
+    if last >= passes:
+        raise ValueError(f"pass {last} is to be the last of a block, which has {passes}")
+    mask = sum(skip[f"mask_{word}"] << word * MASK_WORD_BITS for word in range(MASK_WORDS))
+    return tuple(number for number in range(last + 1) if number == last or not mask >> number & 1)
 
 
 def isa_hash() -> int:

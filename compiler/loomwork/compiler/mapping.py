@@ -80,12 +80,16 @@ def map_convolution(layer: Convolution, source: FeatureMap, config: Config) -> M
     return min(fitting, key=lambda candidate: candidate.cycles(height, width, config))
 
 
+def contiguous_taps(width: int, dilation: int) -> int:
+    """Kernel columns, of `width` in all, that a dense convolution takes from an image row as one piece."""
+    return width if dilation == 1 else 1
+
+
 def _dense(layer: Convolution, source: FeatureMap, config: Config) -> Mapping:
     """All input channels of a kernel row at once, or those of one tap where dilation parts the taps."""
     width = layer.kernel.shape[1]
-    if layer.dilation[1] == 1 or width == 1:
-        return _convolve(layer, source, config, length=width * source.channels)
-    return _convolve(layer, source, config, length=source.channels, tap_count=width)
+    taps = contiguous_taps(width, layer.dilation[1])
+    return _convolve(layer, source, config, length=taps * source.channels, tap_count=width // taps)
 
 
 def _diagonal(layer: Convolution, source: FeatureMap, config: Config, channels: int) -> Mapping:
