@@ -66,6 +66,7 @@ class Config:
     stream_beats: bus beats of weights that are fetched ahead; covers the latency of external memory.
     residual_add: whether the drain holds the multipliers for ADD.
     depthwise: whether the array has the column buses for DEPTHWISE.
+    block_sparsity: whether EXECUTE can leave out passes, for SKIP.
 
     Raises ConfigError when a value is out of range.
     """
@@ -82,6 +83,7 @@ class Config:
     stream_beats: int = 128
     residual_add: bool = True
     depthwise: bool = True
+    block_sparsity: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -155,6 +157,8 @@ class Config:
         """
         values = asdict(self)
         del values["name"]
+        if not self.block_sparsity:
+            del values["block_sparsity"]  # whoever has none keeps the fingerprint from before there was any
         text = json.dumps(values, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
