@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configurations: limits, derived sizes, files."""
 
+import hashlib
 import json
 import os
 import re
@@ -50,6 +51,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rows": "4"}, 'rows must be a whole number, not "4"'),
     ({"residual_add": 1}, "residual_add must be true or false, not 1"),
     ({"depthwise": 0}, "depthwise must be true or false, not 0"),
+    ({"block_sparsity": 1}, "block_sparsity must be true or false, not 1"),
     ({"name": 5}, "name must be text, not 5"),
     ({"name": "two words"}, "name must be an identifier (letters, digits, _), not 'two words'"),
     ({"name": "../x"}, "name must be an identifier (letters, digits, _), not '../x'"),
@@ -93,11 +95,20 @@ def test_hash_is_of_everything_but_the_name():
         {"queue_depth": 8},
         {"residual_add": False},
         {"depthwise": False},
+        {"block_sparsity": True},
         {"address_bits": 33},
         {"stream_beats": 32},
     ):
         assert replace(TINY, **changes).hash != TINY.hash
     assert all(0 <= value < 1 << 64 for value in hashes)
+
+
+def test_a_configuration_without_block_sparsity_keeps_the_hash_from_before_there_was_any():
+    """Of `tiny`, as the first release had it: its programs and bitstreams are still each other's."""
+    values = {**TINY.to_dict()}
+    del values["name"], values["block_sparsity"]
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()
+    assert TINY.hash == int.from_bytes(digest[:8], "little")
 
 
 def test_unknown_and_missing_fields():

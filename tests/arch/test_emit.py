@@ -139,6 +139,7 @@ def test_configurations_page_lists_every_field():
     assert table["scratchpad_kib"][1] == "1 to 1024"
     assert table["residual_add"][1:] == ("true, false", "true")
     assert table["depthwise"][1:] == ("true, false", "true")
+    assert table["block_sparsity"][1:] == ("true, false", "false")
 
 
 def test_isa_page_explains_the_rules_behind_the_operands():

@@ -240,6 +240,7 @@ def configurations_page() -> str:
             config.stream_beats,
             "yes" if config.residual_add else "no",
             "yes" if config.depthwise else "no",
+            "yes" if config.block_sparsity else "no",
             f"`{config.hash:016x}`",
         )
         for name, config in PRESETS.items()
@@ -256,6 +257,7 @@ def configurations_page() -> str:
         "stream beats",
         "residual add",
         "depthwise",
+        "block sparsity",
         "fingerprint",
     )
     intro = [
@@ -280,7 +282,7 @@ def configurations_page() -> str:
         "",
         *_paragraph(
             f"A bank, a quarter of the scratchpad, must not have more than {MAX_BANK_WORDS} words of `rows` bytes. The "
-            "fingerprint covers every field but `name`."
+            "fingerprint covers every field but `name`, and `block_sparsity` only where it is true."
         ),
     ]
     return _page("Configurations", intro + _table(titles, rows) + limits)
