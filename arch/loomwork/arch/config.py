@@ -155,16 +155,21 @@ class Config:
 
         Two configurations with equal sizes run the same programs, whatever they are called.
         """
-        values = asdict(self)
+        values = self.to_dict()
         del values["name"]
-        if not self.block_sparsity:
-            del values["block_sparsity"]  # whoever has none keeps the fingerprint from before there was any
         text = json.dumps(values, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
     def to_dict(self) -> dict[str, int | str | bool]:
-        """Plain values, in the order of declaration; `from_dict` reverses it."""
-        return asdict(self)
+        """Plain values, in the order of declaration; `from_dict` reverses it.
+
+        `block_sparsity` is only there when it is true: a configuration without it keeps the fingerprint, and its
+        programs the bytes, from before there was the field.
+        """
+        values = asdict(self)
+        if not self.block_sparsity:
+            del values["block_sparsity"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":

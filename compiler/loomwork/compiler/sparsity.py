@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loomwork.arch.config import Config
-from loomwork.arch.isa import MASK_PASSES
+from loomwork.arch.isa import COMMAND_BYTES, MASK_PASSES
 from loomwork.arch.reduction import passes
 from loomwork.compiler.graph import Convolution, FeatureMap
 from loomwork.compiler.mapping import Mapping
 from loomwork.compiler.weight_tiles import MAX_PASSES
 
 COMMAND_CYCLES = 24
-"""What a SKIP, a CONVOLVE and a DRAIN more cost about: the drain's pause, and a beginning that is not always hidden."""
+"""What a SKIP, a CONVOLVE and a DRAIN more cost about, apart from the bus: the drain's pause, and a beginning that may
+not be hidden."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def block_runs(
         return (everything,)
     pixels = min(config.accumulator_depth, source.height * source.width // (layer.stride[0] * layer.stride[1]))
     runs: list[BlockRun] = []
-    for start, of_run in _merged(executed, max(config.rows, pixels)):
+    commands = COMMAND_CYCLES + 3 * COMMAND_BYTES // config.bus_bytes
+    for start, of_run in _merged(executed, max(config.rows, pixels), commands):
         end = start + len(of_run)
         union = np.any(of_run, axis=0)
         begin = first + start * config.cols
@@ -104,9 +106,13 @@ def _executed(is_not_zero: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return executed
 
 
-def _merged(executed: Sequence[NDArray[np.bool_]], cycles: int) -> list[tuple[int, list[NDArray[np.bool_]]]]:
+def _merged(
+    executed: Sequence[NDArray[np.bool_]], cycles: int, commands: int
+) -> list[tuple[int, list[NDArray[np.bool_]]]]:
     """Blocks in runs, each with its first block: neighbours join where the tiles that are then executed for nothing
-    cost less than commands. cycles: of a pass.
+    cost no more than commands.
+
+    cycles, commands: what a pass costs, and the commands of one more run.
     """
     runs = [(number, [of_block]) for number, of_block in enumerate(executed)]
     place = 0
@@ -116,7 +122,7 @@ def _merged(executed: Sequence[NDArray[np.bool_]], cycles: int) -> list[tuple[in
         # Behind a common last pass there is nothing, in front of it everything may have to be filled in.
         union = _executed(np.logical_or(a, b))
         for_nothing = (union.sum() - a.sum()) * len(these) + (union.sum() - b.sum()) * len(those)
-        if for_nothing * cycles <= COMMAND_CYCLES:
+        if for_nothing * cycles <= commands:
             runs[place : place + 2] = [(first, [union] * (len(these) + len(those)))]
             place = max(place - 1, 0)
         else:
