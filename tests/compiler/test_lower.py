@@ -14,6 +14,7 @@ from loomwork.arch.reduction import passes
 from loomwork.compiler.driver import compile_graph
 from loomwork.compiler.graph import AveragePool, CompileError, Convolution, FeatureMap, MaxPool
 from loomwork.compiler.mapping import map_convolution
+from loomwork.compiler.sparsity import BlockRun
 from loomwork.compiler.weights import ConstantPool, pack_weights, params_mode
 from loomwork.sim.golden import Golden
 from loomwork.sim.memory import pack_inputs, unpack_outputs, window_bytes
@@ -43,7 +44,7 @@ def test_weights_lie_in_the_order_of_the_array(channels: int, outputs: int, dila
     maker.convolution(maker.input(9, 9, channels), outputs, dilation=(1, dilation), depthwise=depthwise)
     layer, source = convolution(maker)
     mapping = map_convolution(layer, source, replace(TINY, depthwise=False))
-    data = pack_weights(layer, mapping, TINY, 0, outputs)
+    data = pack_weights(layer, mapping, TINY, [BlockRun(0, outputs, mapping.blocks)])
     words = iter(np.frombuffer(data, dtype=np.int8).reshape(-1, TINY.cols))
     for block, tap in product(range(mapping.blocks), range(mapping.tap_count)):
         first_byte = block * mapping.block_step + tap * mapping.tap_step
@@ -83,7 +84,7 @@ def test_depthwise_weights_lie_in_the_groups_of_their_kernel_rows(
     maker.convolution(maker.input(20, 20, channels), channels, kernel=kernel, dilation=(row_step, 1), depthwise=True)
     layer, source = convolution(maker)
     mapping = map_convolution(layer, source, BASE)
-    words = pack_weights(layer, mapping, BASE, 0, channels)
+    words = pack_weights(layer, mapping, BASE, [BlockRun(0, channels, mapping.blocks)])
     found = np.frombuffer(words, dtype=np.int8).reshape(-1, 16)
     per_pass = 2 if row_step == 2 and kernel[0] > 1 else 4
     width = -(-kernel[1] // -(-kernel[1] // 4))

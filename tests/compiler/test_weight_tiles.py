@@ -10,6 +10,7 @@ from loomwork.arch.config import BASE, SMALL, TINY, Config
 from loomwork.arch.isa import MASK_PASSES, params_words
 from loomwork.compiler.graph import Convolution
 from loomwork.compiler.mapping import Mapping, map_convolution
+from loomwork.compiler.sparsity import BlockRun
 from loomwork.compiler.weight_tiles import MAX_PASSES, weight_tiles
 from loomwork.compiler.weights import pack_weights, params_mode
 from tests.compiler.random_graphs import GraphMaker
@@ -48,7 +49,8 @@ def test_weights_of_one_number_are_those_of_one_tile_in_the_stream(
     size = config.weight_tile_bytes
     for number in range(mapping.blocks * mapping.passes):
         kernel = np.where(tiles == number, 1, 0).astype(np.int8)
-        stream = np.frombuffer(pack_weights(replace(layer, kernel=kernel), mapping, config, 0, shape[3]), np.uint8)
+        runs = [BlockRun(0, shape[3], mapping.blocks)]
+        stream = np.frombuffer(pack_weights(replace(layer, kernel=kernel), mapping, config, runs), np.uint8)
         blocks = stream.reshape(mapping.blocks, -1)[:, : mapping.passes * size]
         assert blocks.shape[1] + params == stream.size // mapping.blocks
         sums = blocks.reshape(-1, size).sum(axis=1)

@@ -3,7 +3,7 @@
 
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ from amaranth.sim import Simulator, SimulatorContext
 
 from loomwork.arch.command import Command, encode
 from loomwork.arch.config import BANKS, Config
-from loomwork.arch.isa import Params, params_words
+from loomwork.arch.isa import Params, params_words, skip_operands
 from loomwork.arch.reduction import depthwise_passes, passes
 from loomwork.rtl.execute import Execute
 from loomwork.rtl.ports import ACCUMULATOR_LATENCY, SCRATCHPAD_LATENCY
@@ -41,6 +41,8 @@ PLAIN = {
 class Job:
     """One CONVOLVE, or DEPTHWISE, with its input tensor: what the stream must bring, what must come out.
 
+    executed: of each pass of a block, whether it is executed; the weights of the others are zero, and a SKIP leaves
+    them out. Without it there is no SKIP.
     weights: [blocks][taps][kernel_rows * length][cols] int8; of a DEPTHWISE
     [blocks][tap groups][kernel_rows][taps][cols]. sums: [blocks][pixels][cols] int32.
     """
@@ -48,6 +50,7 @@ class Job:
     config: Config
     operands: dict[str, int]
     rng: np.random.Generator
+    executed: tuple[bool, ...] = ()
     weights: np.ndarray = field(init=False)
     params: np.ndarray = field(init=False)
     image: np.ndarray = field(init=False)
@@ -56,19 +59,34 @@ class Job:
         o, cols = self.operands, self.config.cols
         kernel = (o["kernel_rows"], o["taps"]) if self.depthwise else (o["kernel_rows"] * o["length"],)
         self.weights = self.rng.integers(-128, 128, (o["blocks"], o["tap_count"], *kernel, cols))
+        if self.executed:
+            self.weights[:, ~self.is_executed()] = 0
         self.params = self.rng.integers(0, 256, (o["blocks"], params_words(Params(o["params"])), cols))
         image = self.rng.integers(-128, 128, (o["height"], o["row_bytes"]))
         # Of the rows of a ring that have the same place, only the last one is there.
         latest = {self.place(y): y for y in range(o["height"])}
         self.image = image[[latest[self.place(y)] for y in range(o["height"])]]
 
+    def is_executed(self) -> np.ndarray:
+        """[taps][kernel_rows * length], of a DEPTHWISE [tap groups][kernel_rows]: the pass of a weight is executed."""
+        o, config = self.operands, self.config
+        if self.depthwise:
+            sizes = [len(rows) for rows in depthwise_passes(config.depthwise_groups, o["kernel_rows"], o["row_step"])]
+        else:
+            cut = passes(config.rows, o["kernel_rows"], o["length"], o["row_step"])
+            sizes = [sum(s.length for s in segments) for segments in cut]
+        return np.repeat(self.executed, sizes * o["tap_count"]).reshape(o["tap_count"], -1)
+
     def stream(self) -> list[bytes]:
         """The words of weights and parameters, in the order of use."""
         words: list[bytes] = []
         for block, params in enumerate(self.params):
+            number = 0
             for tap in range(self.operands["tap_count"]):
                 for tile in self.depthwise_tiles(block, tap) if self.depthwise else self.tiles(block, tap):
-                    words += [row.tobytes() for row in tile]
+                    if not self.executed or self.executed[number]:
+                        words += [row.tobytes() for row in tile]
+                    number += 1
             words += [bytes(word.tolist()) for word in params]
         return words
 
@@ -145,29 +163,44 @@ class Job:
         return "taps" in self.operands
 
     @property
-    def command(self) -> int:
+    def commands(self) -> list[int]:
         """In bits."""
-        mnemonic = "DEPTHWISE" if self.depthwise else "CONVOLVE"
-        return int.from_bytes(encode(Command(mnemonic, self.operands)), "little")
+        commands = [Command("DEPTHWISE" if self.depthwise else "CONVOLVE", self.operands)]
+        if self.executed:
+            commands.insert(0, Command("SKIP", skip_operands(self.executed)))
+        return [int.from_bytes(encode(command), "little") for command in commands]
 
     @property
     def pixels(self) -> int:
         return self.operands["tile_width"] * self.operands["tile_height"]
 
 
-def make_jobs(config: Config, seed: int, operands: list[dict[str, int]]) -> list[Job]:
-    """Jobs with their tensors one behind the other in the scratchpad; `base` and `pitch` are made to fit."""
+def pass_count_of(config: Config, operands: dict[str, int]) -> int:
+    """Passes of a block."""
+    o = {**PLAIN, **operands}
+    if "taps" in o:
+        return o["tap_count"] * len(list(depthwise_passes(config.depthwise_groups, o["kernel_rows"], o["row_step"])))
+    return o["tap_count"] * len(list(passes(config.rows, o["kernel_rows"], o["length"], o["row_step"])))
+
+
+def make_jobs(
+    config: Config, seed: int, operands: list[dict[str, int]], executed: Sequence[tuple[bool, ...]] = ()
+) -> list[Job]:
+    """Jobs with their tensors one behind the other in the scratchpad; `base` and `pitch` are made to fit.
+
+    executed: see `Job`, one for each when there are any.
+    """
     rng = np.random.default_rng(seed)
     jobs: list[Job] = []
     base = 0
-    for values in operands:
+    for values, passes_executed in zip(operands, executed or [()] * len(operands), strict=True):
         values = {**PLAIN, **values}
         if "taps" in values:
             del values["length"]
         values["pitch"] = max(values["pitch"], -(-values["row_bytes"] // config.rows))
         values["base"] = base
         base += -(-values["height"] // BANKS) * values["pitch"]
-        jobs.append(Job(config, values, rng))
+        jobs.append(Job(config, values, rng, passes_executed))
     assert base <= BANK_WORDS
     return jobs
 
@@ -253,7 +286,8 @@ class Bench:
     def restart(self) -> None:
         """All work is still to be done."""
         self.words = deque(word for job in self.jobs for word in job.stream())
-        self.commands = deque(job.command for job in self.jobs)
+        self.commands = deque(command for job in self.jobs for command in job.commands)
+        self.command_count = len(self.commands)
         self.pixels = deque(job.pixels for job in self.jobs for _ in range(job.operands["blocks"]))
         self.reads: deque[list[bytes]] = deque([[]] * SCRATCHPAD_LATENCY)
         self.drained = deque([0] * ACCUMULATOR_LATENCY)
@@ -275,7 +309,7 @@ class Bench:
             not self.pixels
             and not any(self.drained)
             and len(self.params) == params
-            and len(self.done) == len(self.jobs)
+            and len(self.done) == self.command_count
         )
 
     def run(self, cycles: int = 20000) -> None:

@@ -2,7 +2,7 @@
 """The command set read literally: one value at a time, in Python integers."""
 
 from collections.abc import Iterator
-from itertools import product
+from itertools import count, product
 
 from loomwork.arch.command import Command
 from loomwork.arch.config import Config
@@ -42,9 +42,11 @@ class ScalarEngine:
                 case "CONVOLVE":
                     for block in range(command["blocks"]):
                         self._convolve(command, block)
+                    self.settings.pop("SKIP", None)
                 case "DEPTHWISE":
                     for block in range(command["blocks"]):
                         self._depthwise(command, block)
+                    self.settings.pop("SKIP", None)
                 case "DRAIN":
                     self._drain(command)
                 case "TABLE":
@@ -68,12 +70,23 @@ class ScalarEngine:
         for row, byte in product(range(c["rows"]), range(c["words"] * self.config.rows)):
             yield c["offset"] + row * c["row_stride"] + byte, self._address(c["base"], c["pitch"], c["row"] + row, byte)
 
+    def _weights(self, number: int) -> list[bytes]:
+        """The weight tile of pass `number` of a block: from the stream, or zeros where a SKIP leaves it out."""
+        skip = self.settings.get("SKIP")
+        rows = self.config.rows
+        if skip and number != skip["last"]:
+            bits = f"{skip[f'mask_{number // 32}']:032b}"[::-1] if number < 192 else "0" * 32
+            if number > skip["last"] or bits[number % 32] == "1":
+                return [bytes(self.config.cols)] * rows
+        return [self.stream.pop(0) for _ in range(rows)]
+
     def _convolve(self, c: Command, block: int) -> None:
+        numbers = count()
         pixels = list(product(range(c["tile_height"]), range(c["tile_width"])))
         sums = {(pixel, column): 0 for pixel in range(len(pixels)) for column in range(self.config.cols)}
         for tap in range(c["tap_count"]):
             for segments in passes(self.config.rows, c["kernel_rows"], c["length"], c["row_step"]):
-                weights = [self.stream.pop(0) for _ in range(self.config.rows)]
+                weights = self._weights(next(numbers))
                 for pixel, (oy, ox) in enumerate(pixels):
                     activations = [c["pad"]] * self.config.rows
                     for segment in segments:
@@ -95,6 +108,7 @@ class ScalarEngine:
         rows, cols = self.config.rows, self.config.cols
         taps_per_row = {2: 2, 4: 4, 8: 4, 16: 4, 32: 8, 64: 16}[rows]
         kernel_rows_per_pass = min(rows // taps_per_row, {0: 1, 2: 2}.get(c["row_step"] % 4, 4))
+        numbers = count()
         pixels = list(product(range(c["tile_height"]), range(c["tile_width"])))
         sums = {(pixel, column): 0 for pixel in range(len(pixels)) for column in range(cols)}
         for group in range(c["tap_count"]):
@@ -102,7 +116,7 @@ class ScalarEngine:
             for ky in range(c["kernel_rows"]):
                 place = ky % kernel_rows_per_pass
                 if place == 0:
-                    weights = [self.stream.pop(0) for _ in range(rows)]
+                    weights = self._weights(next(numbers))
                 for (pixel, (oy, ox)), k, column in product(enumerate(pixels), range(c["taps"]), range(cols)):
                     row = c["y_start"] + oy * c["y_step"] + ky * c["row_step"]
                     byte = c["x_start"] + block * c["block_step"] + group * c["tap_step"]

@@ -10,7 +10,7 @@ import pytest
 
 from loomwork.arch.command import Command, encode
 from loomwork.arch.config import FORMAL, MID, SMALL, TINY, Config
-from loomwork.arch.isa import COMMAND_BYTES, Combine, Params, Pool, Source, Unit, Window
+from loomwork.arch.isa import COMMAND_BYTES, Combine, Params, Pool, Source, Unit, Window, skip_operands
 from loomwork.arch.program import AcceleratorStep
 from loomwork.arch.registers import ErrorCode
 from loomwork.sim.golden import Golden, GoldenBackend, GoldenError
@@ -119,6 +119,14 @@ def test_random_programs_do_what_the_command_set_says(seed: int, depthwise: bool
     # The smallest scratchpad is too small for some of these programs; its size matters to no result.
     config = Config.from_dict({**config.to_dict(), "scratchpad_kib": 64})
     check_program(layer_program(config, random.Random(seed), depthwise=depthwise))
+
+
+@pytest.mark.parametrize("config", [FORMAL, TINY, SMALL, MID], ids=lambda config: config.name)
+@pytest.mark.parametrize("depthwise", [False, True], ids=["convolve", "depthwise"])
+@pytest.mark.parametrize("seed", range(8))
+def test_passes_are_left_out_as_the_command_set_says(seed: int, depthwise: bool, config: Config) -> None:
+    config = Config.from_dict({**config.to_dict(), "scratchpad_kib": 64, "block_sparsity": True})
+    check_program(layer_program(config, random.Random(seed), depthwise=depthwise, skips=True))
 
 
 @pytest.mark.parametrize("config", [FORMAL, TINY, MID], ids=lambda config: config.name)
@@ -387,6 +395,18 @@ def test_a_table_of_which_a_part_is_not_set_is_refused() -> None:
     with pytest.raises(GoldenError, match="no TABLE has set 16 entries") as caught:
         run(*tables[1:], drain, END)
     assert caught.value.code is ErrorCode.ILLEGAL_OPERAND
+
+
+def test_skip_without_its_hardware_and_of_passes_that_are_not_there_is_refused() -> None:
+    sparse = replace(TINY, block_sparsity=True)
+    skip = Command("SKIP", skip_operands([True]))
+    with pytest.raises(GoldenError, match=r"SKIP.*ILLEGAL_OPERAND.*tiny is built without SKIP"):
+        run(STREAM, skip, END)
+    beyond = Command("SKIP", skip_operands([True, True]))
+    with pytest.raises(
+        GoldenError, match=r"CONVOLVE.*ILLEGAL_OPERAND.*pass 1 is to be the last of a block, which has 1"
+    ):
+        run(STREAM, beyond, command("CONVOLVE", CONVOLVE), END, config=sparse)
 
 
 def test_depthwise_without_its_hardware_is_refused() -> None:

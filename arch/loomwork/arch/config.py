@@ -67,6 +67,7 @@ class Config:
     residual_add: whether the drain holds the multipliers for ADD.
     depthwise: whether the array has the column buses for DEPTHWISE.
     activation_table: whether the drain holds the table for activation functions.
+    block_sparsity: whether EXECUTE can leave out passes, for SKIP.
 
     Raises ConfigError when a value is out of range.
     """
@@ -84,6 +85,7 @@ class Config:
     residual_add: bool = True
     depthwise: bool = True
     activation_table: bool = True
+    block_sparsity: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -155,14 +157,21 @@ class Config:
 
         Two configurations with equal sizes run the same programs, whatever they are called.
         """
-        values = asdict(self)
+        values = self.to_dict()
         del values["name"]
         text = json.dumps(values, sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
     def to_dict(self) -> dict[str, int | str | bool]:
-        """Plain values, in the order of declaration; `from_dict` reverses it."""
-        return asdict(self)
+        """Plain values, in the order of declaration; `from_dict` reverses it.
+
+        `block_sparsity` is only there when it is true: a configuration without it keeps the fingerprint, and its
+        programs the bytes, from before there was the field.
+        """
+        values = asdict(self)
+        if not self.block_sparsity:
+            del values["block_sparsity"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":

@@ -241,6 +241,7 @@ def configurations_page() -> str:
             "yes" if config.residual_add else "no",
             "yes" if config.depthwise else "no",
             "yes" if config.activation_table else "no",
+            "yes" if config.block_sparsity else "no",
             f"`{config.hash:016x}`",
         )
         for name, config in PRESETS.items()
@@ -258,6 +259,7 @@ def configurations_page() -> str:
         "residual add",
         "depthwise",
         "activation table",
+        "block sparsity",
         "fingerprint",
     )
     intro = [
@@ -282,7 +284,7 @@ def configurations_page() -> str:
         "",
         *_paragraph(
             f"A bank, a quarter of the scratchpad, must not have more than {MAX_BANK_WORDS} words of `rows` bytes. The "
-            "fingerprint covers every field but `name`."
+            "fingerprint covers every field but `name`, and `block_sparsity` only where it is true."
         ),
     ]
     return _page("Configurations", intro + _table(titles, rows) + limits)

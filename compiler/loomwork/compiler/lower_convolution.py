@@ -6,13 +6,14 @@ from math import ceil
 
 from loomwork.arch.command import Command
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Combine, Params, Pool, Window
+from loomwork.arch.isa import Combine, Params, Pool, Window, skip_operands
 from loomwork.arch.isa import params_words as words_of_params
 from loomwork.compiler.drain import NO_POOLING, Pixels, Pooling, combine_add, drain, requant_shared, set_table
 from loomwork.compiler.fused import FusedConvolution
 from loomwork.compiler.graph import Convolution, FeatureMap, Graph, MaxPool
 from loomwork.compiler.limits import largest
 from loomwork.compiler.mapping import Mapping, map_convolution
+from loomwork.compiler.sparsity import BlockRun, block_runs
 from loomwork.compiler.task import Region, Task
 from loomwork.compiler.tiling import MAX_TILE_SIDE, Tile, balanced, channel_groups, covered, largest_tile
 from loomwork.compiler.views import Views
@@ -32,11 +33,9 @@ DRAIN_GAP_CYCLES = 6
 
 @dataclass(frozen=True)
 class _Group:
-    """Output channels of one CONVOLVE and the place of their stream in CONSTANTS."""
+    """Output channels that one STREAM serves, as runs of one CONVOLVE each, and its place in CONSTANTS."""
 
-    first: int
-    channels: int
-    blocks: int
+    runs: tuple[BlockRun, ...]
     offset: int
     words: int
 
@@ -60,10 +59,11 @@ class ConvolutionWork(Work):
         self._params = params_mode(convolution.requantize)
         self._groups: list[_Group] = []
         for first, channels in channel_groups(self._result.channels, config.cols):
-            offset = pool.add_stream(convolution, self._mapping, config, first, channels) if pool else 0
-            blocks = ceil(channels / config.cols)
-            words = blocks * (self._mapping.passes * config.rows + words_of_params(self._params))
-            self._groups.append(_Group(first, channels, blocks, offset, words))
+            runs = block_runs(convolution, self._mapping, self._source, config, first, channels)
+            offset = pool.add_stream(convolution, self._mapping, config, runs) if pool else 0
+            parameters = words_of_params(self._params)
+            words = sum(run.blocks * (run.executed_passes(self._mapping) * config.rows + parameters) for run in runs)
+            self._groups.append(_Group(runs, offset, words))
         self._pooling = _pooling(self._fused.pool) if self._fused and self._fused.pool else NO_POOLING
         self._combine = Combine.NONE
         if self._fused and self._fused.add:
@@ -115,61 +115,72 @@ class ConvolutionWork(Work):
             steps = tile.height * tile.width * pooling.window[0] * pooling.window[1] * config.channel_groups
             for group in self._groups:
                 shared = _shared(self._convolution, self._mapping, values, self._source)
-                block = self._mapping.cycles(values.height, values.width, config, shared=shared)
-                if self._mapping.passes == 1:
-                    # A third block waits until the first has left its accumulators.
-                    block = max(block, (block + ACCUMULATOR_CYCLES) // 2)
-                array += group.blocks * block
+                every_pass = self._mapping.cycles(values.height, values.width, config, shared=shared)
+                for run in group.runs:
+                    passes = run.executed_passes(self._mapping)
+                    block = every_pass * passes // self._mapping.passes
+                    if passes == 1:
+                        # A third block waits until the first has left its accumulators.
+                        block = max(block, (block + ACCUMULATOR_CYCLES) // 2)
+                    array += run.blocks * block
+                    drain_steps += run.blocks * steps + DRAIN_GAP_CYCLES
                 stream += ceil(group.words * config.cols / config.bus_bytes)
-                drain_steps += group.blocks * steps + DRAIN_GAP_CYCLES
-            tail = 0 if self._mapping.passes == 1 else steps  # the drain is close behind an only pass
+            # The drain is close behind an only pass.
+            tail = 0 if self._groups[-1].runs[-1].executed_passes(self._mapping) == 1 else steps
         return Effort(array=array, stream=stream, drain=drain_steps, tail=tail)
 
     def tasks(self, rows: Rows, views: Views) -> list[Task]:
         """See `Work`."""
         layer, fused, index = self._convolution, self._fused, self.index
-        channels = self._result.channels
         tasks: list[Task] = []
         for tile in self._tiles(rows):
             values = _values(tile, self._pooling)
             for group in self._groups:
                 tasks.append(_stream(group, index))
-                tasks.append(_convolve(layer, self._mapping, values, group, self._params, index, self._source, views))
-                tasks.append(Task(command=requant_shared(layer.requantize, self._params), layer=index))
-                if fused and fused.table is not None:
-                    # Behind the CONVOLVE: while the array works there is time for so many commands.
-                    tasks += [Task(command=command, layer=index) for command in set_table(fused.table)]
-                operand = None
-                if fused and fused.add:
-                    origin = views.origin(fused.add.operand)
-                    tasks.append(Task(command=combine_add(fused.add, views, origin), layer=index))
-                    operand = Pixels(
-                        map=fused.add.operand,
-                        row=values.y,
-                        offset=values.x * channels + group.first,
-                        step=channels if values.width > 1 else 0,
-                    )
-                tasks.append(
-                    drain(
-                        views,
-                        index,
-                        output=Pixels(
-                            map=self.layer.output,
-                            row=tile.y,
-                            offset=tile.x * channels + group.first,
-                            step=channels if tile.width > 1 else 0,
-                        ),
-                        height=tile.height,
-                        width=tile.width,
-                        channels=group.channels,
-                        accumulator_pitch=values.width,
-                        operand=operand,
-                        pooling=self._pooling,
-                        combine=self._combine,
-                        params=self._params,
-                    )
-                )
+                for number, run in enumerate(group.runs):
+                    if run.executed is not None:
+                        tasks.append(Task(command=Command("SKIP", skip_operands(run.executed)), layer=index))
+                    tasks.append(_convolve(layer, self._mapping, values, run, self._params, index, self._source, views))
+                    if number == 0:
+                        tasks.append(Task(command=requant_shared(layer.requantize, self._params), layer=index))
+                        if fused and fused.add:
+                            origin = views.origin(fused.add.operand)
+                            tasks.append(Task(command=combine_add(fused.add, views, origin), layer=index))
+                        if fused and fused.table is not None:
+                            # Behind the CONVOLVE: while the array works there is time for so many commands.
+                            tasks += [Task(command=command, layer=index) for command in set_table(fused.table)]
+                    tasks.append(self._drain(tile, values, run, views))
         return tasks
+
+    def _drain(self, tile: Tile, values: Tile, run: BlockRun, views: Views) -> Task:
+        """DRAIN of one CONVOLVE."""
+        fused, channels = self._fused, self._result.channels
+        operand = None
+        if fused and fused.add:
+            operand = Pixels(
+                map=fused.add.operand,
+                row=values.y,
+                offset=values.x * channels + run.first,
+                step=channels if values.width > 1 else 0,
+            )
+        return drain(
+            views,
+            self.index,
+            output=Pixels(
+                map=self.layer.output,
+                row=tile.y,
+                offset=tile.x * channels + run.first,
+                step=channels if tile.width > 1 else 0,
+            ),
+            height=tile.height,
+            width=tile.width,
+            channels=run.channels,
+            accumulator_pitch=values.width,
+            operand=operand,
+            pooling=self._pooling,
+            combine=self._combine,
+            params=self._params,
+        )
 
     def _tiles(self, rows: Rows) -> list[Tile]:
         return [
@@ -206,7 +217,7 @@ def _convolve(
     layer: Convolution,
     mapping: Mapping,
     tile: Tile,
-    group: _Group,
+    run: BlockRun,
     params: Params,
     index: int,
     source: FeatureMap,
@@ -214,7 +225,7 @@ def _convolve(
 ) -> Task:
     stride_y, stride_x = layer.stride
     x_start = (tile.x * stride_x - layer.pad[1]) * source.channels
-    x_start += group.first // views.config.cols * mapping.block_step
+    x_start += run.first // views.config.cols * mapping.block_step
     columns = mapping.x_stride * (tile.width - 1) + mapping.taps
     step = source.channels if mapping.depthwise else stride_x * source.channels
     origin = views.origin(layer.input)
@@ -233,7 +244,7 @@ def _convolve(
         "kernel_rows": mapping.kernel_rows,
         "tile_width": tile.width,
         "tile_height": tile.height,
-        "blocks": group.blocks,
+        "blocks": run.blocks,
         "block_step": mapping.block_step,
         "pad": source.zero_point,
         "params": params,

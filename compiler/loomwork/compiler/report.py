@@ -8,7 +8,8 @@
   `commands`: their numbers within the step; `tiles`: DRAIN commands;
   `macs`: multiply-accumulates of the network as given (the array also multiplies by padding);
   `dead_channels`, `dead_macs`: that the compiler removed, because no output depends on them (for a fused layer,
-  channels of the convolution's result); `executed_macs`: those that are left;
+  channels of the convolution's result); `executed_macs`: those that are left, but for `skipped_macs`: of the weight
+  tiles that are left out because they are zero; `weight_tiles`, `skipped_tiles`: how many there are, and are left out;
   `weight_bytes`: of the channels that are left; `parameter_bytes`: their biases, multipliers and shifts, once;
   `streamed_bytes`: as read from external memory for all tiles, weights and parameters;
   `parts`: into which the layer is divided because no row of it fits the scratchpad, 1 where one does;
@@ -26,7 +27,7 @@ The cycle model adds `predicted_cycles` to layers and totals, and `predicted_exa
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -34,21 +35,25 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from loomwork.arch.command import Command
 from loomwork.arch.config import BANKS, Config
-from loomwork.arch.isa import params_words
+from loomwork.arch.isa import executed_passes, params_words
 from loomwork.arch.program import Program, Tensor
 from loomwork.arch.reduction import depthwise_columns, depthwise_passes, pass_count
 from loomwork.compiler.fused import FusedConvolution
 from loomwork.compiler.graph import Convolution, Graph, HostPart, Layer
+from loomwork.compiler.mapping import map_convolution
+from loomwork.compiler.sparsity import block_runs, left_out_weights
 from loomwork.compiler.storage import Storage
 from loomwork.compiler.task import Task
+from loomwork.compiler.tiling import channel_groups
 from loomwork.compiler.views import row_words
 from loomwork.compiler.weights import params_mode
 
 Entry = dict[str, Any]
 
 _SUMMED = (
-    *("macs", "executed_macs", "dead_macs", "dead_channels"),
+    *("macs", "executed_macs", "dead_macs", "dead_channels", "skipped_macs", "weight_tiles", "skipped_tiles"),
     *("weight_bytes", "parameter_bytes", "streamed_bytes", "tiles", "array_cycles", "bound_cycles"),
 )
 
@@ -113,7 +118,10 @@ def _layers(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
         kernel = 0 if convolution is None else convolution.kernel.size
         # Fusion changes what a layer writes, but not what its convolution does.
         result = part.graph.maps[layer.output if convolution is None else convolution.output].whole
-        macs, executed = _macs(_convolution(given[result]), part.given), _macs(convolution, part.graph)
+        macs, alive = _macs(_convolution(given[result]), part.given), _macs(convolution, part.graph)
+        tiles = [_tiles(_convolution(part.graph.layers[index]), part.graph, config) for index in indices]
+        skipped = sum(of_part.skipped_macs for of_part in tiles)
+        executed = alive - skipped
         entries.append(
             {
                 "name": layer.name,
@@ -125,8 +133,11 @@ def _layers(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
                 "tiles": sum(task.command.mnemonic == "DRAIN" for _, task in own),
                 "macs": macs,
                 "executed_macs": executed,
-                "dead_macs": macs - executed,
+                "dead_macs": macs - alive,
                 "dead_channels": part.given.maps[result].channels - part.graph.maps[result].channels,
+                "skipped_macs": skipped,
+                "weight_tiles": tiles[0].all,
+                "skipped_tiles": tiles[0].skipped,
                 "weight_bytes": kernel,
                 "parameter_bytes": _parameter_bytes(convolution, part.graph),
                 "streamed_bytes": sum(
@@ -134,8 +145,10 @@ def _layers(part: CompiledGraph, config: Config, step: int) -> list[Entry]:
                 ),
                 "parts": len(indices),
                 "scratchpad_bytes": max(part.storage.words_at(i) for i in indices) * BANKS * config.rows,
-                "array_cycles": sum(_array_cycles(task, config) for _, task in own),
-                "bound_cycles": max(ceil(executed / config.macs_per_cycle), ceil(kernel / config.bus_bytes)),
+                "array_cycles": _array_cycles([task.command for _, task in own], config),
+                "bound_cycles": max(
+                    ceil(executed / config.macs_per_cycle), ceil((kernel - tiles[0].skipped_weights) / config.bus_bytes)
+                ),
             }
         )
     return entries
@@ -195,20 +208,57 @@ def _parameter_bytes(convolution: Convolution | None, graph: Graph) -> int:
     return graph.maps[convolution.output].channels * params_words(params_mode(convolution.requantize))
 
 
-def _array_cycles(task: Task, config: Config) -> int:
-    command = task.command
-    match command.mnemonic:
-        case "CONVOLVE":
-            passes = pass_count(config.rows, command["kernel_rows"], command["length"], command["row_step"])
-            columns = command["tile_height"] * command["tile_width"]
-        case "DEPTHWISE":
-            cut = depthwise_passes(config.depthwise_groups, command["kernel_rows"], command["row_step"])
-            passes = sum(1 for _ in cut)
-            shape = (command[name] for name in ("tile_height", "tile_width", "x_stride", "taps", "shared"))
-            columns = depthwise_columns(*shape)
-        case _:
-            return 0
-    return command["blocks"] * command["tap_count"] * passes * max(columns, config.rows)
+class _Tiles(NamedTuple):
+    """Weight tiles of a convolution, how many are left out, and what is not loaded and not computed for it."""
+
+    all: int = 0
+    skipped: int = 0
+    skipped_weights: int = 0
+    skipped_macs: int = 0
+
+
+def _tiles(convolution: Convolution | None, graph: Graph, config: Config) -> _Tiles:
+    if convolution is None:
+        return _Tiles()
+    source, result = graph.maps[convolution.input], graph.maps[convolution.output]
+    mapping = map_convolution(convolution, source, config)
+    runs = [
+        run
+        for first, channels in channel_groups(result.channels, config.cols)
+        for run in block_runs(convolution, mapping, source, config, first, channels)
+    ]
+    weights = left_out_weights(mapping, config, runs)
+    return _Tiles(
+        all=mapping.blocks * mapping.passes,
+        skipped=sum(run.blocks * (mapping.passes - run.executed_passes(mapping)) for run in runs),
+        skipped_weights=weights,
+        skipped_macs=weights * result.height * result.width,
+    )
+
+
+def _array_cycles(commands: Sequence[Command], config: Config) -> int:
+    """Cycles of all passes of these commands, as if nothing stalled."""
+    cycles = 0
+    skip = None
+    for command in commands:
+        match command.mnemonic:
+            case "SKIP":
+                skip = command
+                continue
+            case "CONVOLVE":
+                passes = pass_count(config.rows, command["kernel_rows"], command["length"], command["row_step"])
+                columns = command["tile_height"] * command["tile_width"]
+            case "DEPTHWISE":
+                cut = depthwise_passes(config.depthwise_groups, command["kernel_rows"], command["row_step"])
+                passes = sum(1 for _ in cut)
+                shape = (command[name] for name in ("tile_height", "tile_width", "x_stride", "taps", "shared"))
+                columns = depthwise_columns(*shape)
+            case _:
+                continue
+        executed = executed_passes(skip.operands if skip else None, command["tap_count"] * passes)
+        cycles += command["blocks"] * len(executed) * max(columns, config.rows)
+        skip = None
+    return cycles
 
 
 def summary(program: Program) -> RenderableType:
@@ -236,7 +286,7 @@ def summary(program: Program) -> RenderableType:
             table.add_row(Text(short_name(layer["name"])), Text(layer["operator"]), *_numbers(layer, columns))
     table.add_section()
     table.add_row("total", "", *_numbers(report["totals"], columns))
-    return Group(table, Text(_EXPLANATION + _predicted(report["totals"])), *_dead(report["totals"]), *on_host)
+    return Group(table, Text(_EXPLANATION + _predicted(report["totals"])), *_left_out(report["totals"]), *on_host)
 
 
 def _predicted(totals: Mapping[str, Any]) -> str:
@@ -248,13 +298,20 @@ def _predicted(totals: Mapping[str, Any]) -> str:
     return f"{_PREDICTED};\nabout {totals['predicted_cycles']:,} in all: so much work is estimated."
 
 
-def _dead(totals: Mapping[str, Any]) -> list[Text]:
+def _left_out(totals: Mapping[str, Any]) -> list[Text]:
     """What was left out, in words."""
-    if not totals.get("dead_channels"):
-        return []
-    share = totals["dead_macs"] / totals["macs"] if totals["macs"] else 0
-    channels = f"{totals['dead_channels']:,} channels with {totals['dead_macs']:,} MACs ({share:.1%})"
-    return [Text(f"dead: {channels}, on which no output depends, are left out.")]
+    lines: list[Text] = []
+
+    def share(macs: int) -> str:
+        return f"{macs:,} MACs ({macs / totals['macs'] if totals['macs'] else 0:.1%})"
+
+    if totals.get("dead_channels"):
+        channels = f"{totals['dead_channels']:,} channels with {share(totals['dead_macs'])}"
+        lines.append(Text(f"dead: {channels}, on which no output depends, are left out."))
+    if totals.get("skipped_tiles"):
+        tiles = f"{totals['skipped_tiles']:,} of {totals['weight_tiles']:,} weight tiles"
+        lines.append(Text(f"skipped: {tiles} with {share(totals['skipped_macs'])} are zero and left out."))
+    return lines
 
 
 _EXPLANATION = (
@@ -267,6 +324,7 @@ _PREDICTED = "\npredicted: cycles from the end of the layers before to the end o
 _COLUMNS = {
     "macs": "MACs",
     "dead_macs": "dead",
+    "skipped_macs": "skipped",
     "weight_bytes": "weights",
     "tiles": "tiles",
     "array_cycles": "array",
@@ -276,8 +334,9 @@ _COLUMNS = {
 
 
 def _columns(totals: Mapping[str, Any]) -> dict[str, str]:
-    """Those that a report has: `dead` only where there is something dead, predicted cycles once they are known."""
-    columns = {key: heading for key, heading in _COLUMNS.items() if key != "dead_macs" or totals.get(key)}
+    """Those that a report has: `dead` and `skipped` only where there is something, predicted cycles once known."""
+    sometimes = ("dead_macs", "skipped_macs")
+    columns = {key: heading for key, heading in _COLUMNS.items() if key not in sometimes or totals.get(key)}
     return columns | ({"predicted_cycles": "predicted"} if "predicted_cycles" in totals else {})
 
 

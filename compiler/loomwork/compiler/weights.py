@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights and requantization parameters in the order in which the array takes them from the stream."""
 
+from collections.abc import Sequence
 from functools import cache
-from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from loomwork.arch.numerics import wrap_int32
 from loomwork.arch.reduction import depthwise_passes, passes
 from loomwork.compiler.graph import Convolution, Requantize
 from loomwork.compiler.mapping import Mapping
+from loomwork.compiler.sparsity import BlockRun
 
 
 class ConstantPool:
@@ -23,17 +24,17 @@ class ConstantPool:
     def __init__(self) -> None:
         self._data = bytearray()
         self._offsets: dict[bytes, int] = {}
-        self._streams: dict[tuple[int, int, Mapping, int, int], tuple[Convolution, int]] = {}
+        self._streams: dict[tuple[int, int, Mapping, tuple[BlockRun, ...]], tuple[Convolution, int]] = {}
 
-    def add_stream(self, layer: Convolution, mapping: Mapping, config: Config, first: int, channels: int) -> int:
+    def add_stream(self, layer: Convolution, mapping: Mapping, config: Config, runs: tuple[BlockRun, ...]) -> int:
         """Store what `pack_weights` makes of these arguments; returns its offset.
 
         Layers that share the arrays of their kernel and requantization, as the parts of one do, are packed once.
         """
-        key = id(layer.kernel), id(layer.requantize), mapping, first, channels
+        key = id(layer.kernel), id(layer.requantize), mapping, runs
         if key not in self._streams:
             # The layer is kept, so that no other object takes the identities of its members.
-            self._streams[key] = layer, self.add(pack_weights(layer, mapping, config, first, channels))
+            self._streams[key] = layer, self.add(pack_weights(layer, mapping, config, runs))
         return self._streams[key][1]
 
     def add(self, piece: bytes) -> int:
@@ -53,17 +54,22 @@ def params_mode(requantize: Requantize) -> Params:
     return Params.BIAS if shared else Params.PER_CHANNEL
 
 
-def pack_weights(layer: Convolution, mapping: Mapping, config: Config, first: int, channels: int) -> bytes:
-    """The stream of output channels `first .. first + channels - 1` of one tile; `first` is a multiple of `cols`.
+def pack_weights(layer: Convolution, mapping: Mapping, config: Config, runs: Sequence[BlockRun]) -> bytes:
+    """The stream of these output channels, for one tile of pixels.
 
-    For each block of `cols` output channels: for each tap (or group of taps), for each pass, `rows` words of `cols`
-    int8 weights (zero where the reduction has no byte or the layer no channel); then the block's parameters.
+    For each block of `cols` output channels: for each tap (or group of taps), for each pass that is executed, `rows`
+    words of `cols` int8 weights (zero where the reduction has no byte or the layer no channel); then the block's
+    parameters.
     """
     params = params_mode(layer.requantize)
     pack = _depthwise_tiles if mapping.depthwise else _dense_tiles
     pieces: list[bytes] = []
-    for block in range(first // config.cols, first // config.cols + ceil(channels / config.cols)):
-        pieces += [pack(layer, mapping, config, block).tobytes(), _block_params(layer, config, block, params)]
+    for run in runs:
+        for block in range(run.first // config.cols, run.first // config.cols + run.blocks):
+            tiles = pack(layer, mapping, config, block).reshape(mapping.passes, -1)
+            if run.executed is not None:
+                tiles = tiles[np.array(run.executed)]
+            pieces += [tiles.tobytes(), _block_params(layer, config, block, params)]
     return b"".join(pieces)
 
 

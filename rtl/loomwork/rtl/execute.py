@@ -9,6 +9,7 @@ from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.arch.config import Config
+from loomwork.arch.isa import BY_MNEMONIC, OPCODE_BITS
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.accumulator import REUSE_CYCLES, TAG, Accumulator
 from loomwork.rtl.array import SystolicArray
@@ -21,16 +22,17 @@ TILES_AHEAD = 8
 """Passes that the sequencer may be ahead of the weight loader. The feed holds as many of one pixel, at 4 rows 3 of
 them in its pipeline; fewer here would leave it short of passes."""
 COMMANDS_AHEAD = 4
-"""Commands between their arrival and their last read: one in the sequencer, one in the walk, and more that are so
+"""Convolutions between their arrival and their last read: one in the sequencer, one in the walk, and more that are so
 short that they fit into the feed's pipeline."""
 
 
 class Execute(Component):
-    """Carries out CONVOLVE and DEPTHWISE commands (docs/microarchitecture.md, "Feed and array", "Depthwise mode").
+    """Carries out CONVOLVE and DEPTHWISE commands (docs/microarchitecture.md, "Feed and array", "Depthwise mode"), with
+    the passes that a SKIP leaves them.
 
     unit: raw commands. `done` comes when the data of a command's last scratchpad read is there, in order; the
-    next command may be taken before. `error`: see `PassSequencer`, once all commands before are done; nothing is
-    executed after it.
+    next command may be taken before. A SKIP is done when all before it are. `error`: see `PassSequencer`, once all
+    commands before are done; nothing is executed after it.
     read: scratchpad. weights: `[cols] bytes` per word, in the order of use. params: parameters found among them.
     accumulator: the drain's requests.
     halt: take no weights, start no pixel from now on, and begin no reads from the next cycle on; only a reset makes
@@ -97,21 +99,42 @@ class Execute(Component):
 
     def _report(self, m: Module, sequencer: PassSequencer, feed: Feed) -> None:
         """Take commands; say when they are done, and when one cannot be."""
-        unfinished = Signal(range(COMMANDS_AHEAD + 1))
+        unfinished = Signal(range(COMMANDS_AHEAD + 2))
         reported = Signal()
         command = self.unit.command
+        holds, skip_is_done = Signal(), Signal()
+        if self._config.block_sparsity:
+            self._finish_skip(m, sequencer.skips, unfinished, feed.done, holds=holds, is_done=skip_is_done)
         fails = (sequencer.error != ErrorCode.NONE) & (unfinished == 1) & ~reported & ~self.halt
         m.d.comb += [
             sequencer.command.payload.eq(command.payload),
-            sequencer.command.valid.eq(command.valid),
-            command.ready.eq(sequencer.command.ready),
-            self.unit.done.eq(feed.done),
+            sequencer.command.valid.eq(command.valid & ~holds),
+            command.ready.eq(sequencer.command.ready & ~holds),
+            self.unit.done.eq(feed.done | skip_is_done),
             self.unit.busy.eq((unfinished != 0) | feed.running),
             self.unit.error.eq(Mux(fails, sequencer.error, ErrorCode.NONE)),
         ]
         m.d.sync += unfinished.eq(unfinished + (command.valid & command.ready) - self.unit.done)
         with m.If(fails):
             m.d.sync += reported.eq(1)
+
+    def _finish_skip(
+        self, m: Module, skips: Signal, unfinished: Signal, convolved: Signal, *, holds: Signal, is_done: Signal
+    ) -> None:
+        """Say when a SKIP is done (`is_done`), and that no other can be taken before (`holds`).
+
+        skips: it is taken. convolved: another command is done. If both were, the other one is the first to be reported,
+        which makes no difference to those who count.
+        """
+        waits, before = Signal(), Signal.like(unfinished)
+        is_skip = self.unit.command.payload[:OPCODE_BITS] == BY_MNEMONIC["SKIP"].opcode
+        m.d.comb += [holds.eq(waits & is_skip), is_done.eq(waits & (before == 0))]
+        with m.If(skips):
+            m.d.sync += [waits.eq(1), before.eq(unfinished - convolved)]
+        with m.Elif(convolved):
+            m.d.sync += before.eq(Mux(before == 0, 0, before - 1))
+        with m.Elif(before == 0):
+            m.d.sync += waits.eq(0)
 
     def _admit(
         self, m: Module, feed: Feed, loader: WeightLoader, array: SystolicArray, accumulator: Accumulator

@@ -11,6 +11,7 @@ from amaranth.utils import exact_log2
 from loomwork.arch.config import BANKS, Config
 from loomwork.arch.isa import BY_MNEMONIC, Params
 from loomwork.rtl.command import command_layout, view_as
+from loomwork.rtl.pass_mask import PassMask
 
 ROW_BITS = 17
 """Width of a signed image row: `y_start + oy * y_step + kernel_row * row_step` in full."""
@@ -93,6 +94,9 @@ class PassCutter(Component):
     origin: slot of image row `y_start`. row_words, y_words: `(row_step >> 2) * pitch` and `(y_step >> 2) * pitch`.
     ring_words, ring_end: see `tile_layout`.
     begin: one cycle, to start with a command. taken: its last pass is being taken.
+    skip: the command of a SKIP; skips: one cycle, to have it obeyed by the next command, long before `begin`. A pass
+    that it leaves out is cut all the same, but comes to nothing, and so waits for nothing. Only when the configuration
+    has it.
     passes: to the feed. tiles: for each pass, which parameters follow its weights in the stream (a `Params`; UNIFORM
     when there are none). Both carry every pass once, in the same order.
     """
@@ -112,8 +116,10 @@ class PassCutter(Component):
         self._config = config
         self._segments = data.ArrayLayout(segment_layout(config), BANKS)
         self._more_bits = OFFSET_BITS + 1 - exact_log2(config.rows)
+        skip = {"skip": In(command_layout("SKIP")), "skips": In(1)} if config.block_sparsity else {}
         super().__init__(
             {
+                **skip,
                 "command": In(command_layout("CONVOLVE")),
                 "origin": In(SLOT_BITS),
                 "row_words": In(SLOT_BITS),
@@ -173,22 +179,25 @@ class PassCutter(Component):
 
         room = Signal(range(rows + 1))
         reduction_ends, whole, cut = Signal(), Signal(), Signal()
+        # Whether this pass is left out; and whether it is whole with this segment and the last one of its block, for
+        # those behind it are left out.
+        left_out, stops = Signal(), Signal()
         m.d.comb += [
             room.eq(rows - first),
             reduction_ends.eq(row_ends & last_kernel_row),
             whole.eq(fills | reduction_ends),
         ]
         # Until a command begins, all is set to its first segment in every cycle: `begin` is known late.
-        active, idle = Signal(), Signal()
-        m.d.comb += idle.eq(~active)
+        active, idle, restarts = Signal(), Signal(), Signal()
+        m.d.comb += [idle.eq(~active), restarts.eq(idle | stops)]
         # `cut` is known late: what comes next depends on it as little as possible, when it comes is enough.
         with m.If(idle | cut):
             m.d.sync += [index.eq(index << 1), first.eq(Mux(depthwise, 0, end)), start.eq(start + room)]
             with m.If(idle | whole):
                 m.d.sync += [index.eq(1), first.eq(0)]
-            with m.If(idle | row_ends):
+            with m.If(restarts | row_ends):
                 m.d.sync += start.eq(0)
-        with m.If(idle | (cut & row_ends)):
+        with m.If(idle | (cut & (row_ends | stops))):
             m.d.sync += [
                 kernel_rows.eq(kernel_rows - 1),
                 last_kernel_row.eq(kernel_rows == 2),
@@ -196,7 +205,7 @@ class PassCutter(Component):
                 slot.eq(slot + Mux(crosses, far_words, self.row_words)),
                 crosses.eq(is_crossed(y[:2] + command.row_step[:2], command.row_step)),
             ]
-            with m.If(idle | last_kernel_row):
+            with m.If(restarts | last_kernel_row):
                 m.d.sync += [
                     kernel_rows.eq(command.kernel_rows),
                     last_kernel_row.eq(command.kernel_rows == 1),
@@ -215,7 +224,7 @@ class PassCutter(Component):
         ]
         fills_alone, last_follows = last_index[0], (index[:-1] & last_index[1:]).any()
         with m.If(idle | cut):
-            with m.If(~idle & ~row_ends):
+            with m.If(~restarts & ~row_ends):
                 m.d.sync += [more.eq(more - 1), row_ends.eq(more == 1), end.eq(Mux(more == 1, tail, rows))]
                 m.d.sync += fills.eq(fills_alone | (more != 1) | tail[-1])
             with m.Else():
@@ -231,7 +240,7 @@ class PassCutter(Component):
 
         segments, first_start = Signal(self._segments), Signal.like(start)
         m.d.comb += [self.passes.payload.segments.eq(segments), self.passes.payload.start.eq(first_start)]
-        with m.If(cut):
+        with m.If(cut & ~left_out):
             with m.If(index[0]):
                 m.d.sync += [segment.valid.eq(0) for segment in segments]
                 m.d.sync += first_start.eq(start)
@@ -241,7 +250,20 @@ class PassCutter(Component):
                     m.d.sync += [segment.valid.eq(1), segment.first.eq(first), segment.end.eq(end)]
                     m.d.sync += [segment.y.eq(y), segment.slot.eq(slot)]
         self._offer(m, depthwise)
-        self._loop(m, active, cut=cut, whole=whole, reduction_ends=reduction_ends)
+        block_ends = self._loop(
+            m, active, cut=cut, whole=whole, reduction_ends=reduction_ends, left_out=left_out, stops=stops
+        )
+        if self._config.block_sparsity:
+            m.submodules.mask = mask = PassMask()
+            m.d.comb += [
+                mask.skip.eq(self.skip),
+                mask.set.eq(self.skips),
+                mask.clear.eq(self.taken),
+                mask.first.eq(idle | (cut & block_ends)),
+                mask.next.eq(cut & whole),
+                left_out.eq(mask.left_out),
+                stops.eq(mask.last & whole),
+            ]
         return m
 
     def _offer(self, m: Module, depthwise: Signal) -> None:
@@ -262,17 +284,32 @@ class PassCutter(Component):
                 tile.row_taps.eq(row_taps),
             ]
 
-    def _loop(self, m: Module, active: Signal, *, cut: Signal, whole: Signal, reduction_ends: Signal) -> None:
-        """The loops around the reduction, and the handshakes: `cut` says when a segment may be cut off."""
+    def _loop(
+        self,
+        m: Module,
+        active: Signal,
+        *,
+        cut: Signal,
+        whole: Signal,
+        reduction_ends: Signal,
+        left_out: Signal,
+        stops: Signal,
+    ) -> Signal:
+        """The loops around the reduction, and the handshakes: `cut` says when a segment may be cut off.
+
+        Returns whether a block ends with this segment.
+        """
         command, idle = self.command, ~active
         blocks, taps = (Signal.like(command[name], name=f"{name}_left") for name in ("blocks", "tap_count"))
         x_block, x_tap = Signal(signed(BYTE_BITS)), Signal(signed(BYTE_BITS))
         last_block, last_tap = Signal(), Signal()
         ending, new_block, block_ends, space = Signal(), Signal(), Signal(), Signal()
+        kept = Signal()
         m.d.comb += [
-            block_ends.eq(reduction_ends & last_tap),
-            space.eq(active & (~self.passes.valid | self.passes.ready)),
-            cut.eq(space & (~whole | self.tiles.ready)),
+            block_ends.eq((reduction_ends & last_tap) | stops),
+            space.eq(active & ~left_out & (~self.passes.valid | self.passes.ready)),
+            kept.eq(space & (~whole | self.tiles.ready)),
+            cut.eq(kept | (active & left_out)),
             self.tiles.valid.eq(space & whole),
             self.tiles.payload.eq(Mux(block_ends, command.params, Params.UNIFORM)),
             self.taken.eq(ending & self.passes.valid & self.passes.ready),
@@ -285,15 +322,15 @@ class PassCutter(Component):
             m.d.sync += ending.eq(0)
         with m.If(self.passes.ready):
             m.d.sync += self.passes.valid.eq(0)
-        with m.If(cut):
+        with m.If(kept):
             # The same from the pass's first segment to its last.
             m.d.sync += [self.passes.valid.eq(whole), x.eq(x_tap), opens.eq(new_block)]
             with m.If(whole):
                 m.d.sync += [closes.eq(block_ends), final.eq(block_ends & last_block), new_block.eq(0)]
         x_next = Mux(idle, command.x_start, x_block + command.block_step)
-        with m.If(idle | (cut & reduction_ends)):
+        with m.If(idle | (cut & (reduction_ends | stops))):
             m.d.sync += [taps.eq(taps - 1), last_tap.eq(taps == 2), x_tap.eq(x_tap + command.tap_step)]
-            with m.If(idle | last_tap):
+            with m.If(idle | last_tap | stops):
                 m.d.sync += [taps.eq(command.tap_count), last_tap.eq(command.tap_count == 1), x_tap.eq(x_next)]
         with m.If(idle | (cut & block_ends)):
             m.d.sync += [x_block.eq(x_next), new_block.eq(1)]
@@ -304,3 +341,4 @@ class PassCutter(Component):
             m.d.sync += [active.eq(0), ending.eq(1)]
         with m.If(self.begin):
             m.d.sync += active.eq(1)
+        return block_ends

@@ -6,7 +6,7 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.arch.config import Config
-from loomwork.arch.isa import BY_MNEMONIC, Params
+from loomwork.arch.isa import BY_MNEMONIC, OPCODE_BITS, Params
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.command import command_layout, view_as
 from loomwork.rtl.passes import SLOT_BITS, PassCutter, pass_layout
@@ -16,17 +16,19 @@ from loomwork.rtl.ports import COMMAND_BITS
 class PassSequencer(Component):
     """Takes a command when its predecessor's last pass is taken, prepares it in a few cycles, and has it cut.
 
-    command: raw CONVOLVE and DEPTHWISE commands. passes, tiles: see `PassCutter`.
+    command: raw CONVOLVE, DEPTHWISE and SKIP commands. passes, tiles: see `PassCutter`. skips: a SKIP is being taken,
+    which has no passes.
     error: not NONE when the command taken last cannot be executed: SCRATCHPAD for a tile of more than
     `accumulator_depth` pixels, ILLEGAL_OPERAND for a DEPTHWISE of more taps than there are rows for, of as many shared
-    columns as taps, or that the configuration leaves out. It has no passes and none follow: the sequencer has stopped
-    until reset.
+    columns as taps, or for a command that the configuration leaves out. It has no passes and none follow: the
+    sequencer has stopped until reset.
     halt: take no commands.
     """
 
     command: stream.Interface
     passes: stream.Interface
     tiles: stream.Interface
+    skips: Signal
     error: Signal
     halt: Signal
 
@@ -37,6 +39,7 @@ class PassSequencer(Component):
                 "command": In(stream.Signature(COMMAND_BITS)),
                 "passes": Out(stream.Signature(pass_layout(config))),
                 "tiles": Out(stream.Signature(Params)),
+                "skips": Out(1),
                 "error": Out(ErrorCode),
                 "halt": In(1),
             }
@@ -65,6 +68,12 @@ class PassSequencer(Component):
         m.d.comb += self.error.eq(error)
         step = Signal(range(5))
         product = self._multiply(m, command, step)
+        if self._config.block_sparsity:
+            skip = command_layout("SKIP")
+            m.d.comb += [
+                cutter.skip.eq(self.command.payload[: skip.size]),
+                cutter.skips.eq(self.skips),
+            ]
         # `y_step` has four bits: its upper two are not worth a turn of the multiplier.
         quarter_steps = Mux(command.y_step[2], command.pitch, 0) + Mux(command.y_step[3], command.pitch << 1, 0)
         with m.FSM():
@@ -73,6 +82,10 @@ class PassSequencer(Component):
                 m.d.sync += [command.eq(self.command.payload[: layout.size]), step.eq(0)]
                 with m.If(self.command.valid & self.command.ready):
                     m.next = "PREPARE"
+                    if self._config.block_sparsity:
+                        with m.If(self.command.payload[:OPCODE_BITS] == BY_MNEMONIC["SKIP"].opcode):
+                            m.d.comb += self.skips.eq(1)
+                            m.next = "IDLE"
             with m.State("PREPARE"):
                 m.d.sync += [step.eq(step + 1), y_words.eq(quarter_steps)]
                 with m.Switch(step):
@@ -103,10 +116,13 @@ class PassSequencer(Component):
     def _is_illegal(self, command: data.View) -> Value:
         """Whether there is no hardware for a command."""
         depthwise = command.opcode == BY_MNEMONIC["DEPTHWISE"].opcode
-        if not self._config.depthwise:
-            return depthwise
-        operands = view_as("DEPTHWISE", command)
-        return depthwise & ((operands.taps > self._config.depthwise_taps) | (operands.shared >= operands.taps))
+        illegal = depthwise
+        if self._config.depthwise:
+            operands = view_as("DEPTHWISE", command)
+            illegal &= (operands.taps > self._config.depthwise_taps) | (operands.shared >= operands.taps)
+        if not self._config.block_sparsity:
+            illegal |= command.opcode == BY_MNEMONIC["SKIP"].opcode
+        return illegal
 
     @staticmethod
     def _multiply(m: Module, command: data.View, step: Signal) -> Signal:

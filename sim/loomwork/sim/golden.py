@@ -7,8 +7,8 @@ command's effect is carried out whole before the next: with correct tickets the 
 Besides what stops the hardware (`ErrorCode`), it refuses what would make the hardware hang (WATCHDOG: a stream that
 runs out or is left over, accumulators that nobody fills or takes, a ticket that never comes), and what makes it use
 values that no program can mean: a DRAIN that disagrees with its CONVOLVE (or DEPTHWISE) about the parameters
-(ILLEGAL_OPERAND), or that takes pixels behind the tile, where the hardware stops only behind `accumulator_depth`
-(SCRATCHPAD).
+(ILLEGAL_OPERAND), a SKIP whose last pass the command behind it does not have (ILLEGAL_OPERAND), or a DRAIN that takes
+pixels behind the tile, where the hardware stops only behind `accumulator_depth` (SCRATCHPAD).
 """
 
 from collections import deque
@@ -108,6 +108,7 @@ class _Run:
             for mnemonic in ("REQUANT", "COMBINE")
         }
         self._table = ActivationTable()
+        self._skip: Command | None = None
         self._finished = dict.fromkeys(Unit, 0)
 
     def execute(self, commands: bytes) -> None:
@@ -117,6 +118,7 @@ class _Run:
             "STREAM": self._stream_in,
             "CONVOLVE": self._convolve,
             "DEPTHWISE": self._depthwise,
+            "SKIP": self._skip_passes,
             "REQUANT": self._set,
             "COMBINE": self._set,
             "TABLE": self._set_table,
@@ -206,13 +208,19 @@ class _Run:
     # Array
 
     def _convolve(self, command: Command) -> None:
-        self._fill(command, *convolve(command, self._config, self._scratchpad, self._stream))
+        self._fill(command, *convolve(command, self._skip, self._config, self._scratchpad, self._stream))
 
     def _depthwise(self, command: Command) -> None:
-        self._fill(command, *convolve_depthwise(command, self._config, self._scratchpad, self._stream))
+        self._fill(command, *convolve_depthwise(command, self._skip, self._config, self._scratchpad, self._stream))
+
+    def _skip_passes(self, command: Command) -> None:
+        if not self._config.block_sparsity:
+            raise StopError(ErrorCode.ILLEGAL_OPERAND, f"configuration {self._config.name} is built without SKIP")
+        self._skip = command
 
     def _fill(self, command: Command, sums: list[Integers], words: Bytes) -> None:
         """Put the sums of all blocks and their parameters into accumulator halves."""
+        self._skip = None
         params = Params(command["params"])
         for values, own in zip(sums, words, strict=True):
             # A sum of all passes wraps to the same 32 bits as the sum that wraps after each.

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from loomwork.arch.command import Command
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Params, params_words
+from loomwork.arch.isa import Params, executed_passes, params_words
 from loomwork.arch.reduction import depthwise_passes, passes
 from loomwork.arch.registers import ErrorCode
 from loomwork.sim.golden_memory import Bytes, Integers, Scratchpad, StopError, WeightStream
@@ -16,18 +16,18 @@ FLOAT32_EXACT_TERMS = (1 << 24) >> 14
 
 
 def convolve(
-    command: Command, config: Config, scratchpad: Scratchpad, stream: WeightStream
+    command: Command, skip: Command | None, config: Config, scratchpad: Scratchpad, stream: WeightStream
 ) -> tuple[list[Integers], Bytes]:
     """Carry out a CONVOLVE.
 
-    Returns the sums of each block, `[images, pixels, cols]` and not wrapped, and the parameters of all blocks,
-    `[blocks, words, cols]`. Raises StopError.
+    skip: the SKIP in front of it. Returns the sums of each block, `[images, pixels, cols]` and not wrapped, and the
+    parameters of all blocks, `[blocks, words, cols]`. Raises StopError.
     """
     _check_pixels(command, config)
     rows = config.rows
     cut = list(passes(rows, command["kernel_rows"], command["length"], command["row_step"]))
     depth = command["tap_count"] * len(cut) * rows
-    weights, params = _take(command, config, stream, depth)
+    weights, params = _take(command, skip, config, stream, command["tap_count"] * len(cut))
     weights = weights.astype(np.float32 if depth <= FLOAT32_EXACT_TERMS else np.float64)
 
     # Where each row of the reduction comes from: kernel row and byte relative to the pixel; -1: from nowhere.
@@ -55,7 +55,7 @@ def convolve(
 
 
 def convolve_depthwise(
-    command: Command, config: Config, scratchpad: Scratchpad, stream: WeightStream
+    command: Command, skip: Command | None, config: Config, scratchpad: Scratchpad, stream: WeightStream
 ) -> tuple[list[Integers], Bytes]:
     """Carry out a DEPTHWISE; see `convolve`."""
     if not config.depthwise:
@@ -69,7 +69,7 @@ def convolve_depthwise(
     _check_pixels(command, config)
     _check_shared(command, config)
     cut = list(depthwise_passes(config.depthwise_groups, command["kernel_rows"], command["row_step"]))
-    weights, params = _take(command, config, stream, command["tap_count"] * len(cut) * config.rows)
+    weights, params = _take(command, skip, config, stream, command["tap_count"] * len(cut))
     shape = (-1, command["tap_count"], len(cut), config.rows, config.cols)
     weights = weights.astype(np.int64).reshape(shape)
 
@@ -111,12 +111,26 @@ def _check_pixels(command: Command, config: Config) -> None:
         )
 
 
-def _take(command: Command, config: Config, stream: WeightStream, depth: int) -> tuple[NDArray[np.int8], Bytes]:
-    """Weights `[blocks, depth, cols]` and parameters `[blocks, words, cols]` of all blocks, from the stream."""
-    blocks = command["blocks"]
-    words = stream.take(blocks * (depth + params_words(Params(command["params"]))))
-    words = words.reshape(blocks, -1, config.cols)
-    return words[:, :depth].view(np.int8), words[:, depth:]
+def _take(
+    command: Command, skip: Command | None, config: Config, stream: WeightStream, passes: int
+) -> tuple[NDArray[np.int8], Bytes]:
+    """Weights `[blocks, passes * rows, cols]` and parameters `[blocks, words, cols]` of all blocks, from the stream.
+
+    passes: of each block. Those that are left out have no weights in the stream, and zeros here.
+    """
+    blocks, rows, cols = command["blocks"], config.rows, config.cols
+    try:
+        executed = list(executed_passes(skip.operands if skip else None, passes))
+    except ValueError as error:
+        raise StopError(ErrorCode.ILLEGAL_OPERAND, str(error)) from error
+    words = stream.take(blocks * (len(executed) * rows + params_words(Params(command["params"]))))
+    words = words.reshape(blocks, -1, cols)
+    depth = len(executed) * rows
+    if len(executed) == passes:
+        return words[:, :depth].view(np.int8), words[:, depth:]
+    weights = np.zeros((blocks, passes, rows, cols), dtype=np.int8)
+    weights[:, executed] = words[:, :depth].view(np.int8).reshape(blocks, len(executed), rows, cols)
+    return weights.reshape(blocks, passes * rows, cols), words[:, depth:]
 
 
 def _pixels(command: Command) -> tuple[Integers, Integers]:

@@ -17,11 +17,11 @@ from loomwork.sim.memory import MemoryTiming
 
 
 def estimate(
-    commands: Sequence[Step], size: int, shapes: Sequence[Shape], config: Config, timing: MemoryTiming
+    commands: Sequence[Step], size: int, shapes: Sequence[Shape | None], config: Config, timing: MemoryTiming
 ) -> Prediction:
     """About what one run of a program takes.
 
-    size: bytes of the program, which fetch reads to their end. shapes: of the commands of EXECUTE. Raises RunError when
+    size: bytes of the program, which fetch reads to their end. shapes: see `shapes_of`. Raises RunError when
     a command is never finished, which may be wrong: a STREAM counts as finished only when the array asks for its last
     words, so that streams far ahead of the array stop each other.
     """

@@ -28,7 +28,9 @@ class Array:
     those of execute.Execute.
     """
 
-    def __init__(self, clock: Clock, config: Config, lane: Lane, shapes: Sequence[Shape], weights: Weights) -> None:
+    def __init__(
+        self, clock: Clock, config: Config, lane: Lane, shapes: Sequence[Shape | None], weights: Weights
+    ) -> None:
         self._config = config
         self._lane = lane
         self._shapes = shapes
@@ -43,17 +45,29 @@ class Array:
         self._finish_cycles = config.rows + PE.latency + config.cols + REUSE_CYCLES - 1
         self._used = -1  # when the latest word of the stream is used
         self._begun, self._ended = -REUSE_CYCLES, -1  # as in execute.Execute
+        self._reported = -1  # the latest command is reported finished
 
     def run(self) -> Process:
         """The process."""
         ready = 0
         for shape in self._shapes:
+            if shape is None:
+                start = yield from self._lane.take(ready)
+                ready = start + 2
+                self._finish(start + 1)
+                continue
             self.active += shape.columns * shape.blocks * len(shape.segments)
             start = yield from self._lane.take(ready)
-            yield from self._convolve(shape, start + PREPARE_CYCLES + shape.segments[0] + 1 + FEED_CYCLES)
+            prepared = start + PREPARE_CYCLES + shape.left_out[0] + shape.segments[0] + 1
+            yield from self._convolve(shape, prepared + FEED_CYCLES)
             # The walk leaves the last pass to others a little before the array has it.
             ready = max(start + PREPARE_CYCLES + 1, self._begun - PIXELS_AHEAD)
-            self._lane.finish(max(start + 1, self._ended - PIXELS_AHEAD + SCRATCHPAD_LATENCY), self._ended)
+            self._finish(max(start + 1, self._ended - PIXELS_AHEAD + SCRATCHPAD_LATENCY), self._ended)
+
+    def _finish(self, done: int, busy_until: int = 0) -> None:
+        """The next command is reported: in order."""
+        self._reported = max(done, self._reported + 1)
+        self._lane.finish(self._reported, busy_until)
 
     def reading(self, cycle: int) -> float:
         """The share of the scratchpad's memories that the feed takes in a cycle; none when it is done."""
@@ -63,7 +77,8 @@ class Array:
         config, weights, rows = self._config, self._weights, self._config.rows
         passes, columns = len(shape.segments), shape.columns
         tile_beats = rows * config.cols / config.bus_bytes
-        pitch = max(columns, rows, REUSE_CYCLES, max(shape.segments) + 1, tile_beats * weights.beat_cycles)
+        cut = max(*shape.segments, (sum(shape.segments) + sum(shape.left_out)) // passes)
+        pitch = max(columns, rows, REUSE_CYCLES, cut + 1, tile_beats * weights.beat_cycles)
         weights.share = min(FAIR_SHARE, tile_beats / pitch)
         self._reading = sum(shape.segments) / passes * columns / pitch / _MEMORIES
         last_sum = int(shape.outputs[-1]) + self._finish_cycles

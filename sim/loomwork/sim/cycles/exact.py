@@ -23,11 +23,11 @@ from loomwork.sim.memory import MemoryTiming
 
 
 def predict_exactly(
-    commands: Sequence[Step], size: int, shapes: Sequence[Shape], config: Config, timing: MemoryTiming
+    commands: Sequence[Step], size: int, shapes: Sequence[Shape | None], config: Config, timing: MemoryTiming
 ) -> Prediction:
     """What one run of a program takes.
 
-    size: bytes of the program, which fetch reads to their end. shapes: of the commands of EXECUTE. Raises RunError when
+    size: bytes of the program, which fetch reads to their end. shapes: see `shapes_of`. Raises RunError when
     a command is never finished.
     """
     clock = Clock()

@@ -45,7 +45,7 @@ class Execute:
     """
 
     def __init__(
-        self, clock: Clock, config: Config, lane: Lane, shapes: Sequence[Shape], words: Words, walk: Walk
+        self, clock: Clock, config: Config, lane: Lane, shapes: Sequence[Shape | None], words: Words, walk: Walk
     ) -> None:
         self._rows = config.rows
         self._lane = lane
@@ -59,24 +59,45 @@ class Execute:
         self.freed = Timeline(clock)
         self.active = self.waited_weights = self.waited_accumulator = 0
         self._finish_cycles = config.rows + PE.latency + config.cols + REUSE_CYCLES - 1  # through array, accumulators
-        self._walked = Timeline(clock)  # the walk takes the last pass of a command
+        self._walked = Timeline(clock)  # the walk takes the last pass of a convolution
+        self._reported = -1  # the latest command is reported finished
         self._present = array("q")  # when the weights of each pass are complete
         self._begun, self._ended = -REUSE_CYCLES, -1  # the array takes the first and the last pixel of a pass
         self._blocks = 0
 
     def take_commands(self) -> Process:
-        """The process of the sequencer, which takes a command when the walk has the last pass of the one before."""
-        ready = 0
-        for number in range(len(self._shapes)):
+        """The process of the sequencer, which takes a command when the walk has the last pass of the one before.
+
+        A SKIP takes no time, but there is never more than one that is not reported.
+        """
+        ready = convolutions = 0
+        reported = self._lane.done
+        before = -1  # number of the SKIP before
+        for number, shape in enumerate(self._shapes):
+            if shape is None:
+                if before >= 0:
+                    if len(reported.times) <= before:
+                        yield reported, before + 1
+                    ready = max(ready, reported.times[before] + 1)
+                before = number
+                ready = (yield from self._lane.take(ready)) + 2
+                continue
             yield from self._lane.take(ready)
-            if len(self._walked.times) <= number:
-                yield self._walked, number + 1
-            ready = self._walked.times[number] + 1
+            convolutions += 1
+            if len(self._walked.times) < convolutions:
+                yield self._walked, convolutions
+            ready = self._walked.times[-1] + 1
 
     def run(self) -> Process:
         """The process of the array."""
         started = self._lane.started
         for place, shape in enumerate(self._shapes):
+            if shape is None:
+                # It is reported when all commands before it are, in the cycle after it is taken at the earliest.
+                if len(started.times) <= place:
+                    yield started, place + 1
+                self._finish(started.times[place] + 1)
+                continue
             self.active += shape.columns * shape.blocks * len(shape.segments)
             # The first tile may be loaded before the command comes, but for its last row.
             yield from self._words.take(self._rows, self._begun + 1)
@@ -89,12 +110,14 @@ class Execute:
         rows, words, walk, segments = self._rows, self._words, self._walk, shape.segments
         passes, columns = len(segments), shape.columns
         last = shape.blocks * passes - 1
-        valid = self._cut(begin, segments[0], 0)
+        valid = self._cut(begin + shape.left_out[0], segments[0], 0)
         for number in range(last + 1):
             known = valid
             walk.begin(valid, columns)
             if number < last:
-                valid = self._cut(walk.taken, segments[(number + 1) % passes], 1)
+                # What is left out is cut while the pass in front of it still waits.
+                place = (number + 1) % passes
+                valid = self._cut(max(walk.taken, known + shape.left_out[place]), segments[place], 1)
             else:
                 self._walked.add(walk.taken)
             if not number:
@@ -117,12 +140,17 @@ class Execute:
             self._ended = begin + columns - 1
             walk.go_on(begin, columns)
             if number == last:
-                self._lane.finish(walk.last + READ_CYCLES, self._ended)
+                self._finish(walk.last + READ_CYCLES, self._ended)
             if (number + 1) % passes == 0:
                 self.sums.append(shape.outputs + (begin + self._finish_cycles) if passes == 1 else None)
                 self.finished.add(begin + int(shape.outputs[-1]) + self._finish_cycles)
                 if shape.params:
                     yield from self._take_parameters(shape.params)
+
+    def _finish(self, done: int, busy_until: int = 0) -> None:
+        """The next command is reported: one in each cycle, in order."""
+        self._reported = max(done, self._reported + 1)
+        self._lane.finish(self._reported, busy_until)
 
     def _cut(self, begin: int, segments: int, ahead: int) -> int:
         """When a pass, whose first segment may be cut in cycle `begin`, is ready for the walk.

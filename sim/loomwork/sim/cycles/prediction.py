@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Unit
 from loomwork.arch.program import AcceleratorStep, Program
 from loomwork.sim.backend import RunError
 from loomwork.sim.cycles.commands import Step, read_commands
-from loomwork.sim.cycles.convolution import Shape, shape_of
+from loomwork.sim.cycles.convolution import Shape, shapes_of
 from loomwork.sim.cycles.estimate import estimate
 from loomwork.sim.cycles.exact import predict_exactly
 from loomwork.sim.cycles.outcome import Prediction
@@ -45,21 +44,20 @@ def predict_program(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """The commands of a step, their bytes, and the shapes of those of EXECUTE."""
+    """The commands of a step, their bytes, and the shapes of those of EXECUTE (see `shapes_of`)."""
 
     commands: Sequence[Step]
     size: int
-    shapes: Sequence[Shape]
+    shapes: Sequence[Shape | None]
 
     @property
     def passes(self) -> int:
-        return sum(shape.blocks * len(shape.segments) for shape in self.shapes)
+        return sum(shape.blocks * len(shape.segments) for shape in self.shapes if shape)
 
 
 def _read(step: AcceleratorStep, config: Config) -> _Work:
     commands = read_commands(step.commands)
-    shapes = [shape_of(command, config) for command in commands if command.unit is Unit.EXECUTE]
-    return _Work(commands, len(step.commands), shapes)
+    return _Work(commands, len(step.commands), shapes_of(commands, config))
 
 
 def _predict(work: _Work, config: Config, timing: MemoryTiming | None, exact: bool) -> Prediction:

@@ -26,12 +26,11 @@ class Walk:
     reads: of the scratchpad; all others give way to them.
     """
 
-    def __init__(self, config: Config, commands: Sequence[Step], shapes: Sequence[Shape]) -> None:
+    def __init__(self, config: Config, commands: Sequence[Step], shapes: Sequence[Shape | None]) -> None:
         self.taken = self.first = self.last = -1
         self._config = config
-        self._commands = commands
-        self._shapes = shapes
-        self._passes = [0, *accumulate(shape.blocks * len(shape.segments) for shape in shapes)]
+        self._work = [(command, shape) for command, shape in zip(commands, shapes, strict=True) if shape]
+        self._passes = [0, *accumulate(shape.blocks * len(shape.segments) for _, shape in self._work)]
         self._number = 0  # of the pass
         self._pixel = 0  # number of the pass's first one
         # Passes with pixels of which the places may still be used: number of the first pixel, and when it was taken.
@@ -69,10 +68,10 @@ class Walk:
 
     def _memories(self, number: int) -> bytes:
         place = bisect_right(self._passes, number) - 1
-        command, shape = self._commands[place], self._shapes[place]
+        command, shape = self._work[place]
         operands = command.operands
         block, place = divmod(number - self._passes[place], len(shape.segments))
-        tap, number = divmod(place, len(shape.segments) // operands["tap_count"])
+        tap, number = divmod(shape.passes[place], shape.tap_passes)
         if not operands["block_step"]:
             block = 0  # every block reads the same
         if (command.index, block, place) not in self._cache:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from loomwork.arch.command import Command
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Combine, Params, Pool, Source, Unit, Window
+from loomwork.arch.isa import Combine, Params, Pool, Source, Unit, Window, skip_operands
 from loomwork.arch.numerics import INT8_MAX, INT8_MIN
 from loomwork.arch.reduction import depthwise_passes, pass_count
 from loomwork.sim.testbench.commands import (
@@ -74,10 +74,12 @@ def copy_program(config: Config, generator: random.Random) -> TestProgram:
     return TestProgram(config, commands, b"", inputs, (tensor,))
 
 
-def layer_program(config: Config, generator: random.Random, *, depthwise: bool = False) -> TestProgram:
+def layer_program(
+    config: Config, generator: random.Random, *, depthwise: bool = False, skips: bool = False
+) -> TestProgram:
     """One random convolution with everything the commands allow, then a random pooling, each stored.
 
-    depthwise: by DEPTHWISE instead of CONVOLVE.
+    depthwise: by DEPTHWISE instead of CONVOLVE. skips: with a SKIP in front of it; the configuration must have it.
     """
     g = generator
     kernel_h, kernel_w = g.randint(1, 4), g.randint(1, 3)
@@ -97,16 +99,19 @@ def layer_program(config: Config, generator: random.Random, *, depthwise: bool =
         kernel = {"x_step": channels, "taps": g.randint(1, config.depthwise_taps), "x_stride": stride, "shared": 0}
         cut = list(depthwise_passes(config.depthwise_groups, kernel_h, row_step))
         passes = len(cut)
+        executed = _executed(g, taps * passes, skips)
         unused = [
-            tile * config.rows + row
+            executed.index(tile) * config.rows + row
             for tile, kernel_rows in enumerate(cut * taps)
+            if tile in executed
             for row in range(config.rows)
             if row % config.depthwise_taps >= kernel["taps"] or row // config.depthwise_taps >= len(kernel_rows)
         ]
     else:
         kernel = {"x_step": stride * channels, "length": kernel_w * channels}
         passes = pass_count(config.rows, kernel_h, kernel["length"], row_step)
-    stream, constants = random_stream(config, g, params, blocks, taps * passes, unused)
+        executed = _executed(g, taps * passes, skips)
+    stream, constants = random_stream(config, g, params, blocks, len(executed), unused)
     convolve = Command(
         "DEPTHWISE" if depthwise else "CONVOLVE",
         {
@@ -150,6 +155,7 @@ def layer_program(config: Config, generator: random.Random, *, depthwise: bool =
         transfer("LOAD", config, source, {}),
         stream,
         random_requant(g),
+        *([Command("SKIP", skip_operands([n in executed for n in range(taps * passes)]))] if skips else []),
         convolve,
         drain,
         random_requant(g),
@@ -159,6 +165,13 @@ def layer_program(config: Config, generator: random.Random, *, depthwise: bool =
         Command("END"),
     ]
     return TestProgram(config, commands, constants, g.randbytes(source.bytes(config)), (result, pooled))
+
+
+def _executed(g: random.Random, passes: int, skips: bool) -> list[int]:
+    """The numbers of the passes of a block that are executed: all, or some of them."""
+    if not skips:
+        return list(range(passes))
+    return sorted(g.sample(range(passes), g.randint(1, passes)))
 
 
 def fused_program(config: Config, generator: random.Random, combine: Combine, pool: Pool) -> TestProgram:

@@ -29,7 +29,8 @@ async def layers(dut: Dut, pause_percent: int, depthwise: bool) -> None:
     """Random convolutions and poolings give the golden model's bytes."""
     bench = await Bench.create(dut, pause_percent=pause_percent)
     for number in range(10):
-        program = layer_program(bench.config, bench.random, depthwise=depthwise and bench.config.depthwise)
+        skips = bench.config.block_sparsity and number % 2 == 0
+        program = layer_program(bench.config, bench.random, depthwise=depthwise and bench.config.depthwise, skips=skips)
         expected = program.defined(golden_outputs(program))
         found = program.defined(await bench.run(program.commands, program.windows))
         assert found == expected, f"program {number} differs"
