@@ -26,7 +26,7 @@ _OTHER_FORMATS = {
 def compile_model(
     model: Annotated[
         Path,
-        typer.Argument(metavar="MODEL", help="An int8-quantized network, .tflite or .onnx (see `loomwork quantize`)."),
+        typer.Argument(metavar="MODEL", help="A network: int8-quantized .tflite or .onnx, or float .onnx with data."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.lwb", help="Where the program goes.")],
     config: ConfigOption = "base",
@@ -35,11 +35,18 @@ def compile_model(
     ] = None,
     keep_dead_channels: KeepDeadOption = False,
     shape: ShapeOption = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA.npz|.npy",
+            help="Typical inputs with which a float ONNX network is quantized first (`loomwork quantize` says more).",
+        ),
+    ] = None,
     require_accelerator: Annotated[
         bool,
         typer.Option(
             "--require-accelerator",
-            help="Refuse a network of which any operator but the conversion of its inputs and outputs runs on the host.",
+            help="Refuse a network of which anything but the conversion of inputs and outputs runs on the host.",
         ),
     ] = False,
 ) -> None:
@@ -50,22 +57,27 @@ def compile_model(
 
     Example: `loomwork compile net.tflite -o net.lwb --config small --report net.json`
 
-    An ONNX model with open dimensions: `loomwork compile net.onnx -o net.lwb --shape input=1,3,240,320`
+    A float ONNX network: `loomwork compile net.onnx -o net.lwb --calibration images.npz --shape input=1,3,240,320`
     """
+    from loomwork.cli.quantize import load_samples
     from loomwork.compiler import driver, report
     from loomwork.compiler.graph import CompileError
     from loomwork.sim.cycles import with_predicted_cycles
 
-    check_destination(output, report_file, inputs=[model, *config_files(config)])
+    given = [path for path in (calibration,) if path is not None]
+    check_destination(output, report_file, inputs=[model, *given, *config_files(config)])
     target = load_config(config)
     shapes = parse_shapes(shape)
     _check_format(model)
-    with status.status(f"compiling {model.name} for {target.name}"):
+    with status.status(f"compiling {model.name} for {target.name}") as line:
         try:
+            samples = load_samples(calibration, model) if calibration else None
             program = driver.compile_model(
                 model,
                 target,
                 shapes=shapes,
+                calibration=samples,
+                progress=lambda step: line.update(f"{model.name}: {step}"),
                 require_accelerator=require_accelerator,
                 eliminate_dead=not keep_dead_channels,
             )

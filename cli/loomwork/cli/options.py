@@ -25,25 +25,23 @@ KeepDeadOption = Annotated[
 ShapeOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--shape", metavar="NAME=N,N,...", help="Shape of an input that an ONNX model leaves open; may be given often."
+        "--shape",
+        metavar="NAME=1,3,32,32",
+        help="Shape of an input of which an ONNX model leaves dimensions open; may be repeated.",
     ),
 ]
 
 
-def parse_shapes(given: list[str] | None) -> dict[str, tuple[int, ...]]:
+def parse_shapes(options: list[str] | None) -> dict[str, tuple[int, ...]]:
     """Shapes by the name of the input. Raises UsageError for what is no such shape."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for text in given or []:
-        name, _, numbers = text.rpartition("=")
-        try:
-            sizes = tuple(int(number) for number in numbers.replace("x", ",").split(","))
-        except ValueError:
-            sizes = ()
-        if not name or not sizes or min(sizes) < 1:
-            raise UsageError(f"--shape must look like input=1,3,224,224, not {text!r}")
+    for option in options or []:
+        name, equals, sizes = option.rpartition("=")
+        if not equals or not name or not all(size.strip().isdecimal() for size in sizes.split(",")):
+            raise UsageError(f"--shape {option}: expected the name of an input and its sizes, such as image=1,3,32,32")
         if name in shapes:
-            raise UsageError(f"--shape gives {name!r} twice")
-        shapes[name] = sizes
+            raise UsageError(f"--shape {option}: input {name} has a shape already")
+        shapes[name] = tuple(int(size) for size in sizes.split(","))
     return shapes
 
 

@@ -11,6 +11,7 @@ import typer
 from numpy.typing import NDArray
 
 from loomwork.cli.arrays import check_suffix, load_arrays
+from loomwork.cli.options import ShapeOption, parse_shapes
 from loomwork.cli.output import UsageError, check_destination, console, print_table, status, write_file, write_json
 
 if TYPE_CHECKING:
@@ -42,10 +43,7 @@ def quantize(
     report_file: Annotated[
         Path | None, typer.Option("--report", metavar="REPORT.json", help="Write the per-layer report as JSON.")
     ] = None,
-    shape: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=1,3,32,32", help="Shape of an input with dynamic dimensions; may be repeated."),
-    ] = None,
+    shape: ShapeOption = None,
     test: Annotated[
         Path | None,
         typer.Option(metavar="DATA.npz|.npy", help="Inputs on which top-1 accuracy is measured, before and after."),
@@ -73,7 +71,7 @@ def quantize(
     check_destination(output, report_file, inputs=inputs)
     if (test is None) != (labels is None):
         raise UsageError("accuracy takes both --test with inputs and --labels with their classes")
-    shapes = _shapes(shape or [])
+    shapes = parse_shapes(shape)
     before = 0.0
     accuracy: tuple[float, float] | None = None
     with status.status(f"reading {model.name}") as line:
@@ -109,16 +107,11 @@ def quantize(
     console.print(f"wrote {output}" + (f" and {report_file}" if report_file else ""))
 
 
-def _shapes(options: list[str]) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    for option in options:
-        name, equals, sizes = option.rpartition("=")
-        if not equals or not name or not all(size.strip().isdecimal() for size in sizes.split(",")):
-            raise UsageError(f"--shape {option}: expected the name of an input and its sizes, such as image=1,3,32,32")
-        if name in shapes:
-            raise UsageError(f"--shape {option}: input {name} has a shape already")
-        shapes[name] = tuple(int(size) for size in sizes.split(","))
-    return shapes
+def load_samples(calibration: Path, model: Path) -> Mapping[str, Array]:
+    """Typical inputs of a network, by name. Raises UsageError, and QuantizeError for a file that is no network."""
+    from loomwork.compiler import quantization
+
+    return load_arrays(calibration, _input_names(quantization.read_model(model)), of="network")
 
 
 def _input_names(network: "onnx.ModelProto") -> list[str]:

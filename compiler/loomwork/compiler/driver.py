@@ -4,7 +4,9 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from loomwork.arch.command import encode
 from loomwork.arch.config import Config
@@ -23,6 +25,7 @@ from loomwork.compiler.passes.eliminate_dead_channels import eliminate_dead_chan
 from loomwork.compiler.passes.fuse_add import fuse_add
 from loomwork.compiler.passes.fuse_pool import fuse_pool
 from loomwork.compiler.passes.fuse_table import fuse_table
+from loomwork.compiler.quantization import quantize
 from loomwork.compiler.report import CompiledGraph, build_report
 from loomwork.compiler.schedule import External, schedule
 from loomwork.compiler.storage import plan_storage
@@ -41,6 +44,7 @@ def compile_model(
     *,
     name: str | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
+    calibration: Mapping[str, NDArray[np.generic]] | None = None,
     require_accelerator: bool = False,
     progress: Progress | None = None,
     eliminate_dead: bool = True,
@@ -48,13 +52,14 @@ def compile_model(
     """Compile a `.tflite` or `.onnx` file, its contents, or an ONNX model for one configuration.
 
     name: of the network in the report; the file's name when absent. shapes: of inputs of an ONNX model whose dimensions
-    it leaves open. require_accelerator: refuse a network of which any operator but conversions of its inputs and
-    outputs would run on the host. progress: called with what is done next. eliminate_dead: False executes channels that
-    no output depends on too, with the same results, for comparison.
+    it leaves open. calibration: `[samples, ...]` of each input of a float ONNX model, by name, with which it is
+    quantized first (quantization/quantize.py has more ways). require_accelerator: refuse a network of which anything
+    but conversions of inputs and outputs would run on the host. progress: called with what is done next.
+    eliminate_dead: False executes channels that no output depends on too, with the same results, for comparison.
     The same model gives the same program, byte for byte. Raises CompileError with a sentence for the user.
     """
     name = name or (Path(model).stem if isinstance(model, Path | str) else "model")
-    divide_up = _importer(model, name, shapes)
+    divide_up = _importer(model, name, shapes, calibration, progress)
     on_host: dict[str, str] = {}
     while True:
         _tell(progress, "reading the model")
@@ -89,7 +94,11 @@ def _refuse_host(partition: Partition, name: str) -> None:
 
 
 def _importer(
-    model: Path | str | bytes | onnx.ModelProto, name: str, shapes: Mapping[str, tuple[int, ...]] | None
+    model: Path | str | bytes | onnx.ModelProto,
+    name: str,
+    shapes: Mapping[str, tuple[int, ...]] | None,
+    calibration: Mapping[str, NDArray[np.generic]] | None,
+    progress: Progress | None,
 ) -> Callable[[Mapping[str, str]], Partition]:
     """The import of a model in whichever format it is, waiting for what shall stay on the host."""
     if isinstance(model, onnx.ModelProto):
@@ -98,11 +107,19 @@ def _importer(
         data = model if isinstance(model, bytes) else _read(Path(model))
         # Only ONNX files have no mark at their beginning, so that a name decides where the contents do not.
         if is_tflite(data) or (not isinstance(model, bytes) and Path(model).suffix.lower() != ".onnx"):
+            if calibration is not None:
+                raise CompileError(f"{name}: only float ONNX models take calibration data, not .tflite files")
             return lambda on_host: import_tflite(data, name, on_host=on_host)
         try:
             proto = parse_model(data, None if isinstance(model, bytes) else Path(model).parent)
         except CompileError as error:
             raise CompileError(f"{name}: {error}") from error
+    if calibration is not None:
+        try:
+            proto = quantize(proto, calibration, shapes=shapes, progress=lambda step: _tell(progress, step)).model
+        except CompileError as error:
+            raise CompileError(f"{name}: {error}") from error
+        shapes = None
     return lambda on_host: import_onnx(proto, name, shapes=shapes, on_host=on_host)
 
 
