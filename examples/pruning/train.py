@@ -6,7 +6,8 @@
 In the output folder, each network has its weights before pruning (`resnet8.pt`), each point a model
 (`resnet8-blocks-50.onnx`) and what is known about it (`resnet8-blocks-50.json`). What is there is not made again, so a
 run that was cut short goes on where it was. `table.json` lists all points; what later measures them on the hardware
-adds to its rows.
+adds to its rows. Accuracy is over the classes that a file holds, which may be fewer than ten if it is an excerpt: the
+table says how many.
 """
 
 import argparse
@@ -128,6 +129,8 @@ def point(
         "mode": mode,
         "sparsity": sparsity,
         "accuracy": accuracy(pruned, data.test),
+        "classes": len(data.test.y.unique()),
+        "test_images": len(data.test.y),
         "macs": sum(layer.macs for layer in torch_layers(pruned, (example,))),
         "parameters": sum(parameter.numel() for parameter in pruned.parameters()),
         "tiles": sum(count.tiles for count in tiles),

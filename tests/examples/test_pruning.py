@@ -77,6 +77,7 @@ def test_a_run_goes_on_where_it_was_cut_short(tmp_path: Path, monkeypatch: pytes
         ("tiny", "blocks", 0.5),
     ]
     dense, channels, blocks = table
+    assert all((row["classes"], row["test_images"]) == (3, 12) for row in table)
     assert dense["macs"] == blocks["macs"] == 9 * 9 * 8 + 72 * 8 + 8 * 3
     assert channels["macs"] == 9 * 9 * 4 + 36 * 4 + 4 * 3
     # One channel of 3x3 taps in 4 rows, 8 channels twice, 3 outputs of one tile of 4: 6, 36 and 2 tiles.

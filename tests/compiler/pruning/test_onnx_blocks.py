@@ -9,7 +9,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from loomwork.arch.config import TINY
+from loomwork.arch.config import MID, TINY
 from loomwork.compiler import torch_extra
 from loomwork.compiler.graph import CompileError
 from loomwork.compiler.importers.torch_module import export
@@ -23,7 +23,7 @@ def weights_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 
 
 def matmul_model(weights: np.ndarray, *, shape: tuple[int, ...] = (1, 8)) -> onnx.ModelProto:
-    """`y = x @ weights` with weights `[8, 4]`; an x of rank 4 is flattened first."""
+    """`y = x @ weights`; an x of rank 4 is flattened first."""
     nodes = [helper.make_node("MatMul", ["x" if len(shape) == 2 else "flat", "w"], ["y"])]
     if len(shape) == 4:
         nodes.insert(0, helper.make_node("Flatten", ["x"], ["flat"], axis=1))
@@ -31,7 +31,7 @@ def matmul_model(weights: np.ndarray, *, shape: tuple[int, ...] = (1, 8)) -> onn
         nodes,
         "matmul",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 4))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, weights.shape[1]))],
         [numpy_helper.from_array(weights, "w")],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
@@ -65,10 +65,12 @@ def test_the_same_tiles_as_of_the_module():
 
 
 def test_a_matmul_has_its_outputs_behind():
-    weights = np.ones((8, 4), np.float32)
-    weights[4:] = 0.5
-    pruned = weights_of(prune_onnx_blocks(matmul_model(weights), 0.5, TINY))["w"]
-    np.testing.assert_array_equal(pruned, [[1] * 4] * 4 + [[0] * 4] * 4)
+    # 16 rows and 8 columns: a tile is 16 inputs by 8 outputs.
+    weights = np.ones((32, 16), np.float32)
+    weights[16:, 8:] = 0.5
+    expected = np.where(weights == 1, 1, 0)
+    pruned = weights_of(prune_onnx_blocks(matmul_model(weights, shape=(1, 32)), 0.25, MID))["w"]
+    np.testing.assert_array_equal(pruned, expected)
 
 
 def test_a_flattened_map_is_pruned_by_pixels():
