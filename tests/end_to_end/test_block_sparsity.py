@@ -142,7 +142,7 @@ def skips(program: Program) -> int:
     return disassemble(program).count("SKIP ")
 
 
-@pytest.mark.parametrize("config_name", SPARSE)
+@pytest.mark.parametrize("config_name", ["tiny", "small"])
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("zeros", [0.5, 0.8])
 def test_pruned_convolutions_are_exact_and_take_the_predicted_cycles(name: str, zeros: float, config_name: str) -> None:
@@ -189,6 +189,7 @@ def test_without_the_hardware_zero_tiles_are_computed() -> None:
 def test_half_the_tiles_take_nearly_half_the_time(channels: int, kernel: int) -> None:
     """Of a layer whose input is there: the second one of two."""
     cycles: dict[float, int] = {}
+    count = kernel * kernel * (channels // 16) ** 2
     for zeros in (0.0, 0.5, 0.75):
         model = ModelBuilder()
         x = model.input("x", (1, 8, 8, channels), scale=0.05, zero_point=3)
@@ -196,7 +197,6 @@ def test_half_the_tiles_take_nearly_half_the_time(channels: int, kernel: int) ->
             noise = np.random.default_rng(seed)
             weights = noise.integers(1, 128, (kernel, kernel, channels, channels), dtype=np.int8)
             tiles = weight_tiles(weights.shape, SPARSE["base"])
-            count = int(tiles.max()) + 1
             weights[(noise.permutation(count) < zeros * count)[tiles]] = 0
             x = model.conv_2d(x, weights.transpose(3, 0, 1, 2), weight_scale=0.0002, scale=0.1, zero_point=0)
         model.output(x)
