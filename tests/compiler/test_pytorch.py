@@ -77,15 +77,15 @@ def test_several_inputs_have_calibration_data_each() -> None:
             return self.conv(a) + self.conv(b)
 
     torch.manual_seed(5)
-    module, example = Sum(), torch.zeros(1, 4, 6, 6)
+    module, examples = Sum(), (torch.zeros(1, 4, 6, 6), torch.ones(1, 4, 6, 6))
     a, b = torch.rand(8, 4, 6, 6), torch.rand(8, 4, 6, 6)
-    program = compile_module(module, (example, example), TINY, calibration=[a, b])
+    program = compile_module(module, examples, TINY, calibration=[a, b])
     inputs = {name: data.numpy() for name, data in zip(program.inputs, (a, b), strict=True)}
     (output,) = run_program(program, inputs, GoldenBackend()).outputs.values()
     expected = module(a, b).detach().numpy()
     assert 10 * np.log10(expected.var() / (output - expected).var()) > LEAST_SNR
     with pytest.raises(CompileError, match="Sum takes 2 inputs, calibration data are given for 1"):
-        compile_module(module, (example, example), TINY, calibration=a)
+        compile_module(module, examples, TINY, calibration=a)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,9 @@ def program() -> Program:
     hidden = maker.convolution(maker.input(16, 16, 8), 8, pad=(1, 1), per_channel=True)
     wide = maker.convolution(hidden, 12, kernel=(1, 1), per_channel=False)
     graph = maker.graph(maker.pool(MaxPool, wide, window=(2, 2), stride=(2, 2)))
-    host = HostPart(model=b"", inputs=("m3",), outputs=("y",), operators=(("SOFTMAX y", "no such operation"),))
+    host = HostPart(
+        model=b"", inputs=("m3",), outputs=("y",), operators=(("SOFTMAX y", "no such operation"),), macs=(1000,)
+    )
     tensors = (
         Tensor(name="m0", shape=(1, 16, 16, 8), dtype="int8"),
         Tensor(name="m3", shape=(1, 8, 8, 12), dtype="int8"),
@@ -74,6 +76,7 @@ def test_layers_are_described() -> None:
     assert host == {
         "name": "SOFTMAX y",
         "operator": "SOFTMAX y",
+        "macs": 1000,
         "where": "host",
         "reason": "no such operation",
         "step": 1,
@@ -116,6 +119,7 @@ def test_totals_are_sums() -> None:
         assert totals[key] == first[key] + second[key]
     assert totals["scratchpad_bytes"] == 4096
     assert (totals["accelerator_layers"], totals["host_operators"]) == (2, 1)
+    assert totals["host_macs"] == 1000
 
 
 def test_dead_channels_are_counted() -> None:
@@ -201,5 +205,5 @@ def shown(compiled: Program) -> str:
 
 def test_the_summary_shows_every_layer() -> None:
     text = shown(program())
-    for part in ("net on small", "layer0", "147,456", "on the host: ", "no such operation", "total"):
+    for part in ("net on small", "layer0", "147,456", "on the host: ", "no such operation", "% of the MACs", "total"):
         assert part in text

@@ -239,13 +239,17 @@ class Graph:
 
 @dataclass(frozen=True, kw_only=True)
 class HostPart:
-    """Operators left to the host; see arch/program.py HostStep for the members."""
+    """Operators left to the host; see arch/program.py HostStep for the members.
+
+    macs: multiply-accumulates of each operator, 0 for one that does not multiply matrices.
+    """
 
     model: bytes
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     operators: tuple[tuple[str, str], ...]
     runtime: HostRuntime = HostRuntime.TFLITE_MICRO
+    macs: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,9 @@
 
 - `model`, `configuration`: names.
 - `layers`, in the order of execution. Of each: `name`, `operator` (as in the model), `where` ("accelerator" or "host"),
-  `step` (of the program). On the host, `reason`, and `bytes_in` and `bytes_out`: what each image hands over to the run
-  of host operators that this one is part of, and back. On the accelerator,
+  `step` (of the program). On the host, `reason`, `macs` (those of operators that multiply matrices, else 0), and
+  `bytes_in` and `bytes_out`: what each image hands over to the run of host operators that this one is part of, and
+  back. On the accelerator,
   `commands`: their numbers within the step; `tiles`: DRAIN commands;
   `macs`: multiply-accumulates of the network as given (the array also multiplies by padding);
   `dead_channels`, `dead_macs`: that the compiler removed, because no output depends on them (for a fused layer,
@@ -17,7 +18,7 @@
   `array_cycles`: in which pixels or weights occupy the array, if nothing ever stalls;
   `bound_cycles`: that no design with as many MAC units and as wide a bus can beat (the larger of both quotients, of
   what is executed).
-- `totals`: sums of these (of `scratchpad_bytes` the largest), and `accelerator_layers`, `host_operators`.
+- `totals`: sums of these (of `scratchpad_bytes` the largest), and `accelerator_layers`, `host_operators`, `host_macs`.
 - `memory`, of each feature map: `step`, `map`, `height`, `width`, `channels`, `base`, `pitch`, `words` (of each bank),
   `first_layer` and `last_layer` of its life, `whole`: or else a band through which its rows pass.
 
@@ -90,11 +91,12 @@ def build_report(
                     "operator": operator,
                     "where": "host",
                     "reason": reason,
+                    "macs": macs,
                     "step": step,
                     "bytes_in": sum(sizes[tensor] for tensor in part.inputs),
                     "bytes_out": sum(sizes[tensor] for tensor in part.outputs),
                 }
-                for operator, reason in part.operators
+                for (operator, reason), macs in zip(part.operators, part.macs, strict=True)
             ]
         else:
             layers += _layers(part, config, step)
@@ -105,6 +107,7 @@ def build_report(
     totals["scratchpad_bytes"] = max((layer["scratchpad_bytes"] for layer in accelerated), default=0)
     totals["accelerator_layers"] = len(accelerated)
     totals["host_operators"] = len(layers) - len(accelerated)
+    totals["host_macs"] = sum(layer["macs"] for layer in layers) - totals["macs"]
     return {"model": name, "configuration": config.name, "layers": layers, "totals": totals, "memory": memory}
 
 
@@ -281,6 +284,9 @@ def summary(program: Program) -> RenderableType:
     for layer in report["layers"]:
         if layer["where"] == "host":
             cost = f"{layer['bytes_in']:,} bytes in, {layer['bytes_out']:,} out"
+            if layer["macs"]:
+                share = layer["macs"] / (report["totals"]["macs"] + report["totals"]["host_macs"])
+                cost = f"{share:.1%} of the MACs; {cost}"
             on_host.append(Text(f"on the host: {layer['name']}: {layer['reason']} ({cost})"))
         else:
             table.add_row(Text(short_name(layer["name"])), Text(layer["operator"]), *_numbers(layer, columns))

@@ -19,7 +19,7 @@ from loomwork.compiler.graph import CompileError, FeatureMap, Graph, HostPart, L
 from loomwork.compiler.importers.onnx_codes import offset
 from loomwork.compiler.importers.onnx_forms import MisfitError, Shape
 from loomwork.compiler.importers.onnx_host import Device, HostModel
-from loomwork.compiler.importers.onnx_model import Model, Node, read_model
+from loomwork.compiler.importers.onnx_model import Model, Node, multiplications, read_model
 from loomwork.compiler.importers.onnx_placing import Placed, Placing, is_plain
 from loomwork.compiler.partition import Group, divide
 from loomwork.compiler.partition import Node as Placeable
@@ -245,8 +245,10 @@ class _Network:
         computed = {root: device for root, device in self._devices.items() if root in self._placing.computed}
         host = HostModel(self._model, lambda name: name in outside, computed)
         operators: list[tuple[str, str]] = []
+        macs: list[int] = []
         turned: dict[str, Device] = {}
         for node in group.nodes:
+            macs.append(multiplications(self._model, node.item) if isinstance(node.item, Node) else 0)
             match node.item:
                 case Node():
                     host.add(node.item)
@@ -276,6 +278,7 @@ class _Network:
             outputs=(*outputs, *(device.name for device in devices)),
             operators=tuple(operators),
             runtime=HostRuntime.ONNX_RUNTIME,
+            macs=tuple(macs),
         )
 
     def _tensor(self, name: str) -> ProgramTensor:

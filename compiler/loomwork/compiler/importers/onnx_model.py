@@ -137,6 +137,24 @@ def read_model(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | N
     return _model(_split_as_slices(_inferred(model)))
 
 
+def multiplications(model: Model, node: Node) -> int:
+    """Multiply-accumulates of an operator; 0 for one that does not multiply matrices."""
+    shapes = [model.values[name].shape if name in model.values else () for name in node.inputs]
+    result = model.values[node.outputs[0]]
+    match node.op:
+        case "Conv" | "ConvInteger" | "QLinearConv" | "FusedConv":
+            weights = shapes[3 if node.op == "QLinearConv" else 1]
+            return result.elements * int(np.prod(weights[1:], dtype=np.int64))
+        case "ConvTranspose":
+            return int(np.prod(shapes[0], dtype=np.int64) * np.prod(shapes[1][1:], dtype=np.int64))
+        case "Gemm":
+            return result.elements * shapes[0][0 if node.attributes.get("transA") else 1]
+        case "MatMul" | "MatMulInteger" | "QLinearMatMul":
+            return result.elements * (shapes[0][-1] if shapes[0] else 1)
+        case _:
+            return 0
+
+
 def _first_line(error: Exception) -> str:
     return " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
 

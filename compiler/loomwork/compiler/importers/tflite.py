@@ -18,7 +18,7 @@ from loomwork.compiler.importers.tflite_cut import Cut
 from loomwork.compiler.importers.tflite_host import check_host
 from loomwork.compiler.importers.tflite_model import NUMPY_TYPES, Model, Operator, Tensor, read_model
 from loomwork.compiler.importers.tflite_operators import BY_CODE
-from loomwork.compiler.importers.tflite_shapes import FREE, check_shapes
+from loomwork.compiler.importers.tflite_shapes import FREE, check_shapes, multiplications
 from loomwork.compiler.importers.tflite_views import Views
 from loomwork.compiler.partition import Group, Node, divide
 from loomwork.compiler.passes import simplify
@@ -188,7 +188,9 @@ class _Network:
             source=lambda tensor: self._public[self._root[tensor.index].index],
         )
         operators: list[tuple[str, str]] = []
+        macs: list[int] = []
         for node in group.nodes:
+            macs.append(multiplications(node.item) if isinstance(node.item, Operator) else 0)
             if isinstance(node.item, Operator):
                 cut.add(node.item)
                 operators.append((f"{node.item.code} {node.item.name}", self._reasons[node.item.index]))
@@ -203,6 +205,7 @@ class _Network:
             inputs=self._edge_names(tuple(cut.inputs)),
             outputs=self._edge_names(tuple(outputs)),
             operators=tuple(operators),
+            macs=tuple(macs),
         )
 
 

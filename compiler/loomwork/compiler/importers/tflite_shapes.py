@@ -195,6 +195,18 @@ def _check_mean(operator: Operator) -> None:
         raise fail(operator, f"axes {sorted(axes)} of shape {source.shape} do not give {output.shape}")
 
 
+def multiplications(operator: Operator) -> int:
+    """Multiply-accumulates of an operator; 0 for one that does not multiply with weights."""
+    result = operator.outputs[0].elements
+    match operator.code:
+        case "CONV_2D" | "FULLY_CONNECTED":
+            return result * math.prod(operand(operator, 1).shape[1:])
+        case "DEPTHWISE_CONV_2D":
+            return result * math.prod(operand(operator, 1).shape[1:3])
+        case _:
+            return 0
+
+
 def reduced_axes(operator: Operator) -> set[int] | None:
     """Axes over which MEAN goes, None when they are computed at run time."""
     rank, values = len(operand(operator, 0).shape), operand(operator, 1).data

@@ -34,6 +34,8 @@ def export(
     import torch
 
     inputs = (example_inputs,) if isinstance(example_inputs, torch.Tensor) else tuple(example_inputs)
+    # One tensor given for two inputs would become one input of the model.
+    inputs = tuple(tensor.clone() for tensor in inputs)
     check_forward(module, inputs)
     with evaluating(module), _quiet():
         try:
