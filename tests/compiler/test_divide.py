@@ -94,7 +94,8 @@ def test_networks_of_wide_images_are_exact(seed: int) -> None:
     try:
         check(maker, graph, SCANT)
     except UnsupportedLayerError:
-        assert any(m.channels * m.height > 60 for m in graph.maps.values())
+        # The least that was seen: five rows of 12 channels under a kernel of nine columns.
+        assert any(m.channels * m.height >= 60 for m in graph.maps.values())
 
 
 @pytest.mark.parametrize("kind", ["mean", "average", "maximum"])

@@ -195,17 +195,9 @@ FORMAL = Config(
 """The smallest: for proofs and for tests of odd shapes."""
 
 NANO = Config(
-    name="nano",
-    rows=4,
-    cols=4,
-    scratchpad_kib=64,
-    accumulator_depth=64,
-    bus_bytes=4,
-    requant_lanes=1,
-    stream_beats=64,
-    activation_table=False,
+    name="nano", rows=4, cols=4, scratchpad_kib=64, accumulator_depth=64, bus_bytes=4, requant_lanes=1, stream_beats=64
 )
-"""16 MAC/cycle, for an iCE40UP5K, where a table would be 2048 flip-flops: it has no distributed RAM."""
+"""16 MAC/cycle, for an iCE40UP5K."""
 
 TINY = Config(
     name="tiny", rows=4, cols=4, scratchpad_kib=16, accumulator_depth=32, bus_bytes=4, requant_lanes=2, stream_beats=64

@@ -59,7 +59,13 @@ TANG_NANO_20K = Board(
     oscillator="clk27",
     oscillator_mhz=27,
     config=replace(
-        NANO, name="tang_nano", scratchpad_kib=32, accumulator_depth=32, address_bits=24, residual_add=False
+        NANO,
+        name="tang_nano",
+        scratchpad_kib=32,
+        accumulator_depth=32,
+        address_bits=24,
+        residual_add=False,
+        activation_table=False,
     ),
     memory_kib=48,
     clock_mhz=54,
@@ -76,7 +82,7 @@ ICEBREAKER = Board(
     platform=lambda: ICEBreakerPlatform(toolchain="IceStorm"),
     oscillator="clk12",
     oscillator_mhz=12,
-    config=NANO,
+    config=replace(NANO, activation_table=False),  # 2048 flip-flops: it has no distributed RAM
     memory_kib=8,
     clock_mhz=12,
     capacity=Resources(luts=5_280, registers=5_280, multipliers=8, blocks=30),
