@@ -19,6 +19,7 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from loomwork.compiler.graph import CompileError
 from loomwork.compiler.importers.onnx_qoperator import as_qdq
+from loomwork.compiler.importers.onnx_shapes import fixed_shapes, with_missing_shapes
 
 OLDEST_OPSET = 17
 """Opset to which older models are raised, so that each operator has one form."""
@@ -130,11 +131,13 @@ def read_model(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | N
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise OnnxFileError(f"the model is not valid: {_first_line(error)}") from None
+    stated = fixed_shapes(model)
     _fix_shapes(model, dict(shapes or {}))
     model = _raised(as_qdq(model))
     _check_finite(model)
     model = _simplified(model)
-    return _model(_split_as_slices(_inferred(model)))
+    model = with_missing_shapes(_inferred(model), stated, _inferred)
+    return _model(_split_as_slices(model))
 
 
 def _first_line(error: Exception) -> str:
