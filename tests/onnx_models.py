@@ -54,6 +54,7 @@ class QdqBuilder:
         self._outputs: list[onnx.ValueInfoProto] = []
         self._steps: dict[str, float] = {}
         self._scales: dict[str, tuple[str, float]] = {}
+        self._stated: list[onnx.ValueInfoProto] = []
 
     def input(self, shape: Sequence[int], *, scale: float = SCALE, zero_point: int = ZERO_POINT) -> str:
         """A quantized input of the network."""
@@ -99,14 +100,17 @@ class QdqBuilder:
 
     def node(self, op: str, *inputs: str, **attributes: Any) -> str:
         """An operator with one result."""
-        return self.nodes(op, *inputs, results=1, **attributes)[0]
+        return self.nodes(op, *inputs, **attributes)[0]
 
-    def nodes(self, op: str, *inputs: str, results: int, **attributes: Any) -> list[str]:
-        """An operator with several results."""
+    def nodes(
+        self, op: str, *inputs: str, results: int = 1, names: Sequence[str] | None = None, **attributes: Any
+    ) -> list[str]:
+        """An operator with several results, or results with given names."""
         number = len(self._nodes)
-        names = [f"{op.lower()}{number}" + (f".{place}" if results > 1 else "") for place in range(results)]
-        self._nodes.append(helper.make_node(op, list(inputs), names, **attributes))
-        return names
+        if names is None:
+            names = [f"{op.lower()}{number}" + (f".{place}" if results > 1 else "") for place in range(results)]
+        self._nodes.append(helper.make_node(op, list(inputs), list(names), **attributes))
+        return list(names)
 
     def quantize(self, real: str, *, scale: float | None = None, zero_point: int = -5) -> str:
         """QuantizeLinear and DequantizeLinear. scale: None for one that fits the values that come."""
@@ -144,11 +148,20 @@ class QdqBuilder:
         self._steps[name] = 1.0 if stored else step
         return name
 
+    def stored_output(self, name: str, shape: Sequence[int]) -> None:
+        """Make an 8-bit tensor, of which no DequantizeLinear says how it is quantized, an output."""
+        self._outputs.append(helper.make_tensor_value_info(name, _TYPES[self.dtype], shape))
+        self._steps[name] = 1.0
+
+    def state_shape(self, name: str, shape: Sequence[int]) -> None:
+        """Say which shape a real tensor has, where that is not inferred."""
+        self._stated.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
     def model(self) -> onnx.ModelProto:
         """What has been built so far."""
         real = _TYPES[self.dtype] if self._stored else TensorProto.FLOAT
         inputs = [helper.make_tensor_value_info(name, real, shape) for name, (shape, _, _) in self._inputs.items()]
-        graph = helper.make_graph(self._nodes, "graph", inputs, self._outputs, self._constants)
+        graph = helper.make_graph(self._nodes, "graph", inputs, self._outputs, self._constants, value_info=self._stated)
         domains = {node.domain for node in self._nodes} - {""}
         opsets = [helper.make_opsetid("", self._opset), *(helper.make_opsetid(d, 1) for d in sorted(domains))]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)

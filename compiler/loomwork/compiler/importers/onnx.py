@@ -15,10 +15,11 @@ import onnx
 
 from loomwork.arch.program import HostRuntime
 from loomwork.arch.program import Tensor as ProgramTensor
+from loomwork.arch.program_file import DTYPES
 from loomwork.compiler.graph import CompileError, FeatureMap, Graph, HostPart, Layer, Partition
 from loomwork.compiler.importers.onnx_codes import offset
 from loomwork.compiler.importers.onnx_forms import MisfitError, Shape
-from loomwork.compiler.importers.onnx_host import Device, HostModel
+from loomwork.compiler.importers.onnx_host import Device, HostModel, refusal
 from loomwork.compiler.importers.onnx_model import Model, Node, multiplications, read_model
 from loomwork.compiler.importers.onnx_placing import Placed, Placing, is_plain
 from loomwork.compiler.partition import Group, divide
@@ -272,6 +273,9 @@ class _Network:
         model = host.build(outputs, devices)
         if not host.inputs:
             raise CompileError(f"{operators[0][0]!r} computes a constant; fold it before the conversion")
+        if (why := refusal(model)) is not None:
+            names = ", ".join(name for name, _ in operators[:3]) + (", ..." if len(operators) > 3 else "")
+            raise CompileError(f"the host would run {names}, but ONNX Runtime cannot: {why}")
         return HostPart(
             model=model,
             inputs=tuple(host.inputs),
@@ -295,6 +299,9 @@ class _Network:
                     zero_point=rule.zero_point if rule else None,
                 )
         value, rule = self._model.values[name], self._placing.known.get(name)
+        if value.dtype not in DTYPES:
+            kind = "string" if value.dtype == "object" else value.dtype
+            raise CompileError(f"the tensor {name!r} is {kind}; a program takes and gives {', '.join(DTYPES)}")
         return ProgramTensor(
             name=name,
             shape=value.shape,

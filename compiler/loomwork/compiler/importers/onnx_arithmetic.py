@@ -46,7 +46,8 @@ def quantized(value: float, rule: Quantization) -> int:
     """A real number as QuantizeLinear stores it, within int8."""
     if math.isinf(value):
         return INT8_MAX if value > 0 else INT8_MIN
-    stored = np.rint(np.float32(value) / np.float32(rule.scale)) + rule.zero_point
+    with np.errstate(over="ignore"):  # clipped below
+        stored = np.rint(np.float32(value) / np.float32(rule.scale)) + rule.zero_point
     return int(np.clip(stored, INT8_MIN, INT8_MAX))
 
 
@@ -59,6 +60,8 @@ def clamp(unit: Unit) -> tuple[int, int]:
 
 def multipliers(factors: NDArray[np.floating]) -> tuple[Int64Array, Int64Array]:
     """Q31 multipliers and shifts of rescaling factors. Raises MisfitError for one that is too large."""
+    if not np.isfinite(factors).all():
+        raise MisfitError("its scales multiply sums by more than a float32 holds")
     pairs = [quantize_multiplier(float(factor)) for factor in np.atleast_1d(factors)]
     if any(shift > MAX_LEFT_SHIFT for _, shift in pairs):
         raise MisfitError(
@@ -75,7 +78,8 @@ def requantize(unit: Unit, factors: NDArray[np.floating], bias: Int64Array, *, r
     """
     rule = result_quantization(unit)
     if result_scale:
-        factors = np.asarray(factors, np.float32) / np.float32(rule.scale)
+        with np.errstate(over="ignore"):  # refused below
+            factors = np.asarray(factors, np.float32) / np.float32(rule.scale)
     if bias.min() < INT32_MIN or bias.max() > INT32_MAX:
         raise MisfitError("its bias does not fit 32 bits together with what the zero point contributes")
     multiplier, shift = multipliers(factors)

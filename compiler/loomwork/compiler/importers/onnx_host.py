@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import helper, numpy_helper
 
 from loomwork.compiler.importers.onnx_codes import Index, offset
@@ -147,3 +148,15 @@ def _all_inputs(node: onnx.NodeProto) -> list[str]:
             for inner in graph.node:
                 found += _all_inputs(inner)
     return found
+
+
+def refusal(model: bytes) -> str | None:
+    """Why ONNX Runtime cannot run a model, None when it can."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime has errors of many kinds
+        return " ".join(str(error).split("] : ")[-1].split(" : ", 2)[-1].split())
+    return None

@@ -4,6 +4,7 @@
 Shape inference is `onnx`'s, constant folding and the removal of what computes nothing `onnxslim`'s.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +20,12 @@ from onnx.external_data_helper import load_external_data_for_model
 
 from loomwork.compiler.graph import CompileError
 from loomwork.compiler.importers.onnx_qoperator import as_qdq
+from loomwork.compiler.importers.onnx_shapes import fixed_shapes, with_missing_shapes
 
 OLDEST_OPSET = 17
 """Opset to which older models are raised, so that each operator has one form."""
+LARGEST_TENSOR = 1 << 28
+"""Elements of a tensor; more are a mistake, or too many for this machine's memory."""
 MICROSOFT = "com.microsoft"
 """Domain of ONNX Runtime's own operators."""
 
@@ -44,7 +48,7 @@ class Value:
     @property
     def elements(self) -> int:
         """How many numbers it holds."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -126,15 +130,20 @@ def read_model(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | N
     model = onnx.ModelProto()
     model.CopyFrom(proto)
     _drop_initializer_inputs(model)
+    _fix_shapes(model, dict(shapes or {}))
+    stated = fixed_shapes(model)
+    _forget_shapes(model)
     try:
         onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, ValueError) as error:  # ValueError: text that is not UTF-8
         raise OnnxFileError(f"the model is not valid: {_first_line(error)}") from None
-    _fix_shapes(model, dict(shapes or {}))
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
     model = _raised(as_qdq(model))
     _check_finite(model)
     model = _simplified(model)
-    return _model(_split_as_slices(_inferred(model)))
+    model = with_missing_shapes(_inferred(model), stated, _inferred)
+    return _model(_split_as_slices(model))
 
 
 def multiplications(model: Model, node: Node) -> int:
@@ -220,11 +229,16 @@ def _fix_shapes(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> N
                     f"the model's input {value.name!r} leaves dimension {axis} ({dim.dim_param or '?'}) open; "
                     f"give its size: --shape {value.name}={known}"
                 )
-    # Open dimensions of what is computed follow from those of the inputs.
+
+
+def _forget_shapes(model: onnx.ModelProto) -> None:
+    """Open dimensions of what is computed follow from those of the inputs. ONNX wants an output to have some shape."""
     del model.graph.value_info[:]
     for output in model.graph.output:
-        if output.type.HasField("tensor_type"):
-            output.type.tensor_type.ClearField("shape")
+        if not output.type.HasField("tensor_type"):
+            raise OnnxFileError(f"the model's output {output.name!r} is no tensor")
+        output.type.tensor_type.ClearField("shape")
+        output.type.tensor_type.shape.SetInParent()
 
 
 def _times(shape: Iterable[int]) -> str:
@@ -238,7 +252,7 @@ def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
         return model
     try:
         return version_converter.convert_version(model, OLDEST_OPSET)
-    except (RuntimeError, onnx.shape_inference.InferenceError, version_converter.ConvertError):
+    except Exception:  # it gives up with errors of many kinds
         return model
 
 
@@ -268,7 +282,15 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return shape_inference.infer_shapes(model, check_type=True, strict_mode=False, data_prop=True)
-    except (RuntimeError, shape_inference.InferenceError) as error:
+    except (RuntimeError, ValueError, shape_inference.InferenceError) as error:
+        raise OnnxFileError(f"the model's shapes do not fit together: {_first_line(error)}") from None
+
+
+def _check_contradictions(model: onnx.ModelProto) -> None:
+    """Raise OnnxFileError when a shape is missing because those of its inputs contradict each other."""
+    try:
+        shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except (RuntimeError, ValueError, shape_inference.InferenceError) as error:
         raise OnnxFileError(f"the model's shapes do not fit together: {_first_line(error)}") from None
 
 
@@ -313,10 +335,16 @@ def _model(proto: onnx.ModelProto) -> Model:
             found = _value(info)
             if found is not None:
                 values[info.name] = found
+    for value in values.values():
+        if value.elements > LARGEST_TENSOR:
+            raise OnnxFileError(
+                f"the tensor {value.name!r} has {value.elements} elements; {LARGEST_TENSOR} are possible"
+            )
     nodes = tuple(_node(index, node) for index, node in enumerate(kept))
     for node in nodes:
         for name in node.outputs:
             if name and name not in values:
+                _check_contradictions(proto)
                 raise OnnxFileError(
                     f"the shape of {name!r}, computed by {node}, is not known before the model runs; "
                     f"give the shapes of all inputs (--shape), or export the model with fixed shapes"

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from loomwork.arch.numerics import INT8_MAX, INT8_MIN
+from loomwork.arch.numerics import INT8_MAX, INT8_MIN, INT32_MAX
 from loomwork.compiler.graph import Convolution
 from loomwork.compiler.importers.grouped import dense_kernel
 from loomwork.compiler.importers.onnx_arithmetic import quantization, requantize
@@ -52,7 +52,10 @@ def bias(unit: Unit, position: int, scales: NDArray[np.floating], channels: int)
     if found is not None and np.allclose(found.scale.astype(np.float64), steps, rtol=1e-5, atol=0):
         values = found.stored.astype(np.float64)
     else:
-        values = np.rint(real.reshape(-1).astype(np.float64) / steps)
+        with np.errstate(divide="ignore", invalid="ignore"):  # refused below
+            values = np.rint(real.reshape(-1).astype(np.float64) / steps)
+    if not (np.abs(values) <= INT32_MAX).all():
+        raise MisfitError("its bias does not fit 32 bits in units of its scales")
     return np.broadcast_to(values.reshape(-1), channels).astype(np.int64)
 
 
