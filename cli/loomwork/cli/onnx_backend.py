@@ -219,7 +219,7 @@ class LoomworkRep(BackendRep):
 
     def _host(self, values: Mapping[str, Any]) -> list[Any]:
         for name, value in values.items():
-            if not isinstance(value, list) and value.dtype.kind == "V":
+            if not isinstance(value, list) and value.dtype.isbuiltin == 2:  # of ml_dtypes
                 raise BackendError(f"input {name!r} is {value.dtype}, of which ONNX Runtime takes no arrays")
         if self._whole is None:
             try:
