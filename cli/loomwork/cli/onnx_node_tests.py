@@ -66,7 +66,7 @@ def load_tests(operators: Iterable[str]) -> dict[str, list[TestCase]]:
             importlib.import_module(f"{node_cases.__name__}.{modules[operator.lower()]}")
     found: dict[str, list[TestCase]] = {operator: [] for operator in operators}
     # Modules stay loaded, so that there may be tests of other operators as well.
-    cases: list[TestCase] = node_cases._NodeTestCases
+    cases: list[TestCase] = vars(node_cases)["_NodeTestCases"]  # its function loads all modules, which takes long
     written = {case.name: case for case in cases}
     for case in sorted(cases, key=lambda case: case.name):
         base = written.get(case.name.partition(_EXPANDED)[0], case)

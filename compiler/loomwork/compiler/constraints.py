@@ -2,11 +2,12 @@
 """What the accelerator asks of an operator: conditions that each carry their sentence.
 
 The same sentence is the reason in the compile report, when an operator stays on the host, and a line of
-docs/reference/operators.md.
+docs/reference/operators.md. The page of ONNX operators has the same form.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Generic, TypeVar
 
 Op = TypeVar("Op")
@@ -43,8 +44,24 @@ class Supported(Generic[Op]):
     constraints: Sequence[Constraint[Op]]
 
 
-def render_page(title: str, operators: Sequence[Supported[Op]], free: Sequence[str], host: Iterable[str]) -> str:
-    """The reference page of an importer, in Markdown. free: operators that cost nothing. host: those of the host."""
+def paragraph(text: str) -> list[str]:
+    """Lines of a page."""
+    return wrap(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def render_page(
+    title: str,
+    operators: Iterable[tuple[str, str, Sequence[str]]],
+    *,
+    always: Sequence[str] = (),
+    free: Sequence[str],
+    host: Sequence[str],
+) -> str:
+    """The reference page of an importer, in Markdown.
+
+    operators: name, what becomes of it, and what it needs. always, free, host: lines about what every operator needs,
+    about operators that cost nothing, and about those of the host.
+    """
     lines = [
         f"# {title}",
         "",
@@ -52,25 +69,9 @@ def render_page(title: str, operators: Sequence[Supported[Op]], free: Sequence[s
         "compile report gives the sentence below as the reason.",
         "",
         "## On the accelerator",
+        *(["", *always] if always else []),
     ]
-    for operator in operators:
-        lines += ["", f"### {operator.code}", "", f"Becomes {operator.layers}. Needs:", ""]
-        lines += [f"- {condition.phrase}" for condition in operator.constraints]
-    lines += [
-        "",
-        "## Free",
-        "",
-        f"{', '.join(free)}: the bytes stay as they are. Where the rows of an image change, the tensor passes through",
-        "external memory, between two accelerator steps.",
-        "",
-        "## On the host",
-        "",
-        "Executed by tflite-micro, in the same run:",
-        "",
-        f"{', '.join(sorted(host))}.",
-        "",
-        "Every operator above that does not meet its conditions joins them. A model that holds any other operator is",
-        "refused, and so is one of which no operator runs on the accelerator.",
-        "",
-    ]
-    return "\n".join(lines)
+    for name, layers, needs in operators:
+        lines += ["", f"### {name}", "", f"Becomes {layers}.{' Needs:' if needs else ''}"]
+        lines += ["", *(f"- {phrase}" for phrase in needs)] if needs else []
+    return "\n".join([*lines, "", "## Free", "", *free, "", "## On the host", "", *host, ""])

@@ -43,7 +43,10 @@ def test_host_in_the_middle(op: str, attributes: dict[str, Any], dtype: str) -> 
     """Data crosses in the network's own order and type, both ways."""
     m = QdqBuilder(dtype=dtype)
     constants = {
-        "InstanceNormalization": [np.linspace(0.5, 1.5, 8).astype(np.float32), np.linspace(-1, 1, 8).astype(np.float32)],
+        "InstanceNormalization": [
+            np.linspace(0.5, 1.5, 8).astype(np.float32),
+            np.linspace(-1, 1, 8).astype(np.float32),
+        ],
         "CumSum": [np.array(3)],
     }
     between(m, op, *map(m.constant, constants.get(op, [])), **attributes)

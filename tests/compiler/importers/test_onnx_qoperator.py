@@ -157,7 +157,10 @@ def test_softmax_is_left_to_the_host(dtype: str) -> None:
 def test_a_network_of_them() -> None:
     m = QOperatorBuilder("uint8")
     x = m.given(IMAGE)
-    first = (m.node("QLinearConv", *x, *m.kernel((8, 8, 3, 3)), *m.rule(0.0973, -128), pads=[1] * 4), *m.rule(0.0973, -128))
+    first = (
+        m.node("QLinearConv", *x, *m.kernel((8, 8, 3, 3)), *m.rule(0.0973, -128), pads=[1] * 4),
+        *m.rule(0.0973, -128),
+    )
     pooled = (m.node("MaxPool", first[0], kernel_shape=[3, 3], pads=[1] * 4), *first[1:])
     y = m.node("QLinearAdd", *pooled, *x, *m.rule(0.0911, -30), domain=MICROSOFT)
     y = m.node("QLinearGlobalAveragePool", y, *m.rule(0.0911, -30), *m.rule(0.0351, -60), domain=MICROSOFT)

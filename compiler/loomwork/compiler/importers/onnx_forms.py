@@ -56,8 +56,13 @@ class Want:
 
 
 class Form(ABC):
-    """One way to see tensors. alike: whether all maps that are read must have the same shape."""
+    """One way to see tensors.
 
+    needs: what tensors must be like, for the reference page. alike: whether all maps that are read must have the same
+    shape.
+    """
+
+    needs: str
     alike = False
 
     @abstractmethod
@@ -94,6 +99,8 @@ def image_shape(shape: tuple[int, ...]) -> Shape:
 class ImageForm(Form):
     """Tensors `[1, channels, height, width]`, or with one spatial dimension only."""
 
+    needs = "one image at a time, `[1, channels, height, width]` or `[1, channels, length]`, not transposed"
+
     def default(self, shape: tuple[int, ...]) -> Index:
         """See `Form`."""
         return channels_last(shape)
@@ -125,6 +132,8 @@ class ImageForm(Form):
 
 class RowsForm(Form):
     """Tensors of which the last dimension is multiplied with a matrix."""
+
+    needs = "rows that lie in memory one behind the other, or a single one, in any order"
 
     def default(self, shape: tuple[int, ...]) -> Index:
         """See `Form`."""
@@ -160,6 +169,7 @@ class RowsForm(Form):
 class ValuesForm(Form):
     """Tensors that are treated number by number; several must have their numbers in the same places."""
 
+    needs = "tensors of any shape, the same for all of them, with their numbers in the same places"
     alike = True
 
     def default(self, shape: tuple[int, ...]) -> Index:
@@ -198,6 +208,8 @@ class ValuesForm(Form):
 
 class MeanForm(ImageForm):
     """Tensors that are averaged over some dimensions, of which the others are channels."""
+
+    needs = "numbers to average that lie in memory as the pixels of an image"
 
     def wants(self, unit: Unit, places: tuple[Index, ...]) -> tuple[Want, ...]:
         """See `Form`."""
@@ -238,6 +250,8 @@ def reduced_axes(unit: Unit) -> list[int]:
 
 class MovesForm(Form):
     """Tensors whose numbers are only moved: they may lie anywhere."""
+
+    needs = "tensors of any shape"
 
     def default(self, shape: tuple[int, ...]) -> Index:
         """See `Form`."""

@@ -1,15 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which ONNX operators the accelerator executes, how each sees its tensors and what becomes of it."""
+"""Which ONNX operators the accelerator executes, how each sees its tensors and what becomes of it.
 
+`python -m loomwork.compiler.importers.onnx_operators` prints the reference page docs/reference/onnx-operators.md.
+"""
+
+import sys
 from dataclasses import dataclass
+from itertools import groupby
 
+from loomwork.compiler.constraints import paragraph, render_page
 from loomwork.compiler.importers import onnx_layers as layers
 from loomwork.compiler.importers import onnx_weighted as weighted
+from loomwork.compiler.importers.onnx_codes import LAYOUTS
 from loomwork.compiler.importers.onnx_forms import IMAGE, MEAN, MOVES, ROWS, VALUES, Form
 from loomwork.compiler.importers.onnx_moves import rearrange
+from loomwork.compiler.importers.onnx_qoperator import QOPERATORS
 from loomwork.compiler.importers.onnx_sight import Build
 from loomwork.compiler.importers.onnx_tables import table, table_or
 from loomwork.compiler.importers.onnx_transposed import transposed_convolution
+from loomwork.compiler.limits import MAX_HEIGHT, MAX_ROW_BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +167,6 @@ _MOVED = {
     "Resize": "a copy for each repetition; nearest only",
     "DepthToSpace": "a copy for each place in a block",
     "SpaceToDepth": "a copy for each place in a block",
-    "Transpose": "rectangles, where it is not just another view",
     "Gather": "rectangles; of constant indices",
     "Tile": "a copy for each repetition",
     "Expand": "a copy for each repetition",
@@ -175,3 +183,39 @@ _MOVING = tuple(
     for op, what in _MOVED.items()
 )
 RULES = {rule.op: rule for rule in (*_COMPUTING, *_MULTIPLYING, *_LOOKED_UP, *_MOVING)}
+
+
+def operators_page() -> str:
+    """The reference page docs/reference/onnx-operators.md."""
+    alike = groupby(RULES.values(), key=lambda rule: (rule.layers, (rule.form.needs, *rule.needs)))
+    return render_page(
+        "ONNX operators",
+        [(", ".join(rule.op for rule in rules), layers, needs) for (layers, needs), rules in alike],
+        always=[
+            *paragraph(
+                "Every operator needs inputs that are quantized to 8 bits (int8 or uint8) with one constant scale, and "
+                "a result that is quantized so, too. In the QDQ form the result may first go through Relu or Clip and "
+                "what is free; nothing else may read it in between. Images have at most "
+                f"{MAX_HEIGHT} rows of at most {MAX_ROW_BYTES} bytes (width x channels)."
+            ),
+            "",
+            *paragraph(
+                f"{', '.join(QOPERATORS)} (the QOperator form, of ONNX or ONNX Runtime) are read as the operators that "
+                "they abbreviate, when their scales are constant. Split is read as a Slice for each of its results."
+            ),
+        ],
+        free=paragraph(
+            f"{', '.join(LAYOUTS)}: another view of the same bytes, as long as what reads them can take them so. "
+            "DequantizeLinear, and QuantizeLinear with the scale that the numbers have already, say what the bytes "
+            "stand for. What is computed from constants is folded."
+        ),
+        host=paragraph(
+            "ONNX Runtime executes, in the same run, every other operator that it knows, and every one above that does "
+            "not meet its conditions. A model of which no operator runs on the accelerator is refused; only the ONNX "
+            "backend, `loomwork.cli.onnx_backend`, runs such a one on the host."
+        ),
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(operators_page())

@@ -183,3 +183,5 @@ _FORMS: dict[str, Callable[[_Rewriter, onnx.NodeProto], None]] = {
     "QLinearConcat": _concat,
 }
 """What each quantized operator abbreviates."""
+QOPERATORS = tuple(_FORMS)
+"""All of them."""

@@ -37,9 +37,7 @@ def with_missing_shapes(
     """
     for _ in range(_MOST_ROUNDS):
         known = {info.name for info in (*model.graph.value_info, *model.graph.output) if _is_fixed(info)}
-        missing = [
-            (node, name) for node in model.graph.node for name in node.output if name and name not in known
-        ]
+        missing = [(node, name) for node in model.graph.node for name in node.output if name and name not in known]
         wanted = [stated[name] for _, name in missing if name in stated]
         if not wanted and any(node.domain not in _STANDARD for node, _ in missing):
             wanted = _asked(model, [name for node, name in missing if node.domain not in _STANDARD])

@@ -10,23 +10,24 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from loomwork.arch.numerics import INT8_MAX, INT8_MIN, INT32_MAX
+from loomwork.arch.numerics import INT32_MAX
 from loomwork.compiler.graph import Convolution
 from loomwork.compiler.importers.grouped import dense_kernel
 from loomwork.compiler.importers.onnx_arithmetic import quantization, requantize
 from loomwork.compiler.importers.onnx_forms import MisfitError
 from loomwork.compiler.importers.onnx_sight import Built, Pair, Sight, window
 from loomwork.compiler.importers.onnx_units import StoredWeights, Unit
+from loomwork.compiler.importers.onnx_wide import fits, shared_out
 from loomwork.compiler.limits import MAX_DENSE_BYTES, MAX_DILATION, MAX_KERNEL_HEIGHT, MAX_STRIDE, MAX_TAPS
 
 
-def weights(unit: Unit, position: int) -> StoredWeights:
-    """Quantized constant weights that fit int8 when their zero point is taken off."""
+def weights(unit: Unit, position: int, *, wide: bool = False) -> StoredWeights:
+    """Quantized constant weights. wide: also those that do not fit int8 once their zero point is taken off."""
     found = unit.stored(position)
     if found is None:
         kind = "computed" if unit.constant(position) is None else "real numbers"
         raise MisfitError(f"its weights are {kind}; the accelerator needs constants quantized to 8 bits")
-    if found.stored.size and (found.stored.min() < INT8_MIN or found.stored.max() > INT8_MAX):
+    if not wide and not fits(found.stored):
         raise MisfitError("its weights without their zero point do not fit int8")
     return found
 
@@ -61,14 +62,14 @@ def bias(unit: Unit, position: int, scales: NDArray[np.floating], channels: int)
 
 def convolution(unit: Unit, sight: Sight) -> Built:
     """Conv, with one or two spatial dimensions; groups are filled up with zeros to a dense kernel."""
-    found = weights(unit, 1)
-    moves = window(unit, found.stored.shape[2:])
-    kernel = image_kernel(found.stored)
     groups, depth = int(unit.node.attributes.get("group", 1)), sight.inputs[0].channels
-    depthwise = groups == depth > 1
+    found = weights(unit, 1, wide=groups == 1)
+    moves = window(unit, found.stored.shape[2:])
+    shared = shared_out(unit, sight, image_kernel(found.stored))
+    kernel, depthwise = shared.kernel, groups == depth > 1
     layer = weighted(
         unit,
-        sight,
+        shared.sight,
         kernel,
         scales=channel_scales(found, 0),
         stride=moves.stride,
@@ -80,14 +81,14 @@ def convolution(unit: Unit, sight: Sight) -> Built:
         if kernel.size * groups > MAX_DENSE_BYTES:
             raise MisfitError(f"its {groups} groups would take {kernel.size * groups} bytes as a dense kernel")
         layer = replace(layer, kernel=dense_kernel(kernel, groups))
-    return Built(layers=(layer,))
+    return Built(layers=(*shared.layers, layer), maps=shared.maps)
 
 
-def image_kernel(stored: NDArray[np.int64]) -> NDArray[np.int8]:
+def image_kernel(stored: NDArray[np.int64]) -> NDArray[np.int64]:
     """`[out, in, (height,) width]` as `[height, width, in, out]`."""
     out, depth, *size = stored.shape
     height, width = [1, *size][-2:]
-    return np.ascontiguousarray(stored.astype(np.int8).reshape(out, depth, height, width).transpose(2, 3, 1, 0))
+    return stored.reshape(out, depth, height, width).transpose(2, 3, 1, 0)
 
 
 def weighted(
@@ -142,10 +143,10 @@ def dense(unit: Unit, sight: Sight) -> Built:
     attributes = unit.node.attributes if unit.node.op == "Gemm" else {}
     if attributes.get("transA") and unit.shape(0)[0] > 1:
         raise MisfitError("it transposes what is computed (transA)")
-    found = weights(unit, 1)
+    found = weights(unit, 1, wide=True)
     if found.stored.ndim != 2:
         raise MisfitError(f"its matrix has {found.stored.ndim} dimensions; the accelerator needs 2")
-    matrix, axis = found.stored.astype(np.int8), 1
+    matrix, axis = found.stored, 1
     if attributes.get("transB"):
         matrix, axis = matrix.T, 0
     alpha, beta = float(attributes.get("alpha", 1.0)), float(attributes.get("beta", 1.0))
@@ -159,8 +160,9 @@ def dense(unit: Unit, sight: Sight) -> Built:
         shape = (source.height, source.width, source.channels)
     else:
         kernel, shape = matrix, (1, 1, depth)
-    kernel = np.ascontiguousarray(kernel.reshape(*shape, matrix.shape[1]))
-    return Built(layers=(weighted(unit, sight, kernel, scales=channel_scales(found, axis)),))
+    shared = shared_out(unit, sight, kernel.reshape(*shape, matrix.shape[1]))
+    layer = weighted(unit, shared.sight, shared.kernel, scales=channel_scales(found, axis))
+    return Built(layers=(*shared.layers, layer), maps=shared.maps)
 
 
 def average_pool(unit: Unit, sight: Sight) -> Built:

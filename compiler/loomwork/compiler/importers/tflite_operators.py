@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loomwork.compiler.constraints import Supported, render_page
+from loomwork.compiler.constraints import Supported, paragraph, render_page
 from loomwork.compiler.graph import FeatureMap, Layer
 from loomwork.compiler.importers import tflite_constraints as needs
 from loomwork.compiler.importers import tflite_layers as layers
@@ -102,7 +102,24 @@ HOST = frozenset((
 
 def operators_page() -> str:
     """The reference page docs/reference/operators.md."""
-    return render_page("TFLite operators", RULES, FREE, HOST - set(FREE) - set(BY_CODE))
+    return render_page(
+        "TFLite operators",
+        [(rule.code, rule.layers, [condition.phrase for condition in rule.constraints]) for rule in RULES],
+        free=paragraph(
+            f"{', '.join(FREE)}: the bytes stay as they are. Where the rows of an image change, the tensor passes "
+            "through external memory, between two accelerator steps."
+        ),
+        host=[
+            "Executed by tflite-micro, in the same run:",
+            "",
+            f"{', '.join(sorted(HOST - set(FREE) - set(BY_CODE)))}.",
+            "",
+            *paragraph(
+                "Every operator above that does not meet its conditions joins them. A model that holds any other "
+                "operator is refused, and so is one of which no operator runs on the accelerator."
+            ),
+        ],
+    )
 
 
 if __name__ == "__main__":
