@@ -33,8 +33,10 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
             "",
             f"{whole['classes']} classes, {whole['test_images']} test images.",
             "",
-            "| mode | sparsity | zero tiles | parameters | accuracy | int8 | cycles | faster | pruned layers "
-            "| faster |",
+            (
+                "| mode | sparsity | zero tiles | parameters | accuracy | int8 | cycles | faster | pruned layers "
+                "| faster |"
+            ),
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
         for row in points:
