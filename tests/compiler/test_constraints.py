@@ -151,7 +151,7 @@ def runs_in_tflite_micro(model: bytes) -> None:
         pytest.fail(str(error))
 
 
-ONLY_REFUSED = {needs.add_rescaling.phrase}
+ONLY_REFUSED = {needs.tabulated.phrase, needs.add_rescaling.phrase}
 """tflite-micro cannot execute these either: tests of the importer."""
 
 
