@@ -65,7 +65,7 @@ def _accuracy(model: onnx.ModelProto, data: Dataset) -> float:
     for images, labels in data.test:
         for image, label in zip(images.numpy(), labels.numpy(), strict=True):
             (scores, *_) = session.run(None, {name: image[np.newaxis]})
-            right += int(np.argmax(scores) == label)
+            right += int(np.asarray(scores).argmax() == label)
             count += 1
     return right / count
 
