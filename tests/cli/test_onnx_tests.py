@@ -73,7 +73,9 @@ def test_a_wrong_result_fails(monkeypatch: pytest.MonkeyPatch):
     assert case.data_sets is not None
     ((inputs, (expected,)),) = case.data_sets
     wrong = replace(case, data_sets=[(inputs, [expected + 1])])
-    assert run_test("Relu", wrong, PRESETS["base"]).verdict is Verdict.FAILED
+    failed = run_test("Relu", wrong, PRESETS["base"])
+    assert failed.verdict is Verdict.FAILED
+    assert failed.detail.startswith("on the host: Not equal to tolerance")
     reference = quantized._reference
     monkeypatch.setattr(quantized, "_reference", lambda model: [result ^ 1 for result in reference(model)])
     outcome = run_quantized("Relu", case, PRESETS["base"])

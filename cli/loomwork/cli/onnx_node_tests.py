@@ -92,14 +92,16 @@ def run_test(operator: str, case: TestCase, config: Config) -> Outcome:
     assert case.data_sets is not None
     try:
         rep = prepare(case.model, config=config)
-        for inputs, expected in case.data_sets:
-            results = rep.run([_array(value) for value in inputs])
-            Runner.assert_similar_outputs([_array(v) for v in expected], results, case.rtol, case.atol)
+        found = [(rep.run([_array(value) for value in inputs]), expected) for inputs, expected in case.data_sets]
     except (BackendError, onnx.checker.ValidationError) as error:
         return outcome(Verdict.REFUSED, str(error))
-    except AssertionError as error:
-        return outcome(Verdict.FAILED, " ".join(str(error).split()))
     reason = host_reason(rep.operators)
+    try:
+        for results, expected in found:
+            Runner.assert_similar_outputs([_array(value) for value in expected], results, case.rtol, case.atol)
+    except AssertionError as error:
+        where = "accelerator" if reason is None else "host"
+        return outcome(Verdict.FAILED, f"on the {where}: {' '.join(str(error).split())}")
     return outcome(Verdict.ACCELERATOR) if reason is None else outcome(Verdict.HOST, reason)
 
 
@@ -110,7 +112,7 @@ def host_reason(operators: Iterable[Operator]) -> str | None:
     if first is not None:
         return first.reason
     accelerated = any(operator.where == ACCELERATOR for operator in ran)
-    return None if accelerated else "there is nothing to compute"
+    return None if accelerated else "nothing is left but conversions"
 
 
 def count(outcomes: Iterable[Outcome]) -> Mapping[Verdict, int]:

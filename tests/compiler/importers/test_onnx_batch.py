@@ -71,6 +71,10 @@ WHOLE = {
     "Gemm, transposed": model("Gemm", (3,), {"w": real(3, 5)}, transA=1),
     "Gemm, bias of images": model("Gemm", (4,), {"w": real(4, 5), "b": real(BATCH, 5)}),
     "Slice images": model("Slice", (6,), {"starts": ints(1), "ends": ints(3), "axes": ints(0)}),
+    "Slice, last image first": model(
+        "Slice", (6,), {"starts": ints(-1), "ends": ints(-9), "axes": ints(0), "steps": ints(-1)}
+    ),
+    "Pad, images shifted": model("Pad", (6,), {"pads": ints(1, 0, -1, 0)}),
     "Pad images": model("Pad", (6,), {"pads": ints(1, 0, 0, 0)}),
     "CumSum over images": model("CumSum", (4,), {"axis": np.array(0, np.int64)}),
     "MatMul by each": model("MatMul", (2, 4), {"w": real(BATCH, 4, 5)}),
@@ -100,6 +104,16 @@ def test_what_reaches_across_images_stays_a_batch(name: str):
 def test_positions_of_a_pooling_count_through_the_batch():
     proto = model("MaxPool", (2, 4, 4), {}, kernel_shape=[2, 2])
     proto.graph.node[0].output.append("where")
+    assert isinstance(for_one_image(proto), str)
+
+
+def test_a_softmax_over_images_between_two_transpositions():
+    """The shapes are those of a network that treats each image by itself."""
+    proto = model("Transpose", (4,), {}, perm=[1, 0])
+    proto.graph.node[0].output[0] = "turned"
+    proto.graph.node.append(helper.make_node("Softmax", ["turned"], ["shares"], axis=1))
+    proto.graph.node.append(helper.make_node("Transpose", ["shares"], ["y"], perm=[1, 0]))
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [BATCH, 4]))
     assert isinstance(for_one_image(proto), str)
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights of nine bits, as asymmetric quantization makes them: in two parts, with the result of ONNX Runtime."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -36,10 +38,11 @@ def model(name: str, stored: np.ndarray, zero_point: int, group: int = 1) -> onn
         "ys": np.float32(0.0871),
     }
     op = name.split(maxsplit=1)[0]
+    attributes: dict[str, Any] = {"group": group} if op == "Conv" else {}
     nodes = [
         helper.make_node("DequantizeLinear", ["x", "s", "z"], ["x_real"]),
         helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["w_real"]),
-        helper.make_node(op, ["x_real", "w_real"], ["y_real"], **({"group": group} if op == "Conv" else {})),
+        helper.make_node(op, ["x_real", "w_real"], ["y_real"], **attributes),
         helper.make_node("QuantizeLinear", ["y_real", "ys", "z"], ["y"]),
     ]
     graph = helper.make_graph(
