@@ -24,6 +24,10 @@ class MisfitError(Exception):
     """An operator that the accelerator cannot execute as it is; says why."""
 
 
+class LayoutError(MisfitError):
+    """An operator whose tensors do not lie in memory as it sees them; numbers in other places would help."""
+
+
 class Freedom(Enum):
     """Which other divisions of the same bytes into rows and pixels would do as well."""
 
@@ -126,7 +130,7 @@ class ImageForm(Form):
         if place.shape[0] != 1:
             raise MisfitError(f"its input {_times(place.shape)} is a batch; the accelerator needs a batch of 1")
         if not np.array_equal(place, channels_last(place.shape)):
-            raise MisfitError("its input is reshaped or transposed, so that it does not lie in memory as an image")
+            raise LayoutError("its input is reshaped or transposed, so that it does not lie in memory as an image")
         return Want(fitting(image_shape(place.shape)))
 
 
@@ -148,7 +152,7 @@ class RowsForm(Form):
         if place.size == depth:
             return (Want(fitting((1, 1, depth)), Freedom.KERNEL),)
         if not np.array_equal(place.reshape(-1), np.arange(place.size)):
-            raise MisfitError("the rows it multiplies do not lie in memory one behind the other")
+            raise LayoutError("the rows it multiplies do not lie in memory one behind the other")
         return (Want(fitting((1, place.size // depth, depth)), Freedom.CHANNELS),)
 
     def result(self, unit: Unit, places: tuple[Index, ...]) -> Index:
@@ -186,7 +190,7 @@ class ValuesForm(Form):
                     f"the accelerator needs tensors of the same shape"
                 )
             if not np.array_equal(place, first):
-                raise MisfitError("its inputs do not have their numbers in the same places")
+                raise LayoutError("its inputs do not have their numbers in the same places")
         if np.array_equal(first, channels_last(first.shape)) and 2 <= first.ndim <= 4:
             # The images of a batch lie one below the other.
             height, width, channels = image_shape(first.shape)
@@ -220,7 +224,7 @@ class MeanForm(ImageForm):
         channels = math.prod(place.shape[axis] for axis in kept)
         order = place.transpose([*axes, *kept]).reshape(-1)
         if len(pixels) > 2 or not np.array_equal(order, np.arange(place.size)):
-            raise MisfitError("the numbers it averages do not lie in memory as the pixels of an image")
+            raise LayoutError("the numbers it averages do not lie in memory as the pixels of an image")
         height, width = [1, 1, *pixels][-2:]
         return (Want(fitting((height, width, channels))),)
 
@@ -260,7 +264,7 @@ class MovesForm(Form):
     def wants(self, unit: Unit, places: tuple[Index, ...]) -> tuple[Want, ...]:
         """See `Form`."""
         del unit
-        return tuple(Want(fitting(self._shape(place)), Freedom.ALL) for place in places)
+        return tuple(Want(fitting(map_shape(place)), Freedom.ALL) for place in places)
 
     def result(self, unit: Unit, places: tuple[Index, ...]) -> Index:
         """See `Form`."""
@@ -272,12 +276,14 @@ class MovesForm(Form):
     def made(self, unit: Unit, places: tuple[Index, ...], read: tuple[Shape, ...]) -> Shape:
         """See `Form`."""
         del read
-        return self._shape(self.result(unit, places))
+        return map_shape(self.result(unit, places))
 
-    def _shape(self, place: Index) -> Shape:
-        if 2 <= place.ndim <= 4 and place.shape[0] == 1 and np.array_equal(place, channels_last(place.shape)):
-            return image_shape(place.shape)
-        return (1, place.size // place.shape[-1], place.shape[-1]) if place.ndim else (1, 1, 1)
+
+def map_shape(place: Index) -> Shape:
+    """The feature map that a tensor most likely is, by where its numbers lie."""
+    if 2 <= place.ndim <= 4 and place.shape[0] == 1 and np.array_equal(place, channels_last(place.shape)):
+        return image_shape(place.shape)
+    return (1, place.size // place.shape[-1], place.shape[-1]) if place.ndim else (1, 1, 1)
 
 
 IMAGE, ROWS, VALUES, MEAN, MOVES = ImageForm(), RowsForm(), ValuesForm(), MeanForm(), MovesForm()

@@ -77,7 +77,7 @@ class Node:
 class Model:
     """A model whose every tensor has a known type and shape. nodes: in an order in which they can run."""
 
-    values: Mapping[str, Value]
+    values: dict[str, Value]
     nodes: tuple[Node, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]

@@ -36,7 +36,15 @@ Places = NDArray[np.int64]
 
 def rearrange(unit: Unit, sight: Sight) -> Built:
     """The unit as rectangles that are copied."""
-    origins = _origins(unit)
+    return _rearranged(unit, sight, _origins(unit))
+
+
+def copy(unit: Unit, sight: Sight) -> Built:
+    """A view, copied: its places say already where each number is."""
+    return _rearranged(unit, sight, np.arange(sight.places[0].size))
+
+
+def _rearranged(unit: Unit, sight: Sight, origins: Places) -> Built:
     sizes = [place.size for place in sight.places]
     starts = np.cumsum([0, *sizes])
     # From positions in the tensors as the network has them to bytes of the maps, all maps one behind the other.

@@ -13,7 +13,7 @@ from loomwork.compiler.importers import onnx_layers as layers
 from loomwork.compiler.importers import onnx_weighted as weighted
 from loomwork.compiler.importers.onnx_codes import LAYOUTS
 from loomwork.compiler.importers.onnx_forms import IMAGE, MEAN, MOVES, ROWS, VALUES, Form
-from loomwork.compiler.importers.onnx_moves import rearrange
+from loomwork.compiler.importers.onnx_moves import copy, rearrange
 from loomwork.compiler.importers.onnx_qoperator import QOPERATORS
 from loomwork.compiler.importers.onnx_sight import Build
 from loomwork.compiler.importers.onnx_tables import table, table_or
@@ -183,6 +183,14 @@ _MOVING = tuple(
     for op, what in _MOVED.items()
 )
 RULES = {rule.op: rule for rule in (*_COMPUTING, *_MULTIPLYING, *_LOOKED_UP, *_MOVING)}
+COPY = Rule(
+    op="Transpose",
+    layers="a rearrangement, where what follows cannot take the tensor as it lies",
+    needs=(),
+    form=MOVES,
+    build=copy,
+)
+"""What puts the numbers of a view in order. No operator becomes one by itself: layout operators compute nothing."""
 
 
 def operators_page() -> str:

@@ -2,28 +2,43 @@
 """Which operators of an ONNX model the accelerator executes, and where the numbers of their tensors lie in memory."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from loomwork.compiler.graph import CompileError, FeatureMap, Graph
 from loomwork.compiler.importers.onnx_codes import CodeFinder, Index, natural, root_quantizations
-from loomwork.compiler.importers.onnx_forms import MisfitError, Shape, Want, channels_last
-from loomwork.compiler.importers.onnx_model import Model, Node
-from loomwork.compiler.importers.onnx_operators import RULES, Rule
+from loomwork.compiler.importers.onnx_forms import (
+    Freedom,
+    LayoutError,
+    MisfitError,
+    Shape,
+    Want,
+    channels_last,
+    map_shape,
+)
+from loomwork.compiler.importers.onnx_model import Model, Node, Value
+from loomwork.compiler.importers.onnx_operators import COPY, RULES, Rule
 from loomwork.compiler.importers.onnx_sight import Built, Sight
-from loomwork.compiler.importers.onnx_units import Unit, find_unit
+from loomwork.compiler.importers.onnx_units import Unit, copy_of_view, find_unit
 from loomwork.compiler.verify import verify
+
+Proposal = Callable[[tuple[int, ...]], Index]
+"""Where the numbers of a tensor of some shape shall lie."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Placed:
-    """A unit that the accelerator executes. wants: the maps it reads; places: where their numbers lie."""
+    """A unit that the accelerator executes.
+
+    wants: the maps it reads; places: where their numbers lie. result: where those of the operator's own result do.
+    """
 
     unit: Unit
     rule: Rule
     wants: tuple[Want, ...]
     places: tuple[Index, ...]
+    result: Index
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -32,12 +47,13 @@ class Placed:
 
     def made(self, read: tuple[Shape, ...]) -> Shape:
         """Shape of the map that it writes."""
+        if self.rule is COPY:
+            return map_shape(self.result)
         return self.rule.form.made(self.unit, self.places, read)
 
     def build(self, inputs: tuple[FeatureMap, ...], output: FeatureMap) -> Built:
         """Its layers. Raises MisfitError."""
-        result = self.rule.form.result(self.unit, self.places)
-        return self.rule.build(self.unit, Sight(inputs=inputs, places=self.places, output=output, result=result))
+        return self.rule.build(self.unit, Sight(inputs=inputs, places=self.places, output=output, result=self.result))
 
 
 class Placing:
@@ -107,11 +123,52 @@ class Placing:
                 return f"it reads {source.root!r} with another scale than it was written with"
         try:
             return self._fitted(unit, rule)
+        except LayoutError as error:
+            return self._arranged(unit, rule) or str(error)
         except (MisfitError, CompileError) as error:
             return str(error)
 
-    def _fitted(self, unit: Unit, rule: Rule) -> Placed:
-        """The unit, its sources placed as it wants them where nothing has placed them yet. Raises MisfitError."""
+    def _arranged(self, unit: Unit, rule: Rule) -> Placed | None:
+        """The unit behind layers that put the numbers of its sources where it wants them; None where that is no help.
+
+        Each such layer stands for the last layout operator in front of the unit.
+        """
+        arranged: dict[int, Placed] = {}
+        sources = list(unit.sources)
+        for position, source in enumerate(unit.sources):
+            if source is None:
+                continue
+            node = self.model.producers.get(unit.node.inputs[position])
+            if node is None or np.array_equal(source.index, natural(self.model.values[source.root].shape)):
+                continue
+            moved = f"{unit.node.inputs[position]}/moved"
+            if moved in self._on_host:
+                return None
+            if moved not in self.index:
+                shape = source.index.shape
+                self.model.values[moved] = Value(name=moved, shape=shape, dtype=self.model.values[source.root].dtype)
+                copy = copy_of_view(self.model, node, source, moved)
+                try:
+                    arranged[node.index] = self._fitted(copy, COPY, rule.form.default)
+                except (MisfitError, CompileError):
+                    return None
+                if source.root in self.known:
+                    self.known[moved] = self.known[source.root]
+            sources[position] = replace(source, root=moved, index=natural(source.index.shape))
+        try:
+            placed = self._fitted(replace(unit, sources=tuple(sources)), rule)
+        except (MisfitError, CompileError):
+            return None
+        if any(index in self.units for index in arranged):
+            return None
+        self.units.update(arranged)
+        return placed
+
+    def _fitted(self, unit: Unit, rule: Rule, result: Proposal | None = None) -> Placed:
+        """The unit, its sources placed as it wants them where nothing has placed them yet.
+
+        result: how its own result is placed, for a unit that can do it in any way. Raises MisfitError.
+        """
         last: MisfitError | None = None
         for proposal in (rule.form.default, natural, channels_last):
             places, new = self._places(unit, proposal)
@@ -120,21 +177,27 @@ class Placing:
             except MisfitError as error:
                 last = last or error
                 continue
-            placed = Placed(unit=unit, rule=rule, wants=wants, places=places)
+            if not rule.form.alike:
+                roots = (source.root for source in unit.read)
+                wants = tuple(self._as_made(want, root) for want, root in zip(wants, roots, strict=True))
+            own = rule.form.result(unit, places) if result is None else result(unit.result_shape)
+            placed = Placed(unit=unit, rule=rule, wants=wants, places=places, result=own)
             self._try(placed)
             self.index.update(new)
             for root, want in zip(placed.roots, wants, strict=True):
                 self.shapes.setdefault(root, want.shape)
-            own = rule.form.result(unit, places).reshape(-1)
-            self.index[unit.output] = own[unit.result_index]
+            self.index[unit.output] = own.reshape(-1)[unit.result_index]
             self.shapes[unit.output] = placed.made(tuple(want.shape for want in wants))
             return placed
         assert last is not None
         raise last
 
-    def _places(
-        self, unit: Unit, proposal: Callable[[tuple[int, ...]], Index]
-    ) -> tuple[tuple[Index, ...], dict[str, Index]]:
+    def _as_made(self, want: Want, root: str) -> Want:
+        """The same wish for the map that the tensor is already, where that makes no difference."""
+        made = self.shapes.get(root)
+        return replace(want, shape=made) if made is not None and want.freedom is Freedom.ALL else want
+
+    def _places(self, unit: Unit, proposal: Proposal) -> tuple[tuple[Index, ...], dict[str, Index]]:
         """Where the numbers of each source lie, and the tensors that are placed for the first time."""
         new: dict[str, Index] = {}
         places: list[Index] = []

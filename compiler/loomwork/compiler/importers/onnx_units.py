@@ -6,7 +6,7 @@ into QuantizeLinear. On tensors of int8 some operators (MaxPool, Concat, Slice) 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -179,6 +179,22 @@ def find_unit(model: Model, node: Node, find: CodeFinder) -> "Unit | str":
             quantization=find.quantization(node) if node.op == "QuantizeLinear" else None,
         )
     return _followed(model, node, find, tuple(sources))
+
+
+def copy_of_view(model: Model, node: Node, view: Codes, output: str) -> Unit:
+    """A unit whose result `output` holds the numbers of a view in an order of its own.
+
+    node: the layout operator that it stands for in messages.
+    """
+    return Unit(
+        model=model,
+        node=replace(node, op="Transpose", outputs=(output,), inputs=(node.inputs[0],)),
+        follow=(),
+        sources=(view,),
+        output=output,
+        result_index=natural(view.index.shape),
+        quantization=view.quantization,
+    )
 
 
 def _constant(model: Model, name: str) -> bool:
