@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from loomwork.arch.config import SMALL, Config
-from loomwork.arch.isa import MASK_PASSES, executed_passes, skip_operands
+from loomwork.arch.isa import MASK_PASSES
+from loomwork.arch.skip import executed_passes, skip_operands
 from loomwork.compiler.graph import Convolution
 from loomwork.compiler.mapping import map_convolution
 from loomwork.compiler.sparsity import BlockRun, block_runs, left_out_weights

@@ -12,8 +12,9 @@ from amaranth.sim import Simulator, SimulatorContext
 
 from loomwork.arch.command import Command, encode
 from loomwork.arch.config import BANKS, Config
-from loomwork.arch.isa import Params, params_words, skip_operands
+from loomwork.arch.isa import Params, params_words
 from loomwork.arch.reduction import depthwise_passes, passes
+from loomwork.arch.skip import skip_operands
 from loomwork.rtl.execute import Execute
 from loomwork.rtl.ports import ACCUMULATOR_LATENCY, SCRATCHPAD_LATENCY
 

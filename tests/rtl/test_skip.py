@@ -9,8 +9,9 @@ import pytest
 
 from loomwork.arch.command import Command, encode
 from loomwork.arch.config import PRESETS, Config
-from loomwork.arch.isa import MASK_PASSES, Params, skip_operands
+from loomwork.arch.isa import MASK_PASSES, Params
 from loomwork.arch.registers import ErrorCode
+from loomwork.arch.skip import skip_operands
 from tests.rtl import execute_bench
 from tests.rtl.execute_bench import (
     SEED,

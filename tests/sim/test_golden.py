@@ -10,9 +10,10 @@ import pytest
 
 from loomwork.arch.command import Command, encode
 from loomwork.arch.config import FORMAL, MID, SMALL, TINY, Config
-from loomwork.arch.isa import COMMAND_BYTES, Combine, Params, Pool, Source, Unit, Window, skip_operands
+from loomwork.arch.isa import COMMAND_BYTES, Combine, Params, Pool, Source, Unit, Window
 from loomwork.arch.program import AcceleratorStep
 from loomwork.arch.registers import ErrorCode
+from loomwork.arch.skip import skip_operands
 from loomwork.sim.golden import Golden, GoldenBackend, GoldenError
 from loomwork.sim.testbench.commands import random_tables
 from loomwork.sim.testbench.programs import TestProgram, fused_program, layer_program

@@ -6,8 +6,9 @@ from math import ceil
 
 from loomwork.arch.command import Command
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Combine, Params, Pool, Window, skip_operands
+from loomwork.arch.isa import Combine, Params, Pool, Window
 from loomwork.arch.isa import params_words as words_of_params
+from loomwork.arch.skip import skip_operands
 from loomwork.compiler.drain import NO_POOLING, Pixels, Pooling, combine_add, drain, requant_shared, set_table
 from loomwork.compiler.fused import FusedConvolution
 from loomwork.compiler.graph import Convolution, FeatureMap, Graph, MaxPool

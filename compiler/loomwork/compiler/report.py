@@ -38,9 +38,10 @@ from rich.text import Text
 
 from loomwork.arch.command import Command
 from loomwork.arch.config import BANKS, Config
-from loomwork.arch.isa import executed_passes, params_words
+from loomwork.arch.isa import params_words
 from loomwork.arch.program import Program, Tensor
 from loomwork.arch.reduction import depthwise_columns, depthwise_passes, pass_count
+from loomwork.arch.skip import executed_passes
 from loomwork.compiler.fused import FusedConvolution
 from loomwork.compiler.graph import Convolution, Graph, HostPart, Layer
 from loomwork.compiler.mapping import map_convolution

@@ -6,9 +6,10 @@ from numpy.typing import NDArray
 
 from loomwork.arch.command import Command
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Params, executed_passes, params_words
+from loomwork.arch.isa import Params, params_words
 from loomwork.arch.reduction import depthwise_passes, passes
 from loomwork.arch.registers import ErrorCode
+from loomwork.arch.skip import executed_passes
 from loomwork.sim.golden_memory import Bytes, Integers, Scratchpad, StopError, WeightStream
 
 FLOAT32_EXACT_TERMS = (1 << 24) >> 14

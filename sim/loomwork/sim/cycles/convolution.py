@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Params, Unit, executed_passes, params_words
+from loomwork.arch.isa import Params, Unit, params_words
 from loomwork.arch.reduction import depthwise_columns, depthwise_passes, passes
+from loomwork.arch.skip import executed_passes
 from loomwork.sim.cycles.commands import Step
 
 

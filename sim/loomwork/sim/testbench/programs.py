@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from loomwork.arch.command import Command
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Combine, Params, Pool, Source, Unit, Window, skip_operands
+from loomwork.arch.isa import Combine, Params, Pool, Source, Unit, Window
 from loomwork.arch.numerics import INT8_MAX, INT8_MIN
 from loomwork.arch.reduction import depthwise_passes, pass_count
+from loomwork.arch.skip import skip_operands
 from loomwork.sim.testbench.commands import (
     Map,
     convolve_pixels,
