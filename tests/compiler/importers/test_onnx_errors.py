@@ -187,7 +187,8 @@ class TestGraphs:
         model = changed()
         first, second = node(model, "MaxPool").output[0], node(model, "Flatten").output[0]
         model.graph.node.append(helper.make_node("Concat", [first, second], ["both"], axis=1))
-        model.graph.output.append(helper.make_tensor_value_info("both", TensorProto.FLOAT, (1, 40)))
+        model.graph.node.append(helper.make_node("Relu", ["both"], ["positive"]))
+        model.graph.output.append(helper.make_tensor_value_info("positive", TensorProto.FLOAT, (1, 40)))
         refused(model, "do not fit together", "Concat")
 
     def test_float_model(self) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from loomwork.compiler.graph import CompileError
 from loomwork.compiler.importers.onnx_model import Model, Node
 
 Index = NDArray[np.int32]
@@ -46,10 +47,13 @@ LAYOUTS = (*RESHAPES, "Transpose")
 
 
 def seen_through(index: Index, node: Node, model: Model) -> Index:
-    """What a layout operator makes of an index."""
+    """What a layout operator makes of an index. Raises CompileError when the model states an impossible shape."""
     if node.op == "Transpose":
         return index.transpose(node.attributes.get("perm"))
-    return index.reshape(model.values[node.outputs[0]].shape)
+    result = model.values[node.outputs[0]]
+    if result.elements != index.size:
+        raise CompileError(f"the model's shapes do not fit together: {node} makes {result.shape} of {index.shape}")
+    return index.reshape(result.shape)
 
 
 def is_layout(node: Node) -> bool:

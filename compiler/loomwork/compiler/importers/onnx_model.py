@@ -139,6 +139,7 @@ def read_model(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | N
         raise OnnxFileError(f"the model is not valid: {_first_line(error)}") from None
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")
+    _check_data(model)
     model = _raised(as_qdq(model))
     _check_finite(model)
     model = _simplified(model)
@@ -254,6 +255,17 @@ def _raised(model: onnx.ModelProto) -> onnx.ModelProto:
         return version_converter.convert_version(model, OLDEST_OPSET)
     except Exception:  # it gives up with errors of many kinds
         return model
+
+
+def _check_data(model: onnx.ModelProto) -> None:
+    constants = [
+        (entry.t, node.output[0]) for node in model.graph.node for entry in node.attribute if entry.HasField("t")
+    ]
+    for tensor, name in [*((tensor, tensor.name) for tensor in model.graph.initializer), *constants]:
+        try:
+            numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, KeyError) as error:
+            raise OnnxFileError(f"the weights {name!r} do not fit their shape and type: {_first_line(error)}") from None
 
 
 def _check_finite(model: onnx.ModelProto) -> None:
@@ -376,7 +388,12 @@ def _value(info: onnx.ValueInfoProto) -> Value | None:
     tensor = info.type.tensor_type
     if not tensor.HasField("shape") or any(dim.dim_value <= 0 for dim in tensor.shape.dim) or not tensor.elem_type:
         return None
-    dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    try:
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    except KeyError:
+        raise OnnxFileError(
+            f"the tensor {info.name!r} has the type {tensor.elem_type}, which ONNX does not know"
+        ) from None
     return Value(name=info.name, shape=tuple(dim.dim_value for dim in tensor.shape.dim), dtype=dtype.name)
 
 

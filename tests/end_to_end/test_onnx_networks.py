@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantized ONNX networks through compiler, golden model and RTL, against ONNX Runtime.
+
+Golden model and RTL must agree with the definitions of the layers in every bit, these with ONNX Runtime as
+`tests.compiler.onnx_check` says.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+
+from loomwork.arch.config import SMALL, TINY, Config
+from loomwork.compiler.fused import FusedConvolution
+from loomwork.compiler.graph import Add, Convolution, Graph, Rearrange
+from loomwork.compiler.importers.onnx import import_onnx
+from loomwork.compiler.passes.fuse_add import fuse_add
+from loomwork.sim.verilator import MemoryTiming, VerilatorBackend
+from tests.compiler.onnx_check import check, layers
+from tests.onnx_models import SCALE, ZERO_POINT, Case, QdqBuilder
+
+IMAGE = (1, 8, 6, 7)
+SAME = {"scale": SCALE, "zero_point": ZERO_POINT}
+CONFIGS = pytest.mark.parametrize("config", [TINY, SMALL], ids=lambda config: config.name)
+
+
+@cache
+def rtl() -> VerilatorBackend:
+    """One backend for all cases of a worker: the engine is built once and never reset between programs."""
+    return VerilatorBackend(timing=MemoryTiming(latency=25, stall_percent=20, seed=5))
+
+
+def rearranged_in_steps() -> Case:
+    m = QdqBuilder()
+    y = m.node("Slice", m.input(IMAGE), *map(m.constant, ([1, 0, 1], [8, 6, 7], [1, 2, 3], [1, 2, 3])))
+    m.output(m.quantize(y, scale=0.0413), stored=True)
+    m.output(m.quantize(m.node("DepthToSpace", m.input(IMAGE), blocksize=2), **SAME), stored=True)
+    factors = m.constant([1.0, 1.0, 2.0, 3.0])
+    y = m.node("Resize", m.input(IMAGE), "", factors, mode="nearest")
+    m.output(m.quantize(y, **SAME), stored=True)
+    return m.case(3)
+
+
+def filled() -> Case:
+    m = QdqBuilder()
+    for pads in ([0, 0, 1, 2, 0, 0, 3, 1], [0, 3, 1, 0, 0, 9, 0, 1]):
+        y = m.node("Pad", m.input(IMAGE), m.constant(pads), m.constant(1.131))
+        m.output(m.quantize(y, scale=0.0413), stored=True)
+    return m.case(2)
+
+
+def of_several_inputs() -> Case:
+    m = QdqBuilder()
+    parts = [m.input((1, depth, 6, 7), scale=scale) for depth, scale in ((8, SCALE), (5, 0.0371), (3, 0.0713))]
+    m.output(m.quantize(m.node("Concat", *parts, axis=1), **SAME), stored=True)
+    return m.case(2)
+
+
+def transposed_convolution() -> Case:
+    m = QdqBuilder()
+    w, b = m.weights((8, 5, 3, 3), axis=1), m.bias((5,), SCALE * 0.00413)
+    y = m.node("ConvTranspose", m.input(IMAGE), w, b, strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1])
+    m.output(m.quantize(y), stored=True)
+    return m.case(2)
+
+
+def sum_in_the_drain() -> Case:
+    """The sum of a convolution and its input, with the rounding of ONNX."""
+    m = QdqBuilder()
+    x = m.input(IMAGE)
+    y = m.quantize(m.node("Conv", x, m.weights((8, 8, 3, 3)), pads=[1, 1, 1, 1]))
+    m.output(m.quantize(m.node("Relu", m.node("Add", y, x)), zero_point=-128), stored=True)
+    return m.case(4)
+
+
+def sum_alone() -> Case:
+    m = QdqBuilder()
+    a, b = m.input(IMAGE), m.input(IMAGE, scale=0.0329, zero_point=-31)
+    m.output(m.quantize(m.node("Add", a, b)), stored=True)
+    m.output(m.quantize(m.node("Sub", a, b)), stored=True)
+    return m.case(2)
+
+
+CASES = {
+    "rearranged in steps": rearranged_in_steps,
+    "filled": filled,
+    "of several inputs": of_several_inputs,
+    "transposed convolution": transposed_convolution,
+    "sum in the drain": sum_in_the_drain,
+    "sum alone": sum_alone,
+}
+KINDS = {"transposed convolution": {Convolution, Rearrange}, "sum in the drain": {Convolution, Add}}
+
+
+@CONFIGS
+@pytest.mark.parametrize("kind", CASES)
+def test_layers_on_the_rtl(kind: str, config: Config) -> None:
+    partition = check(CASES[kind](), config=config, backends=[rtl()])
+    kinds = {type(layer) for layer in layers(partition)}
+    assert kinds == KINDS.get(kind, {Convolution, Add} if "sum" in kind else {Rearrange})
+
+
+@pytest.mark.parametrize(("case", "fused"), [(sum_in_the_drain, True), (sum_alone, False)])
+def test_which_sums_are_fused(case: Callable[[], Case], fused: bool) -> None:
+    """Or else the cases above would test one way twice."""
+    (graph,) = [part for part in import_onnx(case().model, "sum").parts if isinstance(part, Graph)]
+    found = [layer for layer in fuse_add(graph).layers if isinstance(layer, FusedConvolution)]
+    assert bool(found) == fused
+
+
+def network() -> Case:
+    """A small classifier with what ONNX networks bring along."""
+    m = QdqBuilder(dtype="uint8")
+    y = m.node("Conv", m.input((1, 3, 12, 14)), m.weights((8, 3, 3, 3)), pads=[0, 0, 1, 1], strides=[2, 2])
+    y = x = m.quantize(m.node("Relu", y), zero_point=-128)
+    y = m.node("Conv", y, m.weights((8, 1, 3, 3), scale=0.0213), group=8, pads=[1, 1, 1, 1])
+    y = m.quantize(m.node("Clip", y, m.constant(0.0), m.constant(6.0)), zero_point=-128)
+    y = m.quantize(m.node("Conv", y, m.weights((8, 8, 1, 1))))
+    y = m.quantize(m.node("Add", y, x))
+    y = m.quantize(m.node("GlobalAveragePool", y))
+    y = m.quantize(m.node("Gemm", m.node("Flatten", y), m.weights((12, 8)), transB=1), scale=0.0711)
+    m.output(m.quantize(m.node("Softmax", y, axis=1), scale=1 / 255.3, zero_point=-128))
+    return m.case(6)
+
+
+@CONFIGS
+def test_network_on_the_rtl(config: Config) -> None:
+    check(network(), config=config, host=["Softmax"], backends=[rtl()])
