@@ -46,9 +46,8 @@ def check(
 ) -> Partition:
     """Compare the definitions of all layers with ONNX Runtime, and the compiled program with the definitions.
 
-    host: types of the operators that the host is to compute, and no others; None for any. lowered: False for layers that no command
-    executes yet. fewest: different values of each
-    output. backends: beside the golden model.
+    host: types of the operators that the host is to compute, and no others; None for any. lowered: False for layers
+    that no command executes yet. fewest: different values of each output. backends: beside the golden model.
     """
     partition = import_onnx(case.model, "model", shapes=shapes)
     found = host_operators(partition)

@@ -111,7 +111,7 @@ def test_max_pool(kind: str, dtype: str) -> None:
 
 
 def test_max_pool_of_stored_numbers() -> None:
-    """Between DequantizeLinear and QuantizeLinear in the standard form; on int8 directly where a tool took them away."""
+    """Between DequantizeLinear and QuantizeLinear in the standard form; on int8 where a tool took them away."""
     m = QdqBuilder(stored=True)
     y = m.node("MaxPool", m.stored(m.input((1, 8, 10, 12))), kernel_shape=[3, 3], strides=[2, 2])
     m.output(m.dequantize(y, SCALE, ZERO_POINT), stored=True)

@@ -275,6 +275,11 @@ class TestNumbers:
         tensor.CopyFrom(numpy_helper.from_array(np.array([0, 1, value, 0, 0], np.float32), tensor.name))
         refused(model, repr(tensor.name), "Gemm", str(value), "[2]")
 
+    def test_weights_that_do_not_fill_their_shape(self) -> None:
+        model = changed()
+        next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4).dims[0] = 1
+        refused(model, "do not fit their shape")
+
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -0.5])
     def test_scales(self, value: float) -> None:
         model = changed()
@@ -349,7 +354,7 @@ def test_changed_fields_are_compiled_or_refused(data: st.DataObject) -> None:
         else:
             del items[end[1]]
     else:
-        value = getattr(message, end)
+        value: Any = getattr(message, end)
         if isinstance(value, str) and data.draw(st.booleans()):
             setattr(message, end, data.draw(st.sampled_from(NAMES)))
         elif isinstance(value, int) and not isinstance(value, bool) and data.draw(st.booleans()):
@@ -358,7 +363,7 @@ def test_changed_fields_are_compiled_or_refused(data: st.DataObject) -> None:
                 setattr(message, end, number)
             except ValueError:  # more than the field holds, or no such kind
                 message.ClearField(end)
-        elif hasattr(value, "append") and len(value):
+        elif hasattr(value, "append") and list(value):
             place = data.draw(st.integers(0, len(value) - 1))
             if isinstance(value[place], str):
                 value[place] = data.draw(st.sampled_from(NAMES))

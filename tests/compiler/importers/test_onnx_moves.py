@@ -12,7 +12,8 @@ from tests.compiler.onnx_check import check, host_operators, layers
 from tests.onnx_models import SCALE, ZERO_POINT, QdqBuilder
 
 TYPES = pytest.mark.parametrize("dtype", ["int8", "uint8"])
-SAME = {"scale": SCALE, "zero_point": ZERO_POINT}
+SAME: dict[str, Any] = {"scale": SCALE, "zero_point": ZERO_POINT}
+RESCALED: dict[str, Any] = {"scale": 0.0413}
 IMAGE = (1, 8, 9, 10)
 
 
@@ -84,7 +85,7 @@ def test_split(axis: int, dtype: str) -> None:
     m = QdqBuilder(dtype=dtype)
     sizes = {1: [3, 1, 4], 2: [5, 4], -1: [2, 3, 5]}[axis]
     for place, part in enumerate(m.nodes("Split", m.input(IMAGE), m.constant(sizes), results=len(sizes), axis=axis)):
-        m.output(m.quantize(part, **(SAME if place else {"scale": 0.0413})), stored=True)
+        m.output(m.quantize(part, **(SAME if place else RESCALED)), stored=True)
     check(m.case(16))
 
 
@@ -103,7 +104,7 @@ def test_pad_with_a_constant(pads: list[int], value: float | None, rescaled: boo
     m = QdqBuilder(dtype=dtype)
     values = [] if value is None else [m.constant(value)]
     y = m.node("Pad", m.input(IMAGE), m.constant(pads), *values)
-    m.output(m.quantize(y, **({"scale": 0.0413} if rescaled else SAME)), stored=True)
+    m.output(m.quantize(y, **(RESCALED if rescaled else SAME)), stored=True)
     check(m.case(2))
 
 
@@ -203,7 +204,7 @@ def test_other_moves(kind: str, rescaled: bool, dtype: str) -> None:
     shape, op, constants, attributes = OTHERS[kind]
     m = QdqBuilder(dtype=dtype)
     y = m.node(op, m.input(shape), *map(m.constant, constants), **attributes)
-    m.output(m.quantize(y, **({"scale": 0.0413} if rescaled else SAME)), stored=True)
+    m.output(m.quantize(y, **(RESCALED if rescaled else SAME)), stored=True)
     (layer,) = layers(check(m.case(3)))
     assert isinstance(layer, Rearrange)
 

@@ -4,11 +4,11 @@
 import os
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from loomwork.arch.config import NANO, SMALL, Config
-from tests.compiler.onnx_check import check
+from tests.compiler.onnx_check import check, layers
 from tests.onnx_models import QdqBuilder
 
 CASES = int(os.environ.get("LOOMWORK_RANDOM_CASES", "12"))
@@ -103,7 +103,8 @@ def networks(draw: st.DrawFn) -> Network:
     return network
 
 
-@settings(max_examples=2 * CASES, deadline=None, derandomize=True)
+@settings(max_examples=2 * CASES, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(networks(), st.sampled_from([NANO, SMALL]))
 def test_random_networks(network: Network, config: Config) -> None:
-    check(network.model.case(2), config=config, fewest=1)
+    """An operator of which two others read the real result may be left to the host."""
+    assert layers(check(network.model.case(2), config=config, host=None, fewest=1))
