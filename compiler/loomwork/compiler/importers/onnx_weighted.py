@@ -153,6 +153,8 @@ def dense(unit: Unit, sight: Sight) -> Built:
     if (alpha, beta if unit.has(2) else 1.0) != (1.0, 1.0):
         raise MisfitError(f"alpha is {alpha:g} and beta {beta:g}; the accelerator needs 1")
     source, depth = sight.inputs[0], matrix.shape[0]
+    if unit.shape(0)[-1] != depth:
+        raise MisfitError(f"its matrix has {depth} rows, what it multiplies has {unit.shape(0)[-1]} columns")
     if sight.places[0].size == depth:
         # The kernel has the image's shape: where a number lies says which weight is for it.
         kernel = np.empty_like(matrix)
