@@ -117,18 +117,12 @@ def shuffled(dtype: str) -> Case:
 
 
 def test_a_transpose_that_moves_numbers_is_exact() -> None:
-    check(permuted(), host=None)
+    check(permuted())
 
 
 @TYPES
 def test_a_channel_shuffle_is_exact(dtype: str) -> None:
-    check(shuffled(dtype), host=None)
-
-
-@pytest.mark.xfail(reason="what reads a view that does not lie in memory as it needs it is left to the host")
-@pytest.mark.parametrize("case", [permuted(), shuffled("int8")], ids=["transpose", "channel shuffle"])
-def test_what_permutes_runs_on_the_accelerator(case: Case) -> None:
-    assert host_operators(import_onnx(case.model, "model")) == {}
+    check(shuffled(dtype))
 
 
 def test_channels_as_rows_of_a_product() -> None:
