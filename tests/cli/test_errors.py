@@ -331,11 +331,21 @@ def test_a_file_that_would_be_lost_is_kept(sentence: str, arguments: str, worksp
     refused(re.escape(sentence), *arguments.split())
 
 
-@pytest.mark.parametrize(("suffix", "kind"), [("onnx", "an ONNX"), ("PT", "a PyTorch"), ("h5", "a Keras")])
-def test_a_model_of_another_framework_is_called_what_it_is(suffix: str, kind: str, workspace: Path, refused):
+@pytest.mark.parametrize(
+    ("suffix", "sentence"),
+    [
+        ("PT", "is a PyTorch file; Loomwork reads .tflite and .onnx files: compile the module with .*compile_module"),
+        ("h5", "is a Keras file; Loomwork reads .tflite and .onnx files: convert it with tf.lite.TFLiteConverter"),
+    ],
+)
+def test_a_model_of_another_framework_is_called_what_it_is(suffix: str, sentence: str, workspace: Path, refused):
     (workspace / f"net.{suffix}").write_bytes(b"\x08\x07\x12\x07pytorch")
-    sentence = f"net.{suffix} is {kind} file; Loomwork reads int8-quantized .tflite files: convert it first"
-    refused(sentence, "compile", f"net.{suffix}", "-o", "n.lwb")
+    refused(f"net.{suffix} {sentence}", "compile", f"net.{suffix}", "-o", "n.lwb")
+
+
+def test_an_onnx_file_that_is_none_is_called_damaged(workspace: Path, refused):
+    (workspace / "net.onnx").write_bytes(b"\xff\x07\x12\x07pytorch")
+    refused("net.onnx: this is no ONNX model, or it is damaged", "compile", "net.onnx", "-o", "n.lwb")
 
 
 @pytest.mark.parametrize("command", ["compile net.tflite -o n.lwb", "verilog -o v", "bench --models .", "regress"])

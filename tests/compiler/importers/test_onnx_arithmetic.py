@@ -64,7 +64,7 @@ def test_one_constant_makes_a_table(op: str, first: bool, dtype: str) -> None:
     if (op, first) == ("Div", True):
         x = m.quantize(m.node("Add", x, m.constant(0.731)), zero_point=-128)
     m.output(m.quantize(m.node(op, c, x) if first else m.node(op, x, c)), stored=True)
-    assert {type(layer) for layer in layers(check(m.case(), lowered=False))} == {Table}
+    assert {type(layer) for layer in layers(check(m.case()))} == {Table}
 
 
 @TYPES

@@ -32,12 +32,14 @@ class Codes:
     """A view of an 8-bit tensor.
 
     root: the tensor whose numbers these are. index: of the view's shape; each entry the number's position in the root
-    (row-major). quantization: None where only the numbers count, not what they stand for.
+    (row-major). quantization: None where only the numbers count, not what they stand for. table: `[256]` int8, where
+    each number is a function of the root's: its entry `number + 128`.
     """
 
     root: str
     index: Index
     quantization: Quantization | None
+    table: NDArray[np.int8] | None = None
 
 
 RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")

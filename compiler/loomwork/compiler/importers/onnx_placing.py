@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from loomwork.compiler.graph import CompileError, FeatureMap, Graph
-from loomwork.compiler.importers.onnx_codes import CodeFinder, Index, natural, root_quantizations
+from loomwork.compiler.graph import CompileError, FeatureMap, Graph, Table
+from loomwork.compiler.importers.onnx_codes import CodeFinder, Codes, Index, natural, root_quantizations
 from loomwork.compiler.importers.onnx_forms import (
     Freedom,
     LayoutError,
@@ -73,6 +73,7 @@ class Placing:
         self.index: dict[str, Index] = {}
         self.shapes: dict[str, Shape] = {}
         self.known = root_quantizations(model, self.find)
+        self._functions: dict[str, Codes] = {}
         self._constants = {name for name, value in model.values.items() if value.data is not None}
         self._on_host = on_host
         claimed: set[int] = set()
@@ -121,12 +122,42 @@ class Placing:
         for source in unit.read:
             if source.quantization is not None and source.quantization != self.known.get(source.root):
                 return f"it reads {source.root!r} with another scale than it was written with"
+        unit = self._of_one_tensor(unit)
         try:
             return self._fitted(unit, rule)
         except LayoutError as error:
             return self._arranged(unit, rule) or str(error)
         except (MisfitError, CompileError) as error:
             return str(error)
+
+    def _of_one_tensor(self, unit: Unit) -> Unit:
+        """A unit whose sources are all functions of one tensor, such as `x * sigmoid(x)`, reading just that."""
+        found = [self._functions.get(source.root, source) for source in unit.read]
+        plain = all(
+            np.array_equal(source.index, natural(self.model.values[source.root].shape))
+            for source in (*unit.read, *found)
+        )
+        if not plain or len(unit.read) < 2 or len({source.root for source in found}) > 1:
+            return unit
+        joined = iter(
+            replace(source, root=below.root, index=below.index, table=below.table)
+            for source, below in zip(unit.read, found, strict=True)
+        )
+        return replace(unit, sources=tuple(source and next(joined) for source in unit.sources))
+
+    def _remember(self, unit: Unit, built: Built) -> None:
+        """Keep of which tensor the unit's result is a function, number by number."""
+        match built.layers:
+            case (Table(table=entries),) if all(
+                np.array_equal(index, natural(index.shape)) for index in (unit.read[0].index, unit.result_index)
+            ):
+                source = unit.read[0]
+                below = None if source.table is not None else self._functions.get(source.root)
+                if below is not None and below.table is not None:
+                    entries, source = entries[below.table.astype(np.int64) + 128], below
+                self._functions[unit.output] = replace(source, table=entries, index=natural(unit.result_index.shape))
+            case _:
+                pass
 
     def _arranged(self, unit: Unit, rule: Rule) -> Placed | None:
         """The unit behind layers that put the numbers of its sources where it wants them; None where that is no help.
@@ -182,7 +213,7 @@ class Placing:
                 wants = tuple(self._as_made(want, root) for want, root in zip(wants, roots, strict=True))
             own = rule.form.result(unit, places) if result is None else result(unit.result_shape)
             placed = Placed(unit=unit, rule=rule, wants=wants, places=places, result=own)
-            self._try(placed)
+            self._remember(unit, self._try(placed))
             self.index.update(new)
             for root, want in zip(placed.roots, wants, strict=True):
                 self.shapes.setdefault(root, want.shape)
@@ -209,7 +240,7 @@ class Placing:
             places.append(index.reshape(-1)[source.index])
         return tuple(places), new
 
-    def _try(self, placed: Placed) -> None:
+    def _try(self, placed: Placed) -> Built:
         """Build the layers once, alone, to see whether they can be. Raises MisfitError or VerifyError."""
         shapes = tuple(want.shape for want in placed.wants)
         inputs = tuple(self.feature_map(root, root, shape) for root, shape in zip(placed.roots, shapes, strict=True))
@@ -224,6 +255,7 @@ class Placing:
                 outputs=(output.name,),
             )
         )
+        return built
 
 
 def _needed(model: Model) -> set[int]:

@@ -3,11 +3,13 @@
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from loomwork.arch.numerics import INT8_MAX, INT8_MIN
 from loomwork.compiler.graph import Table
 from loomwork.compiler.importers.onnx_arithmetic import clamp, quantization, result_quantization
+from loomwork.compiler.importers.onnx_codes import Quantization
 from loomwork.compiler.importers.onnx_evaluate import evaluate
 from loomwork.compiler.importers.onnx_forms import MisfitError
 from loomwork.compiler.importers.onnx_sight import Build, Built, Sight
@@ -15,26 +17,26 @@ from loomwork.compiler.importers.onnx_units import Unit
 
 
 def table(unit: Unit, sight: Sight) -> Built:
-    """A function of one tensor whose other inputs are single constants."""
-    if len(unit.read) != 1:
+    """A function of one tensor, which it may read several times; other inputs are single constants."""
+    if len({source.root for source in unit.read}) != 1:
         raise MisfitError(f"{len(unit.read)} of its inputs are computed; the accelerator looks up a function of one")
-    position = next(place for place, source in enumerate(unit.sources) if source is not None)
-    for other, name in enumerate(unit.node.inputs):
-        constant = unit.constant(other) if name and other != position else None
+    for place, source in enumerate(unit.sources):
+        constant = unit.constant(place) if source is None else None
         if constant is not None and constant.size != 1:
+            name = unit.node.inputs[place]
             raise MisfitError(f"its constant {name!r} has {constant.size} values; the accelerator needs one for all")
     layer = Table(
         name=unit.name,
         operator=unit.node.op,
         input=sight.inputs[0].name,
         output=sight.output.name,
-        table=_entries(unit, position),
+        table=_entries(unit),
     )
     return Built(layers=(layer,))
 
 
 def table_or(build: Build) -> Build:
-    """A table where all but one input are single constants, else what `build` makes of the unit."""
+    """A table where the unit is a function of one tensor and single constants, else what `build` makes of it."""
 
     def choose(unit: Unit, sight: Sight) -> Built:
         single = len(unit.read) == 1 and all(
@@ -43,45 +45,41 @@ def table_or(build: Build) -> Build:
             if source is None
             for constant in [unit.constant(place)]
         )
-        return table(unit, sight) if single else build(unit, sight)
+        joined = any(source.table is not None for source in unit.read)
+        return table(unit, sight) if single or joined else build(unit, sight)
 
     return choose
 
 
-def _entries(unit: Unit, position: int) -> "np.typing.NDArray[np.int8]":
+def _entries(unit: Unit) -> NDArray[np.int8]:
     """The result's numbers for the source's numbers -128 .. 127."""
-    before, after = quantization(unit.read[0]), result_quantization(unit)
+    numbers = np.arange(INT8_MIN, INT8_MAX + 1, dtype=np.int8)
     node = onnx.NodeProto()
     node.CopyFrom(unit.node.proto)
-    constants = [
-        numpy_helper.from_array(np.array(before.scale, np.float32), "loomwork/scale"),
-        numpy_helper.from_array(np.array(before.zero_point, np.int8), "loomwork/zero"),
-        numpy_helper.from_array(np.array(after.scale, np.float32), "loomwork/result scale"),
-        numpy_helper.from_array(np.array(after.zero_point, np.int8), "loomwork/result zero"),
-    ]
-    for place, name in enumerate(unit.node.inputs):
-        if place == position:
-            node.input[place] = "loomwork/real"
-        elif name:
+    nodes: list[onnx.NodeProto] = []
+    constants: list[onnx.TensorProto] = []
+    feed: dict[str, NDArray[np.generic]] = {}
+
+    def step(op: str, source: str, rule: Quantization, result: str) -> None:
+        """Append a QuantizeLinear or DequantizeLinear."""
+        names = [f"{result} scale", f"{result} zero point"]
+        values = [np.array(rule.scale, np.float32), np.array(rule.zero_point, np.int8)]
+        constants.extend(numpy_helper.from_array(value, name) for value, name in zip(values, names, strict=True))
+        nodes.append(helper.make_node(op, [source, *names], [result]))
+
+    for place, (name, source) in enumerate(zip(unit.node.inputs, unit.sources, strict=True)):
+        if not name:
+            continue
+        node.input[place] = f"loomwork/input {place}"
+        if source is None:
             value = unit.constant(place)
             assert value is not None
-            constants.append(numpy_helper.from_array(np.asarray(value).reshape(()), f"loomwork/constant {place}"))
-            node.input[place] = f"loomwork/constant {place}"
-    nodes = [
-        helper.make_node("DequantizeLinear", ["loomwork/stored", "loomwork/scale", "loomwork/zero"], ["loomwork/real"]),
-        node,
-        helper.make_node(
-            "QuantizeLinear",
-            [node.output[0], "loomwork/result scale", "loomwork/result zero"],
-            ["loomwork/result"],
-        ),
-    ]
-    result = evaluate(
-        unit.model,
-        nodes,
-        {"loomwork/stored": np.arange(INT8_MIN, INT8_MAX + 1, dtype=np.int8)},
-        constants,
-        helper.make_tensor_value_info("loomwork/result", onnx.TensorProto.INT8, (1 + INT8_MAX - INT8_MIN,)),
-    )
+            constants.append(numpy_helper.from_array(np.asarray(value).reshape(()), node.input[place]))
+        else:
+            feed[f"loomwork/stored {place}"] = numbers if source.table is None else source.table
+            step("DequantizeLinear", f"loomwork/stored {place}", quantization(source), node.input[place])
+    nodes.append(node)
+    step("QuantizeLinear", node.output[0], result_quantization(unit), "loomwork/result")
+    output = helper.make_tensor_value_info("loomwork/result", onnx.TensorProto.INT8, numbers.shape)
     low, high = clamp(unit)
-    return np.clip(result, low, high).astype(np.int8)
+    return np.clip(evaluate(unit.model, nodes, feed, constants, output), low, high).astype(np.int8)

@@ -2,11 +2,12 @@
 """Passes: exact simplifications of a graph, one file each, checked by `verify` after each."""
 
 from loomwork.compiler.graph import Graph
+from loomwork.compiler.passes.drop_unused import drop_unused
 from loomwork.compiler.passes.fold_pad import fold_pad
 from loomwork.compiler.passes.fuse_clamp import fuse_clamp
 from loomwork.compiler.verify import verify
 
-PASSES = (fold_pad, fuse_clamp)
+PASSES = (drop_unused, fold_pad, fuse_clamp)
 
 
 def simplify(graph: Graph) -> Graph:
