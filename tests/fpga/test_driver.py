@@ -453,7 +453,7 @@ FILES: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "a bit of the reserved bytes": ("DAMAGED_HEADER", lambda data: flipped(data, 44)),
     "a bit of the metadata": ("DAMAGED", lambda data: flipped(data, 60)),
     "the last bit": ("DAMAGED", lambda data: flipped(data, len(data) - 1)),
-    "a newer format": ("WRONG_FORMAT", lambda data: with_header(data, 8, "<I", 2)),
+    "a newer format": ("WRONG_FORMAT", lambda data: with_header(data, 8, "<I", 3)),
     "another command set": ("WRONG_DRIVER", lambda data: with_header(data, 12, "<I", 1)),
     "metadata longer than the file": ("MALFORMED", lambda data: with_header(data, 36, "<I", 1 << 31)),
 }

@@ -363,7 +363,7 @@ def test_changed_fields_are_compiled_or_refused(data: st.DataObject) -> None:
                 setattr(message, end, number)
             except ValueError:  # more than the field holds, or no such kind
                 message.ClearField(end)
-        elif hasattr(value, "append") and list(value):
+        elif not isinstance(value, str | int) and hasattr(value, "append") and list(value):
             place = data.draw(st.integers(0, len(value) - 1))
             if isinstance(value[place], str):
                 value[place] = data.draw(st.sampled_from(NAMES))

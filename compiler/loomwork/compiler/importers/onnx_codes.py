@@ -135,7 +135,7 @@ def offset(dtype: str) -> int:
     return 128 if dtype == "uint8" else 0
 
 
-def root_quantizations(model: Model, find: CodeFinder) -> Mapping[str, Quantization]:
+def root_quantizations(model: Model, find: CodeFinder) -> dict[str, Quantization]:
     """For each root, how its numbers are quantized, as far as an operator says so."""
     known: dict[str, Quantization] = {}
     for node in model.nodes:
