@@ -246,7 +246,7 @@ def test_activation_functions():
     x = np.arange(-128, 128, dtype=np.int8).reshape(1, 256)
     m = ModelBuilder()
     rows = m.input("x", x.shape, scale=0.05, zero_point=3)
-    output = {"scale": 0.06, "zero_point": -5}
+    output: dict[str, Any] = {"scale": 0.06, "zero_point": -5}
     m.output(m.tanh(rows), m.leaky_relu(rows, 0.2, **output), m.hard_swish(rows, **output), m.elu(rows, **output))
     found = run_tflite_micro(m.build(), [x])
     real = (x.astype(float) - 3) * 0.05

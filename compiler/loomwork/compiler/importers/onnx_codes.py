@@ -5,7 +5,6 @@ A quantized model says with DequantizeLinear and QuantizeLinear how real tensors
 or transposes such a tensor computes nothing: it is another view of the same numbers.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
