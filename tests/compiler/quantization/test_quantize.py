@@ -186,3 +186,20 @@ def test_digits_are_told_apart_as_well_as_before():
     assert after >= before - 0.004
     assert result.chosen.snr_db > 38
     assert Reader(result.model).violations() == []
+
+
+def test_a_relu_that_shares_its_scale_with_negative_numbers_still_clamps():
+    """One half of a Concat is behind a Relu, the other is not, as in ShuffleNetV2: the scale of both goes below 0."""
+    network = model(
+        [
+            node("Conv", "x w1", "c"),
+            node("Relu", "c", "r"),
+            node("Conv", "r w2", "d"),
+            node("Concat", "r d", "y", axis=1),
+        ],
+        {"x": [1, 3, 6, 6]},
+        {"y": [1, 12, 6, 6]},
+        {"w1": normal(6, 3, 1, 1), "w2": normal(6, 6, 1, 1, seed=2)},
+    )
+    result = quantize(network, {"x": DATA}, method="minmax", equalize=False, correct_bias=False)
+    assert snr(run(network, DATA), run(result.model, DATA)) > 25

@@ -34,6 +34,7 @@ class _Quantizer(QDQQuantizer):
     def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, Range]) -> None:
         self._float_model = onnx.ModelProto()
         self._float_model.CopyFrom(model)
+        self._shared = share_ranges(model, ranges)
         initializers = {tensor.name for tensor in model.graph.initializer}
         one_scale = {
             name: [{"quant_type": QuantType.QInt8, "symmetric": True}]
@@ -82,28 +83,34 @@ class _Quantizer(QDQQuantizer):
     def try_replacing_upstream_output(self, upstream_output_name: str, output_name: str) -> bool:
         """Whether a Relu or Clip was replaced by the saturation of the QuantizeLinear behind it.
 
-        Not behind an operator that keeps its input's scale, and not when Clip's bounds leave out 0: every quantized
-        range holds 0, so that values between 0 and the bound would pass.
+        Not behind an operator that keeps its input's scale; not when Clip's bounds leave out 0, for every quantized
+        range holds 0, so that values between 0 and the bound would pass; and not when the range is shared with a tensor
+        that reaches beyond the bounds, such as another part of a Concat.
         """
         producers = {name: node for node in self._float_model.graph.node for name in node.output}
         upstream = producers.get(upstream_output_name)
         if upstream is None or keeps_scale(upstream) or upstream.op_type not in QUANTIZED:
             return False
-        if not self._bounds_hold_zero(producers[output_name]):
+        bounds = self._bounds(producers[output_name])
+        if bounds is None or not bounds[0] <= 0 <= bounds[1]:
+            return False
+        low, high = self._shared.get(output_name, bounds)
+        if low < bounds[0] or high > bounds[1]:
             return False
         return super().try_replacing_upstream_output(upstream_output_name, output_name)
 
-    def _bounds_hold_zero(self, node: onnx.NodeProto) -> bool:
+    def _bounds(self, node: onnx.NodeProto) -> tuple[float, float] | None:
+        """The bounds of a Relu or Clip, None when they are computed."""
         if node.op_type == "Relu":
-            return True
+            return 0.0, np.inf
         values = {tensor.name: tensor for tensor in self._float_model.graph.initializer}
         bounds = [-np.inf, np.inf]
         for index, name in enumerate(node.input[1:3]):
             if name:
                 if name not in values:
-                    return False
+                    return None
                 bounds[index] = float(numpy_helper.to_array(values[name]))
-        return bounds[0] <= 0 <= bounds[1]
+        return bounds[0], bounds[1]
 
 
 def _without_channels(node: onnx.NodeProto) -> Sequence[str]:
