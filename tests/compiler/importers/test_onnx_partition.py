@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of an ONNX model the host computes, how it gets its data, and what is said about it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from loomwork.arch.config import SMALL
+from loomwork.arch.config import SMALL, TINY
 from loomwork.arch.program import HostRuntime, HostStep
 from loomwork.arch.program_file import write_program
 from loomwork.compiler.driver import compile_model
@@ -232,3 +233,14 @@ def test_the_model_itself_stays_as_it_is() -> None:
     before = model.SerializeToString(deterministic=True)
     import_onnx(model, "m")
     assert model.SerializeToString(deterministic=True) == before
+
+
+def test_an_operator_of_several_layers_goes_to_the_host_as_a_whole() -> None:
+    """The blocks of a ConvTranspose have rows that the command set has no room for; the convolution before it fits."""
+    m = QdqBuilder()
+    wide = m.quantize(m.node("Conv", m.input((1, 8, 4, 700)), m.weights((24, 8, 1, 1))))
+    m.output(m.quantize(m.node("ConvTranspose", wide, m.weights((24, 16, 2, 2), axis=1), strides=[2, 2])))
+    program = compile_model(m.case(1).model, replace(TINY, name="narrow", scratchpad_kib=64))
+    found = {entry["name"].split()[0]: entry["where"] for entry in program.report["layers"]}
+    assert found["ConvTranspose"] == "host"
+    assert "accelerator" in found.values()

@@ -129,7 +129,7 @@ def add(unit: Unit, sight: Sight) -> Built:
 
 def _negation(unit: Unit, source: FeatureMap, result: FeatureMap) -> Convolution:
     return Convolution(
-        name=result.name,
+        name=f"{unit.name}/negative",
         operator=unit.node.op,
         input=source.name,
         output=result.name,

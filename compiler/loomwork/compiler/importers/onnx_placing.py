@@ -112,8 +112,10 @@ class Placing:
         rule = RULES.get(node.op) if not node.domain else None
         if rule is None:
             return "the accelerator has no such operation"
-        if node.name in self._on_host:
-            return self._on_host[node.name]
+        # Some units are several layers, all named after them.
+        for name, reason in self._on_host.items():
+            if name == node.name or name.startswith(f"{node.name}/"):
+                return reason
         unit = find_unit(self.model, node, self.find)
         if isinstance(unit, str):
             return unit
