@@ -4,8 +4,8 @@
     partition = import_onnx(onnx.load("net.onnx"), "net")
 
 Reading is in `onnx_prepare` and `onnx_model`, the older form of quantized operators in `onnx_qoperator`, what counts as
-one operator in `onnx_units`, what runs where in `onnx_placing` and `onnx_operators`, the arithmetic in `onnx_layers` and
-`onnx_weighted`, cutting out what the host executes in `onnx_host`.
+one operator in `onnx_units`, what runs where in `onnx_placing` and `onnx_operators`, the arithmetic in `onnx_layers`
+and `onnx_weighted`, cutting out what the host executes in `onnx_host`.
 """
 
 from collections.abc import Mapping
