@@ -63,6 +63,13 @@ def test_the_product_with_a_sigmoid_is_one_table() -> None:
     assert [layer.operator for layer in found if isinstance(layer, Table)] == ["Mul"]
 
 
+def test_a_tensor_beside_a_function_of_it_is_not_taken_for_that_tensor_twice() -> None:
+    m = QdqBuilder()
+    x = m.quantize(m.node("Relu", m.input((1, 8, 9, 10))), zero_point=-128)
+    m.output(m.quantize(m.node("Concat", x, m.quantize(m.node("Tanh", x)), axis=1)))
+    check(m.case(2))
+
+
 def test_the_product_of_two_tensors_is_left_to_the_host() -> None:
     m = QdqBuilder()
     x, other = m.quantize(m.node("Relu", m.input((1, 8, 9, 10)))), m.input((1, 8, 9, 10))

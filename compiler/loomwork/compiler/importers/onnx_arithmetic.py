@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loomwork.arch.numerics import (
+    IDENTITY_MULTIPLIER,
+    IDENTITY_SHIFT,
     INT8_MAX,
     INT8_MIN,
     INT32_MAX,
@@ -99,3 +101,16 @@ def rescaling(unit: Unit, which: int = 0) -> Requantize:
     """The step from the scale of one of the unit's sources to that of its result. Raises MisfitError."""
     before = quantization(unit.read[which])
     return requantize(unit, np.asarray([before.scale], np.float32), np.array([-before.zero_point], np.int64))
+
+
+def taken_over(minimum: int = INT8_MIN, maximum: int = INT8_MAX, *, zero_point: int = 0) -> Requantize:
+    """Numbers as they are, but for a clamp and what is added to all of them."""
+    return Requantize(
+        multiplier=np.array([IDENTITY_MULTIPLIER], np.int64),
+        shift=np.array([IDENTITY_SHIFT], np.int64),
+        bias=np.array([0], np.int64),
+        zero_point=zero_point,
+        minimum=minimum,
+        maximum=maximum,
+        rounding=Rounding.ONNX,
+    )

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from loomwork.arch.numerics import ADD_LEFT_SHIFT, IDENTITY_MULTIPLIER, IDENTITY_SHIFT, INT8_MAX, INT8_MIN, Rounding
-from loomwork.compiler.graph import Add, Convolution, FeatureMap, Layer, MaxPool, Mean, Requantize, Rescale
+from loomwork.arch.numerics import ADD_LEFT_SHIFT, INT8_MAX, INT8_MIN, Rounding
+from loomwork.compiler.graph import Add, Convolution, FeatureMap, Layer, MaxPool, Mean, Rescale
 from loomwork.compiler.importers.onnx_arithmetic import (
     clamp,
     multipliers,
@@ -19,6 +19,7 @@ from loomwork.compiler.importers.onnx_arithmetic import (
     requantize,
     rescaling,
     result_quantization,
+    taken_over,
 )
 from loomwork.compiler.importers.onnx_forms import MisfitError
 from loomwork.compiler.importers.onnx_sight import Built, Sight, Window, window
@@ -135,13 +136,7 @@ def _negation(unit: Unit, source: FeatureMap, result: FeatureMap) -> Convolution
         output=result.name,
         kernel=np.full((1, 1, 1, source.channels), -1, np.int8),
         depthwise=source.channels > 1,
-        requantize=Requantize(
-            multiplier=np.array([IDENTITY_MULTIPLIER], np.int64),
-            shift=np.array([IDENTITY_SHIFT], np.int64),
-            bias=np.array([0], np.int64),
-            zero_point=-1,
-            rounding=Rounding.ONNX,
-        ),
+        requantize=taken_over(zero_point=-1),
     )
 
 

@@ -14,9 +14,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from loomwork.arch.numerics import IDENTITY_MULTIPLIER, IDENTITY_SHIFT, INT8_MAX, INT8_MIN, Rounding
+from loomwork.arch.numerics import INT8_MAX, INT8_MIN
 from loomwork.compiler.graph import FeatureMap, Move, Rearrange, Requantize
-from loomwork.compiler.importers.onnx_arithmetic import clamp, quantized, rescaling
+from loomwork.compiler.importers.onnx_arithmetic import clamp, quantized, rescaling, taken_over
 from loomwork.compiler.importers.onnx_codes import offset
 from loomwork.compiler.importers.onnx_evaluate import evaluate
 from loomwork.compiler.importers.onnx_forms import MisfitError
@@ -70,15 +70,7 @@ def _rearranged(unit: Unit, sight: Sight, origins: Places) -> Built:
 def _rule(unit: Unit, which: int) -> Requantize:
     if unit.read[which].quantization == unit.quantization:
         low, high = clamp(unit)
-        return Requantize(
-            multiplier=np.array([IDENTITY_MULTIPLIER], np.int64),
-            shift=np.array([IDENTITY_SHIFT], np.int64),
-            bias=np.array([0], np.int64),
-            zero_point=0,
-            minimum=low,
-            maximum=high,
-            rounding=Rounding.ONNX,
-        )
+        return taken_over(low, high)
     return rescaling(unit, which)
 
 

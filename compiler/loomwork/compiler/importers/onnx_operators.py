@@ -27,7 +27,7 @@ class Rule:
 
     op: ONNX's name. layers: what becomes of it, for the reference page. needs: conditions, for the page; what checks
     them is `build`, which says what is the case instead. form: how it sees its tensors. activations: how many of its
-    first inputs may be computed.
+    first inputs may be computed. function: whether `build` looks it up where all of those are functions of one tensor.
     """
 
     op: str
@@ -36,6 +36,7 @@ class Rule:
     form: Form
     build: Build
     activations: int = 1
+    function: bool = False
 
 
 _WINDOW = "one or two spatial dimensions"
@@ -69,6 +70,7 @@ _COMPUTING = (
         form=VALUES,
         build=table_or(layers.add),
         activations=2,
+        function=True,
     ),
     Rule(
         op="Sub",
@@ -77,6 +79,7 @@ _COMPUTING = (
         form=VALUES,
         build=table_or(layers.add),
         activations=2,
+        function=True,
     ),
     Rule(
         op="MaxPool",
@@ -139,6 +142,7 @@ _MULTIPLYING = (
             form=IMAGE,
             build=table_or(weighted.scale_channels),
             activations=2,
+            function=True,
         )
         for op in ("Mul", "Div")
     ),
@@ -157,6 +161,7 @@ _LOOKED_UP = tuple(
         form=VALUES,
         build=table,
         activations=2,
+        function=True,
     )
     for op in FUNCTIONS
 )

@@ -124,7 +124,8 @@ class Placing:
         for source in unit.read:
             if source.quantization is not None and source.quantization != self.known.get(source.root):
                 return f"it reads {source.root!r} with another scale than it was written with"
-        unit = self._of_one_tensor(unit)
+        if rule.function:
+            unit = self._of_one_tensor(unit)
         try:
             return self._fitted(unit, rule)
         except LayoutError as error:

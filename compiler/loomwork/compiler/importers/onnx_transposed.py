@@ -12,8 +12,8 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from loomwork.arch.numerics import IDENTITY_MULTIPLIER, IDENTITY_SHIFT, Rounding
-from loomwork.compiler.graph import FeatureMap, Move, Rearrange, Requantize
+from loomwork.compiler.graph import FeatureMap, Move, Rearrange
+from loomwork.compiler.importers.onnx_arithmetic import taken_over
 from loomwork.compiler.importers.onnx_forms import MisfitError
 from loomwork.compiler.importers.onnx_sight import Built, Pair, Sight, Window, window
 from loomwork.compiler.importers.onnx_units import Unit
@@ -62,15 +62,7 @@ def transposed_convolution(unit: Unit, sight: Sight) -> Built:
         input=blocks.name,
         output=result.name,
         moves=tuple(_moves(result, pad, moves.stride, (first[0], first[1]))),
-        requantize=(
-            Requantize(
-                multiplier=np.array([IDENTITY_MULTIPLIER], np.int64),
-                shift=np.array([IDENTITY_SHIFT], np.int64),
-                bias=np.array([0], np.int64),
-                zero_point=0,
-                rounding=Rounding.ONNX,
-            ),
-        ),
+        requantize=(taken_over(),),
     )
     return Built(layers=(convolution, rearrange), maps=(blocks,))
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from loomwork.arch.numerics import IDENTITY_MULTIPLIER, IDENTITY_SHIFT, INT8_MAX, INT8_MIN, Rounding
-from loomwork.compiler.graph import FeatureMap, Layer, Move, Rearrange, Requantize
+from loomwork.arch.numerics import INT8_MAX, INT8_MIN
+from loomwork.compiler.graph import FeatureMap, Layer, Move, Rearrange
+from loomwork.compiler.importers.onnx_arithmetic import taken_over
 from loomwork.compiler.importers.onnx_forms import MisfitError, fitting
 from loomwork.compiler.importers.onnx_sight import Sight
 from loomwork.compiler.importers.onnx_units import Unit
@@ -55,15 +56,7 @@ def shared_out(unit: Unit, sight: Sight, kernel: NDArray[np.int64]) -> Shared:
         input=source.name,
         output=twice.name,
         moves=tuple(_copy(source, start) for start in (0, source.channels)),
-        requantize=(
-            Requantize(
-                multiplier=np.array([IDENTITY_MULTIPLIER], np.int64),
-                shift=np.array([IDENTITY_SHIFT], np.int64),
-                bias=np.array([0], np.int64),
-                zero_point=0,
-                rounding=Rounding.ONNX,
-            ),
-        ),
+        requantize=(taken_over(),),
     )
     return Shared(
         sight=replace(sight, inputs=(twice, *sight.inputs[1:])),
