@@ -22,6 +22,7 @@ from loomwork.compiler.graph import (
     Layer,
     MaxPool,
     Mean,
+    Multiply,
     Partition,
     PoolLayer,
     Rearrange,
@@ -96,6 +97,10 @@ def _run_layer(graph: Graph, layer: Layer, values: Mapping[str, Int64Array]) -> 
             return _finish(x.sum(axis=(0, 1), keepdims=True), layer.requantize)
         case Add():
             return _add(layer, x, values[layer.operand])
+        case Multiply():
+            product = (x - layer.zero_input) * (values[layer.operand] - layer.zero_operand)
+            scaled = requantize(product, layer.multiplier, layer.shift, layer.rounding)
+            return np.clip(scaled + layer.zero_point, layer.minimum, layer.maximum)
         case Rescale():
             return _finish(x, layer.requantize)
         case Table():

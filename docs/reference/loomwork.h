@@ -8,19 +8,19 @@
 /* What ID, VERSION, ISA_HASH and (by preset) CONFIG_HASH_HIGH, CONFIG_HASH_LOW read as. */
 #define LOOMWORK_ID 0x4c4f4f4du
 #define LOOMWORK_VERSION 1u
-#define LOOMWORK_ISA_HASH 0xe865328bu
-#define LOOMWORK_CONFIG_HASH_FORMAL UINT64_C(0xbb2c8d128bb9fd3b)
-#define LOOMWORK_CONFIG_HASH_NANO UINT64_C(0x81dd2fc912ac36ff)
-#define LOOMWORK_CONFIG_HASH_TINY UINT64_C(0x1fa4fbe566f394bd)
-#define LOOMWORK_CONFIG_HASH_SMALL UINT64_C(0x095b4c0ed6e593d8)
-#define LOOMWORK_CONFIG_HASH_MID UINT64_C(0x4643490444b1c48d)
-#define LOOMWORK_CONFIG_HASH_BASE UINT64_C(0x190c0700f29249ff)
-#define LOOMWORK_CONFIG_HASH_LARGE UINT64_C(0x1f3087941053d448)
+#define LOOMWORK_ISA_HASH 0x12433fc3u
+#define LOOMWORK_CONFIG_HASH_FORMAL UINT64_C(0x798408d695e7cf76)
+#define LOOMWORK_CONFIG_HASH_NANO UINT64_C(0xa7a34a585de62f19)
+#define LOOMWORK_CONFIG_HASH_TINY UINT64_C(0xfbeb3ac71d3c8a10)
+#define LOOMWORK_CONFIG_HASH_SMALL UINT64_C(0xec7244194adb831e)
+#define LOOMWORK_CONFIG_HASH_MID UINT64_C(0xfa89fa94f3afd063)
+#define LOOMWORK_CONFIG_HASH_BASE UINT64_C(0x1af2e40da5fbe281)
+#define LOOMWORK_CONFIG_HASH_LARGE UINT64_C(0x5e386c03905129ec)
 
 /* Registers: byte offsets, and masks of their bits; the space has 0x200 bytes. */
 #define LOOMWORK_REG_ID 0x000u /* Reads as 'LOOM'. After reset 0x4c4f4f4d. */
 #define LOOMWORK_REG_VERSION 0x004u /* Version of this register map. After reset 0x1. */
-#define LOOMWORK_REG_ISA_HASH 0x008u /* Fingerprint of the command set. After reset 0xe865328b. */
+#define LOOMWORK_REG_ISA_HASH 0x008u /* Fingerprint of the command set. After reset 0x12433fc3. */
 #define LOOMWORK_REG_CONFIG_HASH_LOW 0x00cu /* Fingerprint of the configuration, bits 31..0. */
 #define LOOMWORK_REG_CONFIG_HASH_HIGH 0x010u /* Fingerprint of the configuration, bits 63..32. */
 #define LOOMWORK_REG_CONTROL 0x014u /* Start and reset. After reset 0x0. */
@@ -143,6 +143,7 @@ enum loomwork_combine {
     LOOMWORK_COMBINE_NONE = 0,
     LOOMWORK_COMBINE_ADD = 1,
     LOOMWORK_COMBINE_TABLE = 2,
+    LOOMWORK_COMBINE_MULTIPLY = 3,
 };
 
 enum loomwork_rounding {
@@ -329,7 +330,7 @@ enum loomwork_rounding {
 #define LOOMWORK_REQUANT_ROUNDING_LOW 142
 #define LOOMWORK_REQUANT_ROUNDING_WIDTH 1
 
-#define LOOMWORK_OPCODE_COMBINE 6 /* Set the ADD of the DRAINs that follow: `a` is the finished value of REQUANT, `b` the operand tensor's; `s = requantize((a - zero_a) << 20, a) + requantize((b - zero_b) << 20, b)`; the result is `clamp(requantize(s) + zero_point)`. */
+#define LOOMWORK_OPCODE_COMBINE 6 /* Set the ADD or MULTIPLY of the DRAINs that follow: `a` is the finished value of REQUANT, `b` the operand tensor's; ADD: `s = requantize((a - zero_a) << 20, a) + requantize((b - zero_b) << 20, b)`; MULTIPLY: `s = (a - zero_a) * (b - zero_b)`; the result is `clamp(requantize(s) + zero_point)`. */
 #define LOOMWORK_COMBINE_OPCODE_LOW 0
 #define LOOMWORK_COMBINE_OPCODE_WIDTH 4
 #define LOOMWORK_COMBINE_WAIT_LOAD_LOW 4
@@ -377,7 +378,7 @@ enum loomwork_rounding {
 #define LOOMWORK_COMBINE_ROUNDING_LOW 230
 #define LOOMWORK_COMBINE_ROUNDING_WIDTH 1
 
-#define LOOMWORK_OPCODE_DRAIN 7 /* Finish one tile: for each block of `cols` channels, for each output pixel, take the values of its pooling window from the accumulators or a scratchpad tensor, sum (SUM), requantize, combine, take the maximum (MAX), write `channels` bytes. Illegal: pool NONE with a window larger than 1 x 1, SUM together with ADD, a second stage that the configuration leaves out. What no REQUANT or COMBINE has set since `start` is zero, what no TABLE has set is arbitrary. */
+#define LOOMWORK_OPCODE_DRAIN 7 /* Finish one tile: for each block of `cols` channels, for each output pixel, take the values of its pooling window from the accumulators or a scratchpad tensor, sum (SUM), requantize, combine, take the maximum (MAX), write `channels` bytes. Illegal: pool NONE with a window larger than 1 x 1, SUM together with ADD or MULTIPLY, a second stage that the configuration leaves out. What no REQUANT or COMBINE has set since `start` is zero, what no TABLE has set is arbitrary. */
 #define LOOMWORK_DRAIN_OPCODE_LOW 0
 #define LOOMWORK_DRAIN_OPCODE_WIDTH 4
 #define LOOMWORK_DRAIN_WAIT_LOAD_LOW 4

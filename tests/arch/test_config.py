@@ -50,6 +50,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rows": True}, "rows must be a whole number, not true"),
     ({"rows": "4"}, 'rows must be a whole number, not "4"'),
     ({"residual_add": 1}, "residual_add must be true or false, not 1"),
+    ({"elementwise_multiply": "no"}, 'elementwise_multiply must be true or false, not "no"'),
     ({"depthwise": 0}, "depthwise must be true or false, not 0"),
     ({"activation_table": None}, "activation_table must be true or false, not null"),
     ({"block_sparsity": 1}, "block_sparsity must be true or false, not 1"),
@@ -95,6 +96,7 @@ def test_hash_is_of_everything_but_the_name():
     for changes in (
         {"queue_depth": 8},
         {"residual_add": False},
+        {"elementwise_multiply": False},
         {"depthwise": False},
         {"activation_table": False},
         {"block_sparsity": True},

@@ -139,6 +139,7 @@ def test_configurations_page_lists_every_field():
     assert table["cols"][1:] == ("power of two, 2 to 64, not more than `rows`", "")
     assert table["scratchpad_kib"][1] == "1 to 1024"
     assert table["residual_add"][1:] == ("true, false", "true")
+    assert table["elementwise_multiply"][1:] == ("true, false", "true")
     assert table["depthwise"][1:] == ("true, false", "true")
     assert table["activation_table"][1:] == ("true, false", "true")
     assert table["block_sparsity"][1:] == ("true, false", "false")

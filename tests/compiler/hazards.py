@@ -97,7 +97,7 @@ def _drain(touch: Touch, c: Command, combine: Command | None, config: Config) ->
     words = words_of(c["in_offset"], c["in_step"], columns)
     if c["source"] == Source.SCRATCHPAD:
         touch.reads |= _words(c["in_base"], c["in_pitch"], rows, words)
-    if c["combine"] == Combine.ADD:
+    if c["combine"] in (Combine.ADD, Combine.MULTIPLY):
         assert combine is not None
         touch.reads |= _words(combine["operand_base"], combine["operand_pitch"], rows, words)
     rows = range(c["out_row"], c["out_row"] + c["height"])

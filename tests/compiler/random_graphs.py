@@ -3,10 +3,13 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from loomwork.arch.numerics import Rounding
 from loomwork.compiler.graph import (
     Add,
     AveragePool,
@@ -16,6 +19,7 @@ from loomwork.compiler.graph import (
     Layer,
     MaxPool,
     Mean,
+    Multiply,
     Requantize,
     Rescale,
     Table,
@@ -136,6 +140,25 @@ class GraphMaker:
             zero_point=self.maps[output].zero_point,
             minimum=low,
             maximum=high,
+        )
+
+    def multiply(self, source: str, operand: str) -> str:
+        x, g = self.maps[source], self.random
+        output = self._map(x.height, x.width, x.channels)
+        low, high = self._clamp()
+        return self._add(
+            Multiply,
+            source,
+            output,
+            operand=operand,
+            zero_input=x.zero_point,
+            zero_operand=self.maps[operand].zero_point,
+            multiplier=g.randint(1 << 30, (1 << 31) - 1),
+            shift=g.randint(-10, -5),
+            zero_point=self.maps[output].zero_point,
+            minimum=low,
+            maximum=high,
+            rounding=g.choice(list(Rounding)),
         )
 
     def rescale(self, source: str) -> str:
@@ -263,11 +286,18 @@ class GraphMaker:
         return output
 
 
-def random_graph(seed: int, layers: int, *, largest: int = 12) -> GraphMaker:
-    """A chain of random layers with some residual connections."""
+def random_graph(seed: int, layers: int, *, largest: int = 12, products: bool = False) -> GraphMaker:
+    """A chain of random layers with some residual connections. products: in the place of sums."""
     maker = GraphMaker(seed)
     g = maker.random
     name = maker.input(g.randint(1, largest), g.randint(1, largest), g.choice([1, 2, 3, 4, 5, 8, 12, 16]))
     for _ in range(layers):
         name = maker.random_layer(name)
+    if products:
+        maker.layers = [_product(layer, g) if isinstance(layer, Add) else layer for layer in maker.layers]
     return maker
+
+
+def _product(layer: Add, g: random.Random) -> Multiply:
+    members: dict[str, Any] = {field.name: getattr(layer, field.name) for field in fields(Multiply)}
+    return Multiply(**{**members, "operator": "MULTIPLY", "shift": g.randint(-10, -5)})

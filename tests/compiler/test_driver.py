@@ -42,9 +42,17 @@ def test_random_graphs_are_exact(seed: int, config: Config) -> None:
     check(maker, maker.graph(list(maker.maps)[-1]), config)
 
 
+@pytest.mark.parametrize("config", [NANO, BASE], ids=lambda config: config.name)
+@pytest.mark.parametrize("seed", range(40, 60))
+def test_products_are_exact(seed: int, config: Config) -> None:
+    maker = random_graph(seed, layers=8, products=True)
+    check(maker, maker.graph(list(maker.maps)[-1]), config)
+
+
+@pytest.mark.parametrize("products", [False, True])
 @pytest.mark.parametrize("seed", range(25, 40))
-def test_fusion_changes_no_bit(seed: int) -> None:
-    maker = random_graph(seed, layers=6)
+def test_fusion_changes_no_bit(seed: int, products: bool) -> None:
+    maker = random_graph(seed, layers=6, products=products)
     graph = maker.graph(list(maker.maps)[-1], list(maker.maps)[2])
     check(maker, graph, SMALL, fuse=True)
     check(maker, graph, SMALL, fuse=False)

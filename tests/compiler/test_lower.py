@@ -347,10 +347,12 @@ def test_a_configuration_without_activation_table_refuses_tables() -> None:
         compile_graph(maker.graph(output), config)
 
 
-def test_a_configuration_without_the_multipliers_of_add_refuses_it() -> None:
+@pytest.mark.parametrize(("kind", "field"), [("add", "residual_add"), ("multiply", "elementwise_multiply")])
+def test_a_configuration_without_what_two_tensors_need_refuses_them(kind: str, field: str) -> None:
     maker = GraphMaker(11)
     source = maker.input(3, 3, 4)
-    output = maker.add(maker.convolution(source, 4, kernel=(1, 1)), source)
-    config = Config.from_dict({**SMALL.to_dict(), "residual_add": False})
-    with pytest.raises(CompileError, match=r"layer 'layer1' \(ADD\): configuration small leaves it out"):
+    output = getattr(maker, kind)(maker.convolution(source, 4, kernel=(1, 1)), source)
+    config = Config.from_dict({**SMALL.to_dict(), field: False})
+    operator = kind.upper()
+    with pytest.raises(CompileError, match=rf"layer 'layer1' \({operator}\): configuration small leaves it out"):
         compile_graph(maker.graph(output), config)

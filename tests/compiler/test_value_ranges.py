@@ -21,7 +21,7 @@ def with_all_outputs(maker: GraphMaker) -> Graph:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_every_value_is_in_its_range(seed: int) -> None:
-    maker = random_graph(seed, layers=6)
+    maker = random_graph(seed, layers=6, products=seed % 2 == 1)
     graph = with_all_outputs(maker)
     ranges = value_ranges(graph)
     assert set(ranges) == set(graph.maps)
@@ -105,6 +105,22 @@ def test_windows_that_leave_the_image_are_found(window: dict[str, Any], reaches:
     layer = graph.layers[0]
     assert isinstance(layer, Convolution)
     assert reaches_padding(graph, layer) is reaches
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_ranges_of_products_are_attained(seed: int) -> None:
+    """Somewhere among the corners, where the operands are clamped on either side of their zero points."""
+    maker = GraphMaker(seed)
+    maker.clamps = [(-100, 90), (-128, 127), (-128, 127)]
+    first, second = maker.rescale(maker.input(1, 1, 1)), maker.input(1, 1, 1)
+    graph = maker.graph(maker.multiply(first, second))
+    ends = [dict(zip(graph.inputs, pair, strict=True)) for pair in product(range(-128, 128, 5), (-128, 127))]
+    found = [
+        run_graph(graph, {name: np.full((1, 1, 1), end) for name, end in pair.items()})[graph.outputs[0]].item()
+        for pair in (*ends, *(dict.fromkeys(graph.inputs, end) for end in (-128, 127)))
+    ]
+    (bounds,) = (value_ranges(graph)[name] for name in graph.outputs)
+    assert (bounds.low.item(), bounds.high.item()) == (min(found), max(found))
 
 
 def test_a_table_gives_the_ends_of_what_can_be_looked_up() -> None:

@@ -16,6 +16,7 @@ from loomwork.compiler.graph import (
     Layer,
     MaxPool,
     Mean,
+    Multiply,
     Requantize,
     Rescale,
     Table,
@@ -46,6 +47,7 @@ MAPS = {
         feature_map("max", 2, 2, 12),
         feature_map("average", 1, 1, 12),
         feature_map("sum", 1, 1, 12),
+        feature_map("product", 1, 1, 12),
         feature_map("rescaled", 1, 1, 12),
         feature_map("looked_up", 1, 1, 12),
         feature_map("mean", 1, 1, 12),
@@ -70,12 +72,16 @@ ADD = Add(
     shift_input=0, zero_input=1, multiplier_operand=1 << 30, shift_operand=-3, zero_operand=2, multiplier=1 << 30,
     shift=-18, zero_point=4,
 )  # fmt: skip
-RESCALE = Rescale(name="rescale", operator="RELU", input="sum", output="rescaled", requantize=requantize())
+RESCALE = Rescale(name="rescale", operator="RELU", input="product", output="rescaled", requantize=requantize())
 TABLE = Table(
     name="table", operator="TANH", input="rescaled", output="looked_up", table=np.arange(-128, 128).astype(np.int8)
 )
+MULTIPLY = Multiply(
+    name="product", operator="MUL", input="sum", output="product", operand="average", zero_input=1, zero_operand=-9,
+    multiplier=1 << 30, shift=7, zero_point=4,
+)  # fmt: skip
 MEAN = Mean(name="mean", operator="MEAN", input="looked_up", output="mean", requantize=requantize())
-LAYERS: tuple[Layer, ...] = (CONV, DEPTHWISE, MAX, AVERAGE, ADD, RESCALE, TABLE, MEAN)
+LAYERS: tuple[Layer, ...] = (CONV, DEPTHWISE, MAX, AVERAGE, ADD, MULTIPLY, RESCALE, TABLE, MEAN)
 GRAPH = Graph(maps=MAPS, layers=LAYERS, inputs=("x",), outputs=("mean", "conv"))
 
 
@@ -132,6 +138,11 @@ def test_a_sound_graph_passes():
         (with_layer(TABLE, table=np.zeros(256, np.int64)), r"must be int8 of 256 entries, not int64 \(256,\)"),
         (with_layer(ADD, operand="max"), "differ in shape"),
         (with_layer(ADD, shift=1), "shift must be from -31 to 0, not 1"),
+        (with_layer(MULTIPLY, operand="max"), "differ in shape"),
+        (with_layer(MULTIPLY, shift=8), "shift must be from -31 to 7, not 8"),
+        (with_layer(MULTIPLY, multiplier=1 << 31), "multiplier must be from 0 to 2147483647, not 2147483648"),
+        (with_layer(MULTIPLY, zero_operand=128), "zero point must be from -128 to 127, not 128"),
+        (with_layer(MULTIPLY, minimum=128), "minimum must be from -128 to 127, not 128"),
         (with_layer(ADD, multiplier_operand=-1), "multiplier must be from 0 to 2147483647, not -1"),
         (with_layer(ADD, zero_input=-129), "zero point must be from -128 to 127, not -129"),
         (with_requantize(multiplier=np.ones(5, np.int64)), r"must be int64 of 1 or 6 values, not int64 \(5,\)"),

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from loomwork.arch.config import TINY
+from loomwork.arch.config import BASE, TINY
 from loomwork.compiler.fused import FusedConvolution
 from loomwork.compiler.graph import Add, Convolution, Graph, Rearrange
 from loomwork.compiler.importers.onnx import import_onnx
-from loomwork.compiler.passes.fuse_add import fuse_add
+from loomwork.compiler.passes.fuse_combination import fuse_combination
 from loomwork.sim.verilator import MemoryTiming, VerilatorBackend
 from tests.compiler.onnx_check import check, layers
 from tests.onnx_models import SCALE, ZERO_POINT, Case, QdqBuilder
@@ -101,9 +101,9 @@ def test_layers_on_the_rtl(kind: str) -> None:
 def test_sums_are_fused_and_not() -> None:
     """Or else the cases above would test one way twice."""
     (graph,) = [part for part in import_onnx(sum_in_the_drain().model, "sum").parts if isinstance(part, Graph)]
-    assert [type(layer) for layer in fuse_add(graph).layers] == [FusedConvolution]
+    assert [type(layer) for layer in fuse_combination(graph, BASE).layers] == [FusedConvolution]
     (graph,) = [part for part in import_onnx(sum_alone().model, "sum").parts if isinstance(part, Graph)]
-    assert {type(layer) for layer in fuse_add(graph).layers} == {Add, FusedConvolution}
+    assert {type(layer) for layer in fuse_combination(graph, BASE).layers} == {Add, FusedConvolution}
 
 
 def network() -> Case:

@@ -88,7 +88,7 @@ class DrainModel:
                         else:
                             data = self._bytes(drain["in_base"], drain["in_pitch"], row, byte, count)
                             values.append(data.view(np.int8).astype(np.int64))
-                        if drain["combine"] == Combine.ADD:
+                        if drain["combine"] in (Combine.ADD, Combine.MULTIPLY):
                             base, pitch = self.combine["operand_base"], self.combine["operand_pitch"]
                             operands.append(self._bytes(base, pitch, row, byte, count).view(np.int8).astype(np.int64))
                     if drain["pool"] == Pool.SUM:
@@ -112,7 +112,7 @@ class DrainModel:
         result = self._requantize(drain, value, parameters)
         if drain["combine"] == Combine.TABLE:
             return np.array([self.table[int(entry)] for entry in result], np.int8)
-        return result if operand is None else self._add(result, operand)
+        return result if operand is None else self._combine(drain, result, operand)
 
     def _requantize(
         self, drain: Command, value: NDArray[np.int64], parameters: BlockParameters | None
@@ -126,12 +126,15 @@ class DrainModel:
         value = requantize(wrap_int32(value + bias), multiplier, shift, Rounding(requant["rounding"]))
         return to_int8(value, requant["zero_point"], requant["minimum"], requant["maximum"])
 
-    def _add(self, result: NDArray[np.int8], operand: NDArray[np.int64]) -> NDArray[np.int8]:
+    def _combine(self, drain: Command, result: NDArray[np.int8], operand: NDArray[np.int64]) -> NDArray[np.int8]:
         combine = self.combine
         rounding = Rounding(combine["rounding"])
-        a = (result.astype(np.int64) - combine["zero_a"]) << ADD_LEFT_SHIFT
-        b = (operand - combine["zero_b"]) << ADD_LEFT_SHIFT
-        value = requantize(a, combine["multiplier_a"], combine["shift_a"], rounding)
-        value = wrap_int32(value + requantize(b, combine["multiplier_b"], combine["shift_b"], rounding))
+        a, b = result.astype(np.int64) - combine["zero_a"], operand - combine["zero_b"]
+        if drain["combine"] == Combine.MULTIPLY:
+            value = a * b
+        else:
+            value = requantize(a << ADD_LEFT_SHIFT, combine["multiplier_a"], combine["shift_a"], rounding)
+            rescaled = requantize(b << ADD_LEFT_SHIFT, combine["multiplier_b"], combine["shift_b"], rounding)
+            value = wrap_int32(value + rescaled)
         value = requantize(value, combine["multiplier"], combine["shift"], rounding)
         return to_int8(value, combine["zero_point"], combine["minimum"], combine["maximum"])

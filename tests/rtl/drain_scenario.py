@@ -43,6 +43,8 @@ def table(index: int, entries: Sequence[int]) -> Command:
 
 INT8_BITS = 7
 """Bits of an int8 besides its sign."""
+OPERAND_STAGES = (Combine.ADD, Combine.MULTIPLY)
+"""Second stages that read a second tensor."""
 
 
 @dataclass
@@ -102,7 +104,7 @@ class Scenario:
         rng, config = self.rng, self.config
         source = fixed.get("source", rng.choice(list(Source)))
         combine = fixed.get("combine", rng.choice(self.second_stages()))
-        pool = fixed.get("pool", rng.choice([Pool.NONE, Pool.MAX] if combine == Combine.ADD else list(Pool)))
+        pool = fixed.get("pool", rng.choice([Pool.NONE, Pool.MAX] if combine in OPERAND_STAGES else list(Pool)))
         params = fixed.get("params", rng.choice(list(Params)) if source == Source.ACCUMULATOR else Params.UNIFORM)
         if source == Source.SCRATCHPAD and self.bits != INT8_BITS:
             self.add_requant(INT8_BITS)
@@ -129,8 +131,9 @@ class Scenario:
         if source == Source.ACCUMULATOR:
             in_pitch = in_width + rng.randint(0, 2) * (in_height * (in_width + 2) <= config.accumulator_depth)
 
-        if combine == Combine.ADD:
-            self.add_combine(operand_base, operand_pitch)
+        if combine in OPERAND_STAGES:
+            bits = INT8_BITS + ADD_LEFT_SHIFT if combine == Combine.ADD else 2 * INT8_BITS
+            self.add_combine(operand_base, operand_pitch, bits)
         if combine == Combine.TABLE:
             self.add_tables()
         places = {"in_base": in_base, "in_pitch": in_pitch, "out_base": out_base, "out_pitch": out_pitch}
@@ -145,7 +148,11 @@ class Scenario:
 
     def second_stages(self) -> list[Combine]:
         """What the configuration has."""
-        absent = {Combine.ADD: not self.config.residual_add, Combine.TABLE: not self.config.activation_table}
+        absent = {
+            Combine.ADD: not self.config.residual_add,
+            Combine.MULTIPLY: not self.config.elementwise_multiply,
+            Combine.TABLE: not self.config.activation_table,
+        }
         return [mode for mode in Combine if not absent.get(mode, False)]
 
     def add_tables(self) -> None:
@@ -178,8 +185,8 @@ class Scenario:
         self._end += -(-rows // BANKS) * pitch + self.rng.randint(0, 5)
         return base, pitch
 
-    def add_combine(self, operand_base: int, operand_pitch: int) -> None:
-        """A COMBINE with the operand tensor there."""
+    def add_combine(self, operand_base: int, operand_pitch: int, bits: int) -> None:
+        """A COMBINE with the operand tensor there, for sums or products of so many bits."""
         rng = self.rng
         multiplier_a, shift_a = self.scale(INT8_BITS, max_shift=0)
         multiplier_b, shift_b = self.scale(INT8_BITS, max_shift=0)
@@ -188,7 +195,7 @@ class Scenario:
             "multiplier_a": multiplier_a, "shift_a": shift_a, "zero_a": rng.randint(-30, 30),
             "multiplier_b": multiplier_b, "shift_b": shift_b, "zero_b": rng.randint(-30, 30),
         }  # fmt: skip
-        operands = self.requantize(operands, INT8_BITS + ADD_LEFT_SHIFT)
+        operands = self.requantize(operands, bits)
         self.commands.append(Command("COMBINE", operands))
 
     def add_block(self, made: int = 0) -> None:
@@ -249,7 +256,7 @@ class Scenario:
         following = self.commands[finished : finished + COMMANDS_IN_UNIT]
         for count, command in enumerate(following):
             is_drain = command.mnemonic == "DRAIN"
-            reads = is_drain and (command["source"] == Source.SCRATCHPAD or command["combine"] == Combine.ADD)
+            reads = is_drain and (command["source"] == Source.SCRATCHPAD or command["combine"] in OPERAND_STAGES)
             waits = command.mnemonic == "COMBINE" or (command.mnemonic == "TABLE" and mode == Combine.TABLE)
             if waits or reads or (is_drain and command["combine"] != mode):
                 return count

@@ -19,6 +19,8 @@ from tests.rtl.drain_bench import DrainBench, random_memory
 from tests.rtl.drain_scenario import Scenario, drain, requant, table
 
 DEEP = replace(TINY, accumulator_depth=64)
+SECOND_STAGES = ("residual_add", "elementwise_multiply", "activation_table")
+"""Fields of the configuration, each for one of them."""
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 4])
@@ -47,9 +49,9 @@ def test_random_commands_of_other_shapes(config: Config) -> None:
     scenario.run(0.8)
 
 
-@pytest.mark.parametrize("built", [{}, {"residual_add": True}, {"activation_table": True}], ids=str)
+@pytest.mark.parametrize("built", [{}, *({name: True} for name in SECOND_STAGES)], ids=str)
 def test_without_second_stages(built: dict[str, bool]) -> None:
-    without = {"residual_add": False, "activation_table": False}
+    without = dict.fromkeys(SECOND_STAGES, False)
     scenario = Scenario.make(replace(DEEP, **{**without, **built}), 7)
     scenario.add_requant()
     for _ in range(10):
@@ -82,7 +84,8 @@ def test_a_command_sees_what_the_one_before_wrote(combine: Combine) -> None:
     scenario.add_tables()
     place = {"in_step": 4, "out_step": 4, "channels": 4, "in_pitch": 3, "out_pitch": 3}
     operands = scenario.requantize({"operand_base": 3, "operand_pitch": 3, "zero_a": 1, "zero_b": -1}, bits=7)
-    scale = {"multiplier_a": 1 << 30, "shift_a": 0, "multiplier_b": 1 << 30, "shift_b": -1, "shift": -17}
+    shift = -6 if combine is Combine.MULTIPLY else -17
+    scale = {"multiplier_a": 1 << 30, "shift_a": 0, "multiplier_b": 1 << 30, "shift_b": -1, "shift": shift}
     scenario.commands += [
         requant(zero_point=3),
         Command("COMBINE", {**operands, **scale}),
@@ -316,9 +319,11 @@ def test_counts_cycles_without_a_bank() -> None:
     ("config", "command", "error"),
     [
         (replace(DEEP, residual_add=False), drain(combine=Combine.ADD), ErrorCode.ILLEGAL_OPERAND),
+        (replace(DEEP, elementwise_multiply=False), drain(combine=Combine.MULTIPLY), ErrorCode.ILLEGAL_OPERAND),
         (replace(DEEP, activation_table=False), drain(combine=Combine.TABLE), ErrorCode.ILLEGAL_OPERAND),
         (replace(DEEP, activation_table=False), table(0, range(16)), ErrorCode.ILLEGAL_OPERAND),
         (DEEP, drain(combine=Combine.ADD, pool=Pool.SUM), ErrorCode.ILLEGAL_OPERAND),
+        (DEEP, drain(combine=Combine.MULTIPLY, pool=Pool.SUM), ErrorCode.ILLEGAL_OPERAND),
         (DEEP, drain(pool_height=2), ErrorCode.ILLEGAL_OPERAND),
         (DEEP, drain(pool_width=2), ErrorCode.ILLEGAL_OPERAND),
         (DEEP, drain(source=Source.SCRATCHPAD, params=Params.BIAS), ErrorCode.ILLEGAL_OPERAND),
@@ -358,7 +363,7 @@ def test_source_addresses_do_not_wrap() -> None:
 
 def test_operand_addresses_do_not_wrap() -> None:
     scenario = Scenario.make(DEEP, 1)
-    scenario.add_combine(FAR["base"], FAR["pitch"])
+    scenario.add_combine(FAR["base"], FAR["pitch"], bits=27)
     scenario.commands.append(drain(combine=Combine.ADD, in_row=FAR["row"], in_offset=FAR["offset"]))
     scenario.add_block()
     with pytest.raises(AssertionError, match="read beyond the last word"):

@@ -145,7 +145,7 @@ class ScalarEngine:
                     values.append(blocks[block][0][y * c["in_pitch"] + x, column])
                 else:
                     values.append(self._value(c["in_base"], c["in_pitch"], row, byte))
-                if c["combine"] == Combine.ADD:
+                if c["combine"] in (Combine.ADD, Combine.MULTIPLY):
                     combine = self.settings["COMBINE"]
                     operands.append(self._value(combine["operand_base"], combine["operand_pitch"], row, byte))
             if c["pool"] == Pool.SUM:
@@ -175,10 +175,11 @@ class ScalarEngine:
             return self.table[_clamp(scaled, requant)]
         combine = self.settings["COMBINE"]
         rounding = combine["rounding"]
-        a = (_clamp(scaled, requant) - combine["zero_a"]) << 20
-        b = (operand - combine["zero_b"]) << 20
-        scaled = _requantize(a, combine["multiplier_a"], combine["shift_a"], rounding)
-        scaled += _requantize(b, combine["multiplier_b"], combine["shift_b"], rounding)
+        a, b = _clamp(scaled, requant) - combine["zero_a"], operand - combine["zero_b"]
+        if c["combine"] == Combine.MULTIPLY:
+            return _clamp(_requantize(a * b, combine["multiplier"], combine["shift"], rounding), combine)
+        scaled = _requantize(a << 20, combine["multiplier_a"], combine["shift_a"], rounding)
+        scaled += _requantize(b << 20, combine["multiplier_b"], combine["shift_b"], rounding)
         return _clamp(_requantize(_wrap(scaled), combine["multiplier"], combine["shift"], rounding), combine)
 
 

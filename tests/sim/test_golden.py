@@ -91,7 +91,12 @@ COMBINE = {
     "maximum": 100,
     "rounding": 0,
 }
-COMBINATIONS = [(combine, pool) for combine in Combine for pool in Pool if (combine, pool) != (Combine.ADD, Pool.SUM)]
+COMBINATIONS = [
+    (combine, pool)
+    for combine in Combine
+    for pool in Pool
+    if pool is not Pool.SUM or combine not in (Combine.ADD, Combine.MULTIPLY)
+]
 LOAD = Command("LOAD", PIXELS)
 STREAM = Command("STREAM", {"window": Window.CONSTANTS, "offset": 0, "words": 4})
 STORE = Command("STORE", {**PIXELS, "window": Window.OUTPUTS, "base": 8})
@@ -346,6 +351,11 @@ REFUSED: dict[str, tuple[tuple[Command, ...], ErrorCode, str]] = {
         ErrorCode.ILLEGAL_OPERAND,
         "no one operand that ADD could take",
     ),
+    "sum and multiply": (
+        (command("DRAIN", DRAIN, source=1, combine=Combine.MULTIPLY, pool=Pool.SUM), END),
+        ErrorCode.ILLEGAL_OPERAND,
+        "no one operand that MULTIPLY could take",
+    ),
     "parameters without accumulators": (
         (command("DRAIN", DRAIN, source=1, params=Params.BIAS), END),
         ErrorCode.ILLEGAL_OPERAND,
@@ -373,10 +383,17 @@ def test_a_program_that_goes_wrong_stops_at_the_command(name: str) -> None:
     assert str(caught.value).startswith(start)
 
 
-def test_a_configuration_without_add_refuses_it() -> None:
-    drain = command("DRAIN", DRAIN, source=1, combine=Combine.ADD)
-    with pytest.raises(GoldenError, match="configuration tiny is built without ADD") as caught:
-        run(drain, END, config=replace(TINY, residual_add=False))
+@pytest.mark.parametrize(
+    ("combine", "config"),
+    [
+        (Combine.ADD, replace(TINY, residual_add=False)),
+        (Combine.MULTIPLY, replace(TINY, elementwise_multiply=False)),
+    ],
+)
+def test_a_configuration_without_it_refuses_an_operand(combine: Combine, config: Config) -> None:
+    drain = command("DRAIN", DRAIN, source=1, combine=combine)
+    with pytest.raises(GoldenError, match=f"configuration tiny is built without {combine.name}") as caught:
+        run(drain, END, config=config)
     assert caught.value.code is ErrorCode.ILLEGAL_OPERAND
 
 
@@ -422,7 +439,7 @@ def test_depthwise_without_its_hardware_is_refused() -> None:
     assert caught.value.code is ErrorCode.ILLEGAL_OPERAND
 
 
-@pytest.mark.parametrize("combine", [Combine.NONE, Combine.ADD])
+@pytest.mark.parametrize("combine", [Combine.NONE, Combine.ADD, Combine.MULTIPLY])
 def test_settings_are_zero_before_they_are_set(combine: Combine) -> None:
     """Clamped between 0 and 0, every result is 0."""
     copy = command("LOAD", PIXELS, base=8)

@@ -65,6 +65,7 @@ class Config:
     queue_depth: commands that wait in front of each unit.
     stream_beats: bus beats of weights that are fetched ahead; covers the latency of external memory.
     residual_add: whether the drain holds the multipliers for ADD.
+    elementwise_multiply: whether the drain can multiply two tensors, for MULTIPLY.
     depthwise: whether the array has the column buses for DEPTHWISE.
     activation_table: whether the drain holds the table for activation functions.
     block_sparsity: whether EXECUTE can leave out passes, for SKIP.
@@ -83,6 +84,7 @@ class Config:
     queue_depth: int = 4
     stream_beats: int = 128
     residual_add: bool = True
+    elementwise_multiply: bool = True
     depthwise: bool = True
     activation_table: bool = True
     block_sparsity: bool = False

@@ -94,6 +94,13 @@ class Combine(IntEnum):
     """TFLite ADD with a second tensor in the scratchpad."""
     TABLE = 2
     """Look each value up in the activation table."""
+    MULTIPLY = 3
+    """Product with a second tensor in the scratchpad."""
+
+    @property
+    def has_operand(self) -> bool:
+        """Whether it reads a second tensor, which COMBINE describes."""
+        return self in (Combine.ADD, Combine.MULTIPLY)
 
 
 @dataclass(frozen=True)
@@ -261,16 +268,16 @@ INSNS: tuple[Insn, ...] = (
         "COMBINE",
         6,
         Unit.DRAIN,
-        "Set the ADD of the DRAINs that follow: `a` is the finished value of REQUANT, `b` the operand tensor's; "
-        "`s = requantize((a - zero_a) << 20, a) + requantize((b - zero_b) << 20, b)`; the result is "
-        "`clamp(requantize(s) + zero_point)`.",
+        "Set the ADD or MULTIPLY of the DRAINs that follow: `a` is the finished value of REQUANT, `b` the operand "
+        "tensor's; ADD: `s = requantize((a - zero_a) << 20, a) + requantize((b - zero_b) << 20, b)`; MULTIPLY: "
+        "`s = (a - zero_a) * (b - zero_b)`; the result is `clamp(requantize(s) + zero_point)`.",
         (
             Field("operand_base", 16, "first word of the operand tensor in each bank"),
             Field("operand_pitch", 12, "words from image row y to y + 4"),
-            Field("multiplier_a", 32, "Q31 multiplier of the requantized value", signed=True, minimum=0),
+            Field("multiplier_a", 32, "ADD: Q31 multiplier of the requantized value", signed=True, minimum=0),
             Field("shift_a", 6, "its exponent", signed=True, minimum=-31, maximum=0),
             Field("zero_a", 8, "its zero point", signed=True),
-            Field("multiplier_b", 32, "Q31 multiplier of the operand tensor", signed=True, minimum=0),
+            Field("multiplier_b", 32, "ADD: Q31 multiplier of the operand tensor", signed=True, minimum=0),
             Field("shift_b", 6, "its exponent", signed=True, minimum=-31, maximum=0),
             Field("zero_b", 8, "its zero point", signed=True),
             *_REQUANTIZE,
@@ -282,9 +289,9 @@ INSNS: tuple[Insn, ...] = (
         Unit.DRAIN,
         "Finish one tile: for each block of `cols` channels, for each output pixel, take the values of its pooling "
         "window from the accumulators or a scratchpad tensor, sum (SUM), requantize, combine, take the maximum (MAX), "
-        "write `channels` bytes. Illegal: pool NONE with a window larger than 1 x 1, SUM together with ADD, a second "
-        "stage that the configuration leaves out. What no REQUANT or COMBINE has set since `start` is zero, what no "
-        "TABLE has set is arbitrary.",
+        "write `channels` bytes. Illegal: pool NONE with a window larger than 1 x 1, SUM together with ADD or "
+        "MULTIPLY, a second stage that the configuration leaves out. What no REQUANT or COMBINE has set since `start` "
+        "is zero, what no TABLE has set is arbitrary.",
         (
             Field("source", 1, "0 = accumulators, 1 = scratchpad", choices=Source),
             Field("in_base", 16, "scratchpad source: first word of the input tensor in each bank"),

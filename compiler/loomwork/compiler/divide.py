@@ -226,8 +226,8 @@ def _part(layer: Layer, outputs: _Outputs, graph: Graph, config: Config) -> _Lay
         case FusedConvolution():
             convolution = _some_channels(layer.convolution, channels)
             changed["convolution"] = replace(convolution, input=read.name, pad=pads)
-            if layer.add and operand:
-                changed["add"] = replace(layer.add, operand=operand.name)
+            if layer.combination and operand:
+                changed["combination"] = replace(layer.combination, operand=operand.name)
         case Convolution():
             changed["pad"] = pads
             layer = _some_channels(layer, channels)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from loomwork.arch.command import Command
 from loomwork.arch.isa import ENTRIES_PER_COMMAND, Combine, Params, Pool, Source
 from loomwork.arch.numerics import IDENTITY_MULTIPLIER, IDENTITY_SHIFT, INT8_MAX, INT8_MIN, Rounding, divide_multiplier
-from loomwork.compiler.graph import Add, Requantize
+from loomwork.compiler.graph import Add, Combination, Multiply, Requantize
 from loomwork.compiler.task import Region, Task
 from loomwork.compiler.tiling import covered
 from loomwork.compiler.views import Views
@@ -87,25 +87,30 @@ def requant_divide(count: int, minimum: int, maximum: int) -> Command:
     )
 
 
-def combine_add(add: Add, views: Views, origin: int) -> Command:
-    """COMBINE for an ADD whose `operand` lies in the scratchpad; the DRAINs behind it count rows from `origin`."""
+SECOND_STAGES: dict[type[Combination], Combine] = {Add: Combine.ADD, Multiply: Combine.MULTIPLY}
+"""What the drain does for each combination."""
+
+
+def combine_settings(layer: Combination, views: Views, origin: int) -> Command:
+    """COMBINE for a layer whose `operand` lies in the scratchpad; the DRAINs behind it count rows from `origin`."""
+    add = layer if isinstance(layer, Add) else None
     return Command(
         "COMBINE",
         {
-            "operand_base": views.base(add.operand, origin),
-            "operand_pitch": views.pitch(add.operand),
-            "multiplier_a": add.multiplier_input,
-            "shift_a": add.shift_input,
-            "zero_a": add.zero_input,
-            "multiplier_b": add.multiplier_operand,
-            "shift_b": add.shift_operand,
-            "zero_b": add.zero_operand,
-            "multiplier": add.multiplier,
-            "shift": add.shift,
-            "zero_point": add.zero_point,
-            "minimum": add.minimum,
-            "maximum": add.maximum,
-            "rounding": add.rounding,
+            "operand_base": views.base(layer.operand, origin),
+            "operand_pitch": views.pitch(layer.operand),
+            "multiplier_a": add.multiplier_input if add else 0,
+            "shift_a": add.shift_input if add else 0,
+            "zero_a": layer.zero_input,
+            "multiplier_b": add.multiplier_operand if add else 0,
+            "shift_b": add.shift_operand if add else 0,
+            "zero_b": layer.zero_operand,
+            "multiplier": layer.multiplier,
+            "shift": layer.shift,
+            "zero_point": layer.zero_point,
+            "minimum": layer.minimum,
+            "maximum": layer.maximum,
+            "rounding": layer.rounding,
         },
     )
 
@@ -136,8 +141,8 @@ def drain(
     """A DRAIN of `height` x `width` output pixels of `channels` channels.
 
     source: the values in the scratchpad; None takes them from the accumulators, `accumulator_pitch` pixels per row.
-    operand: the second tensor of an ADD; with a scratchpad source, at the same row and byte. Rows of both are counted
-    from the origin of their views, as COMBINE must know it.
+    operand: the second tensor of a sum or product; with a scratchpad source, at the same row and byte. Rows of both are
+    counted from the origin of their views, as COMBINE must know it.
     """
     values = source or operand or Pixels(map=output.map)
     inputs = [pixels.map for pixels in (source, operand) if pixels]

@@ -22,7 +22,7 @@ from loomwork.compiler.importers.tflite import import_tflite
 from loomwork.compiler.importers.tflite_model import is_tflite
 from loomwork.compiler.lower import lower
 from loomwork.compiler.passes.eliminate_dead_channels import eliminate_dead_channels
-from loomwork.compiler.passes.fuse_add import fuse_add
+from loomwork.compiler.passes.fuse_combination import fuse_combination
 from loomwork.compiler.passes.fuse_pool import fuse_pool
 from loomwork.compiler.passes.fuse_table import fuse_table
 from loomwork.compiler.quantization import quantize
@@ -176,8 +176,7 @@ def compile_graph(
         graph = eliminate_dead_channels(graph)
         verify(graph)
     if fuse:
-        if config.residual_add:
-            graph = fuse_add(graph)
+        graph = fuse_combination(graph, config)
         if config.activation_table:
             graph = fuse_table(graph)
         graph = fuse_pool(graph, config)

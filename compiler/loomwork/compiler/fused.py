@@ -6,20 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from loomwork.compiler.graph import Add, Convolution, Layer, MaxPool
+from loomwork.compiler.graph import Combination, Convolution, Layer, MaxPool
 
 
 @dataclass(frozen=True, kw_only=True)
 class FusedConvolution(Layer):
-    """A convolution whose result is added to `operand` or looked up, and pooled, on its way out of the accumulators.
+    """A convolution whose result is combined with `operand` or looked up, and pooled, on its way out of the
+    accumulators.
 
-    add: the ADD, with the convolution's result as its `input`. table: as of `Table`, not together with `add`. pool: the
-    MAX_POOL_2D; its windows neither overlap nor reach over the border. operand: the second input of the ADD, None
-    without one.
+    combination: the sum or product, with the convolution's result as its `input`. table: as of `Table`, not together
+    with `combination`. pool: the MAX_POOL_2D; its windows neither overlap nor reach over the border. operand: the
+    second input of the combination, None without one.
     """
 
     convolution: Convolution
-    add: Add | None = None
+    combination: Combination | None = None
     table: NDArray[np.int8] | None = None
     pool: MaxPool | None = None
     operand: str | None = None

@@ -140,18 +140,14 @@ class Mean(Layer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Add(Layer):
-    """Sum of `input` and `operand`, both of the output's shape; see COMBINE in arch/isa.py.
+class Combination(Layer):
+    """`input` and `operand`, both of the output's shape, number by number; see COMBINE in arch/isa.py.
 
-    Its steps and their order are those of TFLite's int8 ADD; `rounding` holds for each of them.
+    rounding: of each of its steps.
     """
 
     operand: str
-    multiplier_input: int
-    shift_input: int
     zero_input: int
-    multiplier_operand: int
-    shift_operand: int
     zero_operand: int
     multiplier: int
     shift: int
@@ -164,6 +160,21 @@ class Add(Layer):
     def reads(self) -> tuple[str, ...]:
         """See `Layer`."""
         return self.input, self.operand
+
+
+@dataclass(frozen=True, kw_only=True)
+class Add(Combination):
+    """Their sum. Its steps and their order are those of TFLite's int8 ADD."""
+
+    multiplier_input: int
+    shift_input: int
+    multiplier_operand: int
+    shift_operand: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Multiply(Combination):
+    """Their product, as TFLite's int8 MUL has it."""
 
 
 @dataclass(frozen=True, kw_only=True)

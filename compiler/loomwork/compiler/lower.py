@@ -6,11 +6,13 @@ from loomwork.compiler.fused import FusedConvolution
 from loomwork.compiler.graph import (
     Add,
     AveragePool,
+    Combination,
     Convolution,
     Graph,
     Layer,
     MaxPool,
     Mean,
+    Multiply,
     Rearrange,
     Rescale,
     Table,
@@ -33,6 +35,8 @@ def lower_layer(layer: Layer, index: int, graph: Graph, config: Config, constant
     """The work of one layer, number `index` of the graph. constants: None for work of which only the cost is wanted."""
     if isinstance(layer, Add) and not config.residual_add:
         raise UnsupportedLayerError(layer, f"configuration {config.name} leaves it out (residual_add)")
+    if isinstance(layer, Multiply) and not config.elementwise_multiply:
+        raise UnsupportedLayerError(layer, f"configuration {config.name} leaves it out (elementwise_multiply)")
     if isinstance(layer, Table) and not config.activation_table:
         raise UnsupportedLayerError(layer, f"configuration {config.name} leaves it out (activation_table)")
     match layer:
@@ -44,7 +48,7 @@ def lower_layer(layer: Layer, index: int, graph: Graph, config: Config, constant
             return MeanWork(layer, index, graph, config)
         case Rearrange():
             return RearrangeWork(layer, index, graph, config)
-        case Add() | Rescale() | Table():
+        case Combination() | Rescale() | Table():
             return ElementwiseWork(layer, index, graph, config)
         case _:
             raise UnsupportedLayerError(layer, "the compiler cannot lower it")

@@ -9,7 +9,16 @@ from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine, Params, Pool, Window
 from loomwork.arch.isa import params_words as words_of_params
 from loomwork.arch.skip import skip_operands
-from loomwork.compiler.drain import NO_POOLING, Pixels, Pooling, combine_add, drain, requant_shared, set_table
+from loomwork.compiler.drain import (
+    NO_POOLING,
+    SECOND_STAGES,
+    Pixels,
+    Pooling,
+    combine_settings,
+    drain,
+    requant_shared,
+    set_table,
+)
 from loomwork.compiler.fused import FusedConvolution
 from loomwork.compiler.graph import Convolution, FeatureMap, Graph, MaxPool
 from loomwork.compiler.limits import largest
@@ -67,8 +76,8 @@ class ConvolutionWork(Work):
             self._groups.append(_Group(runs, offset, words))
         self._pooling = _pooling(self._fused.pool) if self._fused and self._fused.pool else NO_POOLING
         self._combine = Combine.NONE
-        if self._fused and self._fused.add:
-            self._combine = Combine.ADD
+        if self._fused and self._fused.combination:
+            self._combine = SECOND_STAGES[type(self._fused.combination)]
         elif self._fused and self._fused.table is not None:
             self._combine = Combine.TABLE
         self._needs: dict[Rows, dict[str, Rows]] = {}
@@ -144,9 +153,9 @@ class ConvolutionWork(Work):
                     tasks.append(_convolve(layer, self._mapping, values, run, self._params, index, self._source, views))
                     if number == 0:
                         tasks.append(Task(command=requant_shared(layer.requantize, self._params), layer=index))
-                        if fused and fused.add:
-                            origin = views.origin(fused.add.operand)
-                            tasks.append(Task(command=combine_add(fused.add, views, origin), layer=index))
+                        if fused and (combination := fused.combination):
+                            origin = views.origin(combination.operand)
+                            tasks.append(Task(command=combine_settings(combination, views, origin), layer=index))
                         if fused and fused.table is not None:
                             # Behind the CONVOLVE: while the array works there is time for so many commands.
                             tasks += [Task(command=command, layer=index) for command in set_table(fused.table)]
@@ -157,9 +166,9 @@ class ConvolutionWork(Work):
         """DRAIN of one CONVOLVE."""
         fused, channels = self._fused, self._result.channels
         operand = None
-        if fused and fused.add:
+        if fused and fused.combination:
             operand = Pixels(
-                map=fused.add.operand,
+                map=fused.combination.operand,
                 row=values.y,
                 offset=values.x * channels + run.first,
                 step=channels if values.width > 1 else 0,

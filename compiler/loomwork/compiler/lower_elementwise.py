@@ -5,8 +5,16 @@ from math import ceil
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine, Params
-from loomwork.compiler.drain import Pixels, combine_add, drain, requant_identity, requant_shared, set_table
-from loomwork.compiler.graph import Add, Graph, Rescale, Table
+from loomwork.compiler.drain import (
+    SECOND_STAGES,
+    Pixels,
+    combine_settings,
+    drain,
+    requant_identity,
+    requant_shared,
+    set_table,
+)
+from loomwork.compiler.graph import Combination, Graph, Rescale, Table
 from loomwork.compiler.task import Task
 from loomwork.compiler.tiling import channel_groups, row_chunk
 from loomwork.compiler.views import Views
@@ -14,12 +22,14 @@ from loomwork.compiler.work import Effort, Rows, Work
 
 
 class ElementwiseWork(Work):
-    """ADD of two tensors in the scratchpad, or requantization or a table by itself."""
+    """Sum or product of two tensors in the scratchpad, or requantization or a table by itself."""
 
-    def __init__(self, layer: Add | Rescale | Table, index: int, graph: Graph, config: Config) -> None:
+    def __init__(self, layer: Combination | Rescale | Table, index: int, graph: Graph, config: Config) -> None:
         super().__init__(layer, index, graph, config)
-        self._operand = layer.operand if isinstance(layer, Add) else None
-        self._combine = Combine.TABLE if isinstance(layer, Table) else Combine.ADD if self._operand else Combine.NONE
+        self._operand = layer.operand if isinstance(layer, Combination) else None
+        self._combine = Combine.TABLE if isinstance(layer, Table) else Combine.NONE
+        if isinstance(layer, Combination):
+            self._combine = SECOND_STAGES[type(layer)]
         self._row_bytes = graph.maps[layer.output].row_bytes
         self.max_rows = row_chunk(self._row_bytes, config.accumulator_depth * config.cols)
 
@@ -36,8 +46,8 @@ class ElementwiseWork(Work):
     def tasks(self, rows: Rows, views: Views) -> list[Task]:
         """See `Work`."""
         layer = self.layer
-        if isinstance(layer, Add):
-            settings = [requant_identity(), combine_add(layer, views, views.origin(layer.input, layer.operand))]
+        if isinstance(layer, Combination):
+            settings = [requant_identity(), combine_settings(layer, views, views.origin(layer.input, layer.operand))]
         elif isinstance(layer, Table):
             settings = [requant_identity(), *set_table(layer.table)]
         else:

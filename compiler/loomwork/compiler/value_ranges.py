@@ -25,6 +25,7 @@ from loomwork.compiler.graph import (
     Graph,
     Layer,
     Mean,
+    Multiply,
     PoolLayer,
     Rearrange,
     Requantize,
@@ -124,6 +125,8 @@ def _output_range(graph: Graph, layer: Layer, ranges: Mapping[str, ValueRange]) 
         case Add():
             operand = ranges[layer.operand]
             return ValueRange(_sum(layer, source.low, operand.low), _sum(layer, source.high, operand.high))
+        case Multiply():
+            return _product(layer, source, ranges[layer.operand])
         case _:
             raise TypeError(f"no range is known for a layer of type {type(layer).__name__}")
 
@@ -189,3 +192,20 @@ def _sum(layer: Add, values: Int64Array, operand: Int64Array) -> Int64Array:
     )
     total = requantize(first + second, layer.multiplier, layer.shift, layer.rounding)
     return to_int8(total, layer.zero_point, layer.minimum, layer.maximum).astype(np.int64)
+
+
+def _product(layer: Multiply, values: ValueRange, operand: ValueRange) -> ValueRange:
+    """The product: bounded by those of the bounds, and monotone from there on. No step of it can wrap around."""
+    products = np.stack(
+        [
+            (one - layer.zero_input) * (other - layer.zero_operand)
+            for one in (values.low, values.high)
+            for other in (operand.low, operand.high)
+        ]
+    )
+
+    def finished(product: Int64Array) -> Int64Array:
+        scaled = requantize(product, layer.multiplier, layer.shift, layer.rounding)
+        return to_int8(scaled, layer.zero_point, layer.minimum, layer.maximum).astype(np.int64)
+
+    return ValueRange(finished(products.min(axis=0)), finished(products.max(axis=0)))

@@ -9,6 +9,7 @@ from loomwork.arch.numerics import INT8_MAX, INT8_MIN, INT32_MAX, INT32_MIN, MAX
 from loomwork.compiler.graph import (
     Add,
     AveragePool,
+    Combination,
     CompileError,
     Convolution,
     FeatureMap,
@@ -17,6 +18,7 @@ from loomwork.compiler.graph import (
     MaxPool,
     Mean,
     Move,
+    Multiply,
     PoolLayer,
     Rearrange,
     Requantize,
@@ -149,15 +151,22 @@ def _verify_table(graph: Graph, layer: Table) -> None:
 
 
 def _verify_add(graph: Graph, layer: Add) -> None:
-    _verify_same_shape(graph, layer, layer.input)
-    _verify_same_shape(graph, layer, layer.operand)
     for multiplier, shift in (
         (layer.multiplier_input, layer.shift_input),
         (layer.multiplier_operand, layer.shift_operand),
-        (layer.multiplier, layer.shift),
     ):
         _verify_range(layer, "multiplier", multiplier, 0, INT32_MAX)
         _verify_range(layer, "shift", shift, -MAX_RIGHT_SHIFT, 0)
+    _verify_combination(graph, layer)
+
+
+def _verify_combination(graph: Graph, layer: Combination) -> None:
+    _verify_same_shape(graph, layer, layer.input)
+    _verify_same_shape(graph, layer, layer.operand)
+    _verify_range(layer, "multiplier", layer.multiplier, 0, INT32_MAX)
+    # A sum has been shifted to the left already, so far that more would leave 32 bits.
+    left = 0 if isinstance(layer, Add) else MAX_LEFT_SHIFT
+    _verify_range(layer, "shift", layer.shift, -MAX_RIGHT_SHIFT, left)
     for zero in (layer.zero_input, layer.zero_operand, layer.zero_point):
         _verify_range(layer, "zero point", zero, INT8_MIN, INT8_MAX)
     _verify_clamp(layer, layer.minimum, layer.maximum)
@@ -236,6 +245,7 @@ _CHECKS: dict[type[Layer], Callable[..., None]] = {
     AveragePool: _verify_pool,
     Mean: _verify_mean,
     Add: _verify_add,
+    Multiply: _verify_combination,
     Rescale: _verify_rescale,
     Rearrange: _verify_rearrange,
     Table: _verify_table,

@@ -195,6 +195,9 @@ def variants(config: Config) -> dict[str, Config]:
     if config.residual_add:
         result["without `residual_add`"] = replace(config, residual_add=False)
         smaller["residual_add"] = False
+    if config.elementwise_multiply:
+        result["without `elementwise_multiply`"] = replace(config, elementwise_multiply=False)
+        smaller["elementwise_multiply"] = False
     if config.activation_table:
         result["without `activation_table`"] = replace(config, activation_table=False)
         smaller["activation_table"] = False

@@ -240,7 +240,7 @@ class _Run:
             values, words = self._take_blocks(command, (row * command["in_pitch"] + column)[..., 0])
         operand = None
         combine = self._settings["COMBINE"]
-        if command["combine"] == Combine.ADD:
+        if Combine(command["combine"]).has_operand:
             base, pitch = combine["operand_base"], combine["operand_pitch"]
             operand = self._scratchpad.read(base, pitch, command["in_row"] + row, byte)
         table = self._table.entries() if command["combine"] == Combine.TABLE else None

@@ -14,16 +14,20 @@ from loomwork.sim.golden_memory import Integers, StopError
 
 def check_drain(command: Command, config: Config) -> None:
     """Raise StopError for a DRAIN whose operands exclude each other, or which needs what `config` leaves out."""
-    is_add, window = command["combine"] == Combine.ADD, (command["pool_height"], command["pool_width"])
+    combine, window = Combine(command["combine"]), (command["pool_height"], command["pool_width"])
     if command["source"] == Source.SCRATCHPAD and command["params"] != Params.UNIFORM:
         raise StopError(ErrorCode.ILLEGAL_OPERAND, "parameters per block exist only behind the accumulators")
     if command["pool"] == Pool.NONE and window != (1, 1):
         raise StopError(ErrorCode.ILLEGAL_OPERAND, f"a window of {window[0]} x {window[1]} pixels without pooling")
-    if is_add and command["pool"] == Pool.SUM:
-        raise StopError(ErrorCode.ILLEGAL_OPERAND, "the sum of a window has no one operand that ADD could take")
-    if is_add and not config.residual_add:
-        raise StopError(ErrorCode.ILLEGAL_OPERAND, f"configuration {config.name} is built without ADD")
-    if command["combine"] == Combine.TABLE:
+    if combine.has_operand and command["pool"] == Pool.SUM:
+        raise StopError(
+            ErrorCode.ILLEGAL_OPERAND, f"the sum of a window has no one operand that {combine.name} could take"
+        )
+    if (combine is Combine.ADD and not config.residual_add) or (
+        combine is Combine.MULTIPLY and not config.elementwise_multiply
+    ):
+        raise StopError(ErrorCode.ILLEGAL_OPERAND, f"configuration {config.name} is built without {combine.name}")
+    if combine is Combine.TABLE:
         check_table(config)
 
 
@@ -97,7 +101,8 @@ def combine_and_pool(
     """What a DRAIN writes.
 
     values: `[images, height, width, pool_height, pool_width, channels]`. words: parameters from the stream,
-    `[blocks, words, cols]`. operand: the second tensor of an ADD, shaped like `values`; None without ADD.
+    `[blocks, words, cols]`. operand: the second tensor of ADD or MULTIPLY, shaped like `values`; None
+    without these.
     requant, combine: the settings in force. table: the activation table's entries; None when it is not used.
     Returns `[images, height, width, channels]`.
     """
@@ -112,10 +117,12 @@ def combine_and_pool(
         rounding = Rounding(combine["rounding"])
         first = result.astype(np.int64) - combine["zero_a"]
         second = operand.astype(np.int64) - combine["zero_b"]
-        total = requantize(first << ADD_LEFT_SHIFT, combine["multiplier_a"], combine["shift_a"], rounding) + requantize(
-            second << ADD_LEFT_SHIFT, combine["multiplier_b"], combine["shift_b"], rounding
-        )
-        result = _finish(requantize(total, combine["multiplier"], combine["shift"], rounding), combine)
+        if command["combine"] == Combine.MULTIPLY:
+            combined = first * second
+        else:
+            combined = requantize(first << ADD_LEFT_SHIFT, combine["multiplier_a"], combine["shift_a"], rounding)
+            combined += requantize(second << ADD_LEFT_SHIFT, combine["multiplier_b"], combine["shift_b"], rounding)
+        result = _finish(requantize(combined, combine["multiplier"], combine["shift"], rounding), combine)
     if table is not None:
         result = table[result.astype(np.int64) - INT8_MIN]
     return result.max(axis=window)

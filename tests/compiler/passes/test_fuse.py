@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fusion of convolutions with what follows; that it changes no bit is tested with the driver."""
 
+from dataclasses import replace
+
 import pytest
 
 from loomwork.arch.config import BASE, TINY
 from loomwork.compiler.fused import FusedConvolution
-from loomwork.compiler.graph import Add, Graph, MaxPool
-from loomwork.compiler.passes.fuse_add import fuse_add
+from loomwork.compiler.graph import Add, Convolution, Graph, MaxPool, Multiply
+from loomwork.compiler.passes.fuse_combination import fuse_combination
 from loomwork.compiler.passes.fuse_pool import fuse_pool
 from tests.compiler.execution import check
 from tests.compiler.random_graphs import GraphMaker
@@ -16,13 +18,15 @@ def kinds(graph: Graph) -> list[str]:
     return [layer.operator for layer in graph.layers]
 
 
+@pytest.mark.parametrize("kind", ["add", "multiply"])
 @pytest.mark.parametrize("swapped", [False, True])
-def test_a_convolution_takes_the_add_that_alone_uses_it(swapped: bool) -> None:
+def test_a_convolution_takes_the_combination_that_alone_uses_it(swapped: bool, kind: str) -> None:
     maker = GraphMaker(0)
     source = maker.input(6, 6, 4)
     branch = maker.convolution(source, 4, pad=(1, 1))
-    graph = maker.graph(maker.add(source, branch) if swapped else maker.add(branch, source))
-    (layer,) = fuse_add(graph).layers
+    combine = getattr(maker, kind)
+    graph = maker.graph(combine(source, branch) if swapped else combine(branch, source))
+    (layer,) = fuse_combination(graph, BASE).layers
     assert isinstance(layer, FusedConvolution)
     assert (layer.input, layer.operand, layer.output) == (source, source, graph.outputs[0])
     check(maker, graph, BASE)
@@ -33,7 +37,7 @@ def test_of_two_convolutions_the_later_takes_the_add() -> None:
     source = maker.input(6, 6, 4)
     first, second = maker.convolution(source, 4, pad=(1, 1)), maker.convolution(source, 4, kernel=(1, 1))
     graph = maker.graph(maker.add(first, second))
-    layers = fuse_add(graph).layers
+    layers = fuse_combination(graph, BASE).layers
     assert [layer.name for layer in layers] == ["layer0", "layer1"]
     assert isinstance(layers[1], FusedConvolution)
     check(maker, graph, BASE)
@@ -44,15 +48,30 @@ def test_an_add_stays_when_others_use_the_convolution() -> None:
     source = maker.input(6, 6, 4)
     branch = maker.convolution(source, 4, pad=(1, 1))
     total = maker.add(branch, source)
-    assert fuse_add(maker.graph(total, branch)).layers == tuple(maker.layers)
-    assert fuse_add(maker.graph(total, maker.rescale(branch))).layers == tuple(maker.layers)
+    assert fuse_combination(maker.graph(total, branch), BASE).layers == tuple(maker.layers)
+    assert fuse_combination(maker.graph(total, maker.rescale(branch)), BASE).layers == tuple(maker.layers)
+
+
+def test_what_the_configuration_leaves_out_stays() -> None:
+    maker = GraphMaker(0)
+    source = maker.input(6, 6, 4)
+    graph = maker.graph(
+        maker.add(maker.convolution(source, 4, pad=(1, 1)), source),
+        maker.multiply(maker.convolution(source, 4, pad=(1, 1)), source),
+    )
+    left = {
+        field: {type(layer) for layer in fuse_combination(graph, replace(BASE, **{field: False})).layers}
+        for field in ("residual_add", "elementwise_multiply")
+    }
+    assert left["residual_add"] == {Convolution, Add, FusedConvolution}
+    assert left["elementwise_multiply"] == {Convolution, Multiply, FusedConvolution}
 
 
 def test_an_add_of_a_map_to_itself_stays() -> None:
     maker = GraphMaker(0)
     branch = maker.convolution(maker.input(6, 6, 4), 4)
     graph = maker.graph(maker.add(branch, branch))
-    assert any(isinstance(layer, Add) for layer in fuse_add(graph).layers)
+    assert any(isinstance(layer, Add) for layer in fuse_combination(graph, BASE).layers)
     check(maker, graph, BASE)
 
 
@@ -61,7 +80,7 @@ def test_a_convolution_takes_the_pooling_too() -> None:
     source = maker.input(6, 6, 4)
     total = maker.add(maker.convolution(source, 4, pad=(1, 1)), source)
     graph = maker.graph(maker.pool(MaxPool, total, window=(2, 2), stride=(2, 2)))
-    fused = fuse_pool(fuse_add(graph), BASE)
+    fused = fuse_pool(fuse_combination(graph, BASE), BASE)
     assert kinds(fused) == ["CONVOLUTION + ADD + MAXPOOL"]
     assert fused.layers[0].output == graph.outputs[0]
     check(maker, graph, BASE)

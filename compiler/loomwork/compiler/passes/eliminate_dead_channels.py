@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loomwork.arch.numerics import wrap_int32
-from loomwork.compiler.graph import Add, Convolution, Graph, Layer, Rearrange, Requantize
+from loomwork.compiler.graph import Combination, Convolution, Graph, Layer, Rearrange, Requantize
 from loomwork.compiler.value_ranges import ValueRange, reaches_padding, sum_range, value_ranges
 
 Mask = NDArray[np.bool_]
@@ -107,14 +107,14 @@ def _spread(graph: Graph, dense: Mapping[str, _DenseInput], needed: Mapping[str,
             # Channel by channel, in both directions; several output channels for each input channel if depthwise.
             groups = output.reshape(len(source), -1)
             source |= groups.any(axis=1)
-            if isinstance(layer, Add):
+            if isinstance(layer, Combination):
                 source |= needed[layer.operand]
                 needed[layer.operand][:] = source
             groups |= source[:, np.newaxis]
 
 
 def _narrowed(layer: Layer, kept: Mapping[str, Mask], dense: Mapping[str, _DenseInput]) -> Layer:
-    """The layer for the channels that are left. Pools, ADD and rescalings have nothing that depends on them."""
+    """The layer for the channels that are left. Others than convolutions have nothing that depends on them."""
     if not isinstance(layer, Convolution):
         return layer
     source, output = kept[layer.input], kept[layer.output]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from loomwork.arch.numerics import IDENTITY_MULTIPLIER, IDENTITY_SHIFT
-from loomwork.compiler.graph import Add, AveragePool, Convolution, Graph, Layer, MaxPool, Mean, Rescale, Table
+from loomwork.compiler.graph import AveragePool, Combination, Convolution, Graph, Layer, MaxPool, Mean, Rescale, Table
 from loomwork.compiler.passes.rewrite import consumers, remove_map
 
 
@@ -61,7 +61,7 @@ def _clamped(layer: Layer, low: int, high: int) -> Layer:
         case Convolution() | Mean() | Rescale():
             own = layer.requantize
             return replace(layer, requantize=replace(own, minimum=clamp(own.minimum), maximum=clamp(own.maximum)))
-        case MaxPool() | AveragePool() | Add():
+        case MaxPool() | AveragePool() | Combination():
             return replace(layer, minimum=clamp(layer.minimum), maximum=clamp(layer.maximum))
         case Table():
             return replace(layer, table=np.clip(layer.table, low, high))

@@ -69,12 +69,12 @@ def _clamped(layer: FusedConvolution, pool: MaxPool) -> FusedConvolution | None:
         return replace(
             layer, operator=f"{layer.operator} + {pool.operator}", output=pool.output, pool=pool, table=table
         )
-    last = layer.add if layer.add is not None else layer.convolution.requantize
+    last = layer.combination if layer.combination is not None else layer.convolution.requantize
     minimum, maximum = max(last.minimum, pool.minimum), min(last.maximum, pool.maximum)
     if minimum > maximum:
         return None
     fused = replace(layer, operator=f"{layer.operator} + {pool.operator}", output=pool.output, pool=pool)
-    if layer.add is not None:
-        return replace(fused, add=replace(layer.add, minimum=minimum, maximum=maximum))
+    if layer.combination is not None:
+        return replace(fused, combination=replace(layer.combination, minimum=minimum, maximum=maximum))
     requantize = replace(layer.convolution.requantize, minimum=minimum, maximum=maximum)
     return replace(fused, convolution=replace(layer.convolution, requantize=requantize))

@@ -39,7 +39,7 @@ ULX3S_85F = Board(
     platform=lambda: ULX3S_85F_Platform(toolchain="Trellis"),
     oscillator="clk25",
     oscillator_mhz=25,
-    config=replace(MID, name="ulx3s", requant_lanes=4, activation_table=False),
+    config=replace(MID, name="ulx3s", requant_lanes=4, elementwise_multiply=False, activation_table=False),
     memory_kib=128,
     clock_mhz=50,
     capacity=Resources(luts=83_640, registers=83_640, multipliers=156, blocks=208),
@@ -65,6 +65,7 @@ TANG_NANO_20K = Board(
         accumulator_depth=32,
         address_bits=24,
         residual_add=False,
+        elementwise_multiply=False,
         activation_table=False,
     ),
     memory_kib=48,
@@ -82,7 +83,8 @@ ICEBREAKER = Board(
     platform=lambda: ICEBreakerPlatform(toolchain="IceStorm"),
     oscillator="clk12",
     oscillator_mhz=12,
-    config=replace(NANO, activation_table=False),  # 2048 flip-flops: it has no distributed RAM
+    # The table would take 2048 flip-flops: it has no distributed RAM.
+    config=replace(NANO, elementwise_multiply=False, activation_table=False),
     memory_kib=8,
     clock_mhz=12,
     capacity=Resources(luts=5_280, registers=5_280, multipliers=8, blocks=30),

@@ -18,7 +18,12 @@ from loomwork.rtl.drain.sequencer import BANKS_OF_SETTINGS
 
 def second_stages(config: Config) -> tuple[Combine, ...]:
     """What the drain of a configuration can do between requantization and maximum, the quickest first."""
-    built = {Combine.NONE: True, Combine.TABLE: config.activation_table, Combine.ADD: config.residual_add}
+    built = {
+        Combine.NONE: True,
+        Combine.TABLE: config.activation_table,
+        Combine.ADD: config.residual_add,
+        Combine.MULTIPLY: config.elementwise_multiply,
+    }
     return tuple(sorted((mode for mode, there in built.items() if there), key=lambda mode: Lane.latency[mode]))
 
 
@@ -88,7 +93,9 @@ class Datapath(Component):
         requant = self._settings(m)
         for index in range(self._config.requant_lanes):
             m.submodules[f"lane_{index}"] = lane = Lane(
-                residual_add=self._config.residual_add, activation_table=self._config.activation_table
+                residual_add=self._config.residual_add,
+                elementwise_multiply=self._config.elementwise_multiply,
+                activation_table=self._config.activation_table,
             )
             stored, chosen = self.parameters[index], lane.parameters
             m.d.comb += [

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One lane of the drain: what becomes of one channel's values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Const, Module, Mux, Signal, Value, signed
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
@@ -16,6 +16,7 @@ from loomwork.rtl.drain.activation_table import ActivationTable
 from loomwork.rtl.drain.clamp import Clamp
 from loomwork.rtl.drain.parameters import CHANNEL_PARAMETERS
 from loomwork.rtl.requantize import Requantizer
+from loomwork.rtl.technology import Multiplier, Operand, technology_of
 
 
 def connect_clamp(m: Module, clamp: Clamp, settings: data.View) -> None:
@@ -28,22 +29,30 @@ def connect_clamp(m: Module, clamp: Clamp, settings: data.View) -> None:
 
 
 class SecondStage(Component):
-    """ADD of one channel: rescales both values, sums, requantizes, in `latency` cycles.
+    """ADD and MULTIPLY of one channel: rescales both values and sums, or multiplies them; requantizes, in `latency`
+    cycles.
 
-    settings: the COMBINE in force, constant while values pass. a, b: int8 values. result: int8.
+    add, multiply: which of them there are.
+
+    settings: the COMBINE in force; mode: ADD or MULTIPLY. Both are constant while values pass.
+    a, b: int8 values. result: int8.
     """
 
     settings: data.View
+    mode: Signal
     a: Signal
     b: Signal
     result: Signal
 
     latency = 1 + Requantizer.latency + 1 + Requantizer.latency + Clamp.latency
 
-    def __init__(self) -> None:
+    def __init__(self, *, add: bool, multiply: bool) -> None:
+        self._add = add
+        self._multiply = multiply
         super().__init__(
             {
                 "settings": In(command_layout("COMBINE")),
+                "mode": In(Combine),
                 "a": In(signed(8)),
                 "b": In(signed(8)),
                 "result": Out(signed(8)),
@@ -53,20 +62,17 @@ class SecondStage(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         settings = self.settings
-        rescaled: list[Signal] = []
+        operands: list[Operand] = []
         for name, value in (("a", self.a), ("b", self.b)):
-            m.submodules[f"requantize_{name}"] = requantizer = Requantizer(9, ADD_LEFT_SHIFT)
-            m.d.sync += requantizer.x.eq(value - settings[f"zero_{name}"])
-            m.d.comb += [
-                requantizer.multiplier.eq(settings[f"multiplier_{name}"]),
-                requantizer.shift.eq(settings[f"shift_{name}"]),
-                requantizer.rounding.eq(settings.rounding),
-            ]
-            rescaled.append(requantizer.result)
+            difference = value - settings[f"zero_{name}"]
+            register = Signal(signed(9), name=f"difference_{name}", reset_less=True)
+            m.d.sync += register.eq(difference)
+            operands.append(Operand(d=difference, q=register))
+        combined = Mux(self.mode == Combine.MULTIPLY, self._product(m, operands, platform), self._sum(m, operands))
 
         m.submodules.requantize = requantizer = Requantizer()
         m.submodules.clamp = clamp = Clamp()
-        m.d.sync += requantizer.x.eq(rescaled[0] + rescaled[1])
+        m.d.sync += requantizer.x.eq(combined)
         m.d.comb += [
             requantizer.multiplier.eq(settings.multiplier),
             requantizer.shift.eq(settings.shift),
@@ -77,11 +83,34 @@ class SecondStage(Component):
         connect_clamp(m, clamp, settings)
         return m
 
+    def _sum(self, m: Module, operands: Sequence[Operand]) -> Value:
+        """The sum of ADD, `Requantizer.latency` cycles behind its operands' registers; 0 without ADD."""
+        if not self._add:
+            return Const(0)
+        rescaled: list[Signal] = []
+        for name, operand in zip("ab", operands, strict=True):
+            m.submodules[f"requantize_{name}"] = requantizer = Requantizer(9, ADD_LEFT_SHIFT)
+            m.d.comb += [
+                requantizer.x.eq(operand.q),
+                requantizer.multiplier.eq(self.settings[f"multiplier_{name}"]),
+                requantizer.shift.eq(self.settings[f"shift_{name}"]),
+                requantizer.rounding.eq(self.settings.rounding),
+            ]
+            rescaled.append(requantizer.result)
+        return rescaled[0] + rescaled[1]
+
+    def _product(self, m: Module, operands: Sequence[Operand], platform: object) -> Value:
+        """The product of MULTIPLY, likewise; 0 without it."""
+        if not self._multiply:
+            return Const(0)
+        product = technology_of(platform).multiplier(m)(*operands, name="product")
+        return delay(m, "product_late", product, Requantizer.latency + 1 - Multiplier.latency)
+
 
 class Lane(Component):
     """Everything between the sources of one channel and its finished int8.
 
-    residual_add, activation_table: which second stages there are.
+    residual_add, elementwise_multiply, activation_table: which second stages there are.
 
     requant: each operand as it is meant for the step that entered `settings_stage` cycles ago. combine: the settings in
     force. mode: the `Combine` of all steps in the lane. These two are constant while steps are in it.
@@ -116,10 +145,12 @@ class Lane(Component):
         Combine.NONE: _clamped + 1,
         Combine.TABLE: _clamped + ActivationTable.latency + 1,
         Combine.ADD: _clamped + SecondStage.latency + 1,
+        Combine.MULTIPLY: _clamped + SecondStage.latency + 1,
     }
 
-    def __init__(self, *, residual_add: bool, activation_table: bool) -> None:
+    def __init__(self, *, residual_add: bool, elementwise_multiply: bool, activation_table: bool) -> None:
         self._residual_add = residual_add
+        self._elementwise_multiply = elementwise_multiply
         self._activation_table = activation_table
         super().__init__(
             {
@@ -159,14 +190,16 @@ class Lane(Component):
 
         m.d.comb += self.clamped.eq(clamp.result)
         finished: Value = clamp.result
-        if self._residual_add:
-            m.submodules.second = second = SecondStage()
+        if self._residual_add or self._elementwise_multiply:
+            m.submodules.second = second = SecondStage(add=self._residual_add, multiply=self._elementwise_multiply)
             m.d.comb += [
                 second.settings.eq(self.combine),
+                second.mode.eq(self.mode),
                 second.a.eq(clamp.result),
                 second.b.eq(delay(m, "operand", self.operand, self._clamped)),
             ]
-            finished = Mux(self.mode == Combine.ADD, second.result, finished)
+            is_second = (self.mode == Combine.ADD) | (self.mode == Combine.MULTIPLY)
+            finished = Mux(is_second, second.result, finished)
         if self._activation_table:
             finished = Mux(self.mode == Combine.TABLE, self.looked_up, finished)
         with m.If(self.max_valid & (self.max_first | (finished > self.result))):

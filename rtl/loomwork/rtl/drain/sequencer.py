@@ -53,6 +53,7 @@ class Sequencer(Component):
 
     def __init__(self, config: Config) -> None:
         self._residual_add = config.residual_add
+        self._elementwise_multiply = config.elementwise_multiply
         self._activation_table = config.activation_table
         super().__init__(
             {
@@ -86,10 +87,12 @@ class Sequencer(Component):
 
         is_legal = (drain.source == Source.ACCUMULATOR) | (drain.params == Params.UNIFORM)
         is_legal &= (drain.pool != Pool.NONE) | is_one_pixel
-        can_add = (drain.pool != Pool.SUM) & self._residual_add
-        is_legal &= (drain.combine != Combine.ADD) | can_add
+        has_operand = (drain.combine == Combine.ADD) | (drain.combine == Combine.MULTIPLY)
+        is_legal &= (drain.pool != Pool.SUM) | ~has_operand
+        is_legal &= (drain.combine != Combine.ADD) | self._residual_add
+        is_legal &= (drain.combine != Combine.MULTIPLY) | self._elementwise_multiply
         is_legal &= (drain.combine != Combine.TABLE) | self._activation_table
-        reads_scratchpad = (drain.source == Source.SCRATCHPAD) | (drain.combine == Combine.ADD)
+        reads_scratchpad = (drain.source == Source.SCRATCHPAD) | has_operand
         is_refused = drains & ~is_legal
         if not self._activation_table:
             is_refused |= table

@@ -32,9 +32,9 @@ class Drain(Component):
     the one before are still on their way; every other command waits until those are written.
 
     Errors: ILLEGAL_OPERAND for a second stage or a TABLE that the configuration does not have, for SUM together with
-    ADD, for a window of several pixels without pooling, and for parameters with values from the scratchpad; SCRATCHPAD
-    for a pixel beyond the accumulators. They come when all earlier commands are done. Afterwards the unit stands still
-    until reset.
+    ADD or MULTIPLY, for a window of several pixels without pooling, and for parameters with values from the scratchpad;
+    SCRATCHPAD for a pixel beyond the accumulators. They come when all earlier commands are done. Afterwards the unit
+    stands still until reset.
     """
 
     unit: Any
@@ -94,7 +94,7 @@ class Drain(Component):
             address.progress.eq(self.accumulator.progress),
             reader.command.eq(drain),
             reader.filled.eq(address.filled),
-            reader.has_operand.eq(drain.combine == Combine.ADD),
+            reader.has_operand.eq((drain.combine == Combine.ADD) | (drain.combine == Combine.MULTIPLY)),
             reader.room.eq(writer.room),
             reader.parameters_ready.eq(parameters.ready),
             reader.buffer.eq(parameters.buffer),

@@ -92,7 +92,7 @@ def drain_reads(command: Step, combine: Step | None, block: int, config: Config)
     tensors: list[tuple[int, int]] = []
     if operands["source"] == Source.SCRATCHPAD:
         tensors.append((operands["in_base"], operands["in_pitch"]))
-    if operands["combine"] == Combine.ADD and combine is not None:
+    if Combine(operands["combine"]).has_operand and combine is not None:
         tensors.append((combine.operands["operand_base"], combine.operands["operand_pitch"]))
     reads = [_memories(row & 3, base + (row >> 2) * pitch + byte // config.rows, wide) for base, pitch in tensors]
     return np.stack(reads, axis=-1).tobytes()

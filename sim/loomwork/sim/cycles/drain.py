@@ -87,7 +87,7 @@ class Drain:
             else:
                 combine = Combine(command.operands["combine"])
                 from_scratchpad = command.operands["source"] == Source.SCRATCHPAD
-                if from_scratchpad or combine is Combine.ADD or combine is not mode:
+                if from_scratchpad or combine.has_operand or combine is not mode:
                     begin = max(begin, idle)
                 mode = combine
                 last = yield from self._launch(command, begin + BEGIN_CYCLES)
@@ -102,7 +102,7 @@ class Drain:
         """Launch the steps, the first one not before `cycle`. Returns the last one's cycle."""
         config, operands, execute = self._config, command.operands, self._execute
         from_scratchpad = operands["source"] == Source.SCRATCHPAD
-        reads = from_scratchpad or operands["combine"] == Combine.ADD
+        reads = from_scratchpad or Combine(operands["combine"]).has_operand
         pixels = operands["width"] * operands["height"] * operands["pool_width"] * operands["pool_height"]
         finished, parameters = execute.finished, execute.parameters
         released = 0
@@ -175,7 +175,7 @@ class Drain:
         self.waited_bank += cycle - asked
         command, _, _ = self._drained[number]
         combine = Combine(command.operands["combine"])
-        if combine is Combine.ADD or command.operands["source"] == Source.SCRATCHPAD:
+        if combine.has_operand or command.operands["source"] == Source.SCRATCHPAD:
             for waiting in range(asked, cycle):
                 self.reads.add(waiting, self._made, 1, number)
             self.reads.add(cycle, self._made, count, number)
@@ -192,7 +192,7 @@ class Drain:
         if number not in self._write_cache:
             command, _, block = self._drained[number]
             writes = drain_writes(command, block, self._config)
-            if command.operands["source"] == Source.SCRATCHPAD and command.operands["combine"] == Combine.ADD:
+            if command.operands["source"] == Source.SCRATCHPAD and Combine(command.operands["combine"]).has_operand:
                 # A step of two reads is launched with the second one.
                 writes = bytes(byte for memories in writes for byte in (0, memories))
             self._write_cache = {number: writes}

@@ -158,7 +158,7 @@ class Drain:
             else:
                 operands = command.operands
                 combine = Combine(operands["combine"])
-                if operands["source"] == Source.SCRATCHPAD or combine is Combine.ADD or combine is not mode:
+                if operands["source"] == Source.SCRATCHPAD or combine.has_operand or combine is not mode:
                     begin = max(begin, idle)
                 mode = combine
                 last = yield from self._launch(operands, begin + BEGIN_CYCLES)
@@ -172,7 +172,7 @@ class Drain:
         """Launch the steps, the first one not before `cycle`. Returns the last one's cycle."""
         config, execute = self._config, self._execute
         from_scratchpad = operands["source"] == Source.SCRATCHPAD
-        reads = from_scratchpad + (operands["combine"] == Combine.ADD)
+        reads = from_scratchpad + Combine(operands["combine"]).has_operand
         pixels = operands["width"] * operands["height"] * operands["pool_width"] * operands["pool_height"]
         channels, cols, lanes = operands["channels"], config.cols, config.requant_lanes
         finished, parameters, parametric = execute.finished, execute.parameters, operands["params"] != Params.UNIFORM

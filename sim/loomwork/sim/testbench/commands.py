@@ -112,7 +112,7 @@ def convolve_pixels(g: random.Random, image: Map, blocks: int, params: Params) -
     )
 
 
-def random_combine(g: random.Random, operand: Map) -> Command:
+def random_combine(g: random.Random, operand: Map, combine: Combine) -> Command:
     """COMBINE with random scales for the operand tensor there, when the third LOAD is done."""
     scales = {
         f"{name}_{side}": value
@@ -123,7 +123,8 @@ def random_combine(g: random.Random, operand: Map) -> Command:
             ("zero", g.randint(INT8_MIN, INT8_MAX)),
         )
     }
-    finish = {**random_requant(g).operands, "shift": g.randint(-20, -17)}
+    shifts = (-10, -6) if combine is Combine.MULTIPLY else (-20, -17)
+    finish = {**random_requant(g).operands, "shift": g.randint(*shifts)}
     del finish["bias"]
     return Command(
         "COMBINE", {"operand_base": operand.base, "operand_pitch": operand.pitch, **scales, **finish}, {Unit.LOAD: 3}

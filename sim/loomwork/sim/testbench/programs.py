@@ -178,7 +178,7 @@ def _executed(g: random.Random, passes: int, skips: bool) -> list[int]:
 def fused_program(config: Config, generator: random.Random, combine: Combine, pool: Pool) -> TestProgram:
     """The same `combine` and `pool` on the accumulators, behind a random 1x1 convolution, and on a scratchpad tensor.
 
-    With ADD both take the same tensor as their operand, with TABLE each has a table of its own.
+    With ADD and MULTIPLY both take the same tensor as their operand, with TABLE each has a table of its own.
     """
     g = generator
     channels, out_channels = g.randint(1, 2 * config.rows), g.randint(1, 2 * config.cols + 1)
@@ -206,7 +206,7 @@ def fused_program(config: Config, generator: random.Random, combine: Combine, po
         offset += tensor.bytes(config)
     finished = [0, 0]  # commands of the drain, with each DRAIN
     for number, operands in enumerate(sources):
-        commands += [random_requant(g), random_combine(g, operand)]
+        commands += [random_requant(g), random_combine(g, operand, combine)]
         commands += random_tables(g) if combine is Combine.TABLE else []
         commands.append(Command("DRAIN", {**operands, "combine": combine}, {Unit.LOAD: 3}))
         finished[number] = sum(command.insn.unit is Unit.DRAIN for command in commands)

@@ -180,6 +180,7 @@ async def more_taps_than_rows(dut: Dut) -> None:
 @cocotb.parametrize(
     operands=[
         {"pool": Pool.SUM, "combine": Combine.ADD},
+        {"pool": Pool.SUM, "combine": Combine.MULTIPLY},
         {"pool": Pool.NONE, "pool_width": 2},
         {"source": Source.SCRATCHPAD, "params": Params.BIAS},
     ]

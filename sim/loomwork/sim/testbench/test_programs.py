@@ -43,14 +43,20 @@ async def layers(dut: Dut, pause_percent: int, depthwise: bool) -> None:
         [
             *((Combine.ADD, Pool.NONE), (Combine.ADD, Pool.MAX), (Combine.NONE, Pool.MAX), (Combine.NONE, Pool.SUM)),
             *((Combine.TABLE, Pool.NONE), (Combine.TABLE, Pool.MAX), (Combine.TABLE, Pool.SUM)),
+            *((Combine.MULTIPLY, Pool.NONE), (Combine.MULTIPLY, Pool.MAX)),
         ],
     ),
     ("pause_percent", (0, 40)),
 )
 async def fused_layers(dut: Dut, combine: Combine, pool: Pool, pause_percent: int) -> None:
-    """ADD, tables and pooling on the accumulators and on the scratchpad give the golden model's bytes."""
+    """ADD, MULTIPLY, tables and pooling on the accumulators and on the scratchpad give the golden model's bytes."""
     bench = await Bench.create(dut, pause_percent=pause_percent)
-    if combine is Combine.TABLE and not bench.config.activation_table:
+    absent = {
+        Combine.ADD: not bench.config.residual_add,
+        Combine.TABLE: not bench.config.activation_table,
+        Combine.MULTIPLY: not bench.config.elementwise_multiply,
+    }
+    if absent.get(combine):
         combine = Combine.NONE
     for number in range(6):
         program = fused_program(bench.config, bench.random, combine, pool)
