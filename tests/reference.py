@@ -90,6 +90,12 @@ def _run_layer(graph: Graph, layer: Layer, values: Mapping[str, Int64Array]) -> 
         case MaxPool():
             pooled = [[window.max(axis=(0, 1)) for window in row] for row in _windows(layer, x, size)]
             return np.clip(np.array(pooled), layer.minimum, layer.maximum)
+        case AveragePool(rules=rules) if rules is not None:
+            pooled = [
+                [_finish(window.sum(axis=(0, 1)), rules[window[..., 0].size]) for window in row]
+                for row in _windows(layer, x, size)
+            ]
+            return np.clip(np.array(pooled), layer.minimum, layer.maximum)
         case AveragePool():
             pooled = [[_rounded_mean(window) for window in row] for row in _windows(layer, x, size)]
             return np.clip(np.array(pooled), layer.minimum, layer.maximum)

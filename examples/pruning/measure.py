@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from examples.pruning.datasets import Dataset, load
 from examples.pruning.pruning_page import page
@@ -28,6 +27,7 @@ from loomwork.compiler.quantization import quantize
 from loomwork.sim.backend import run_program
 from loomwork.sim.cycles import with_predicted_cycles
 from loomwork.sim.golden import GoldenBackend
+from loomwork.sim.host import onnx_session
 from loomwork.sim.verilator import VerilatorBackend
 
 CALIBRATION_IMAGES = 100
@@ -59,7 +59,7 @@ def measured(model: onnx.ModelProto, experiment: Experiment, data: Dataset, conf
 
 def _accuracy(model: onnx.ModelProto, data: Dataset) -> float:
     """Share of the test images that a quantized network puts into the right class, by ONNX Runtime."""
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnx_session(model.SerializeToString())
     name = session.get_inputs()[0].name
     right, count = 0, 0
     for images, labels in data.test:

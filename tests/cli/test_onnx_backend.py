@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test import BackendTest
@@ -16,6 +15,7 @@ from loomwork.arch.config import PRESETS
 from loomwork.cli import onnx_backend
 from loomwork.cli.onnx_backend import BackendError
 from loomwork.cli.onnx_node_tests import load_tests
+from tests.onnx_models import onnxruntime_session
 
 RNG = np.random.default_rng(17)
 
@@ -61,7 +61,7 @@ def model(
 
 def runtime(proto: onnx.ModelProto, *values: np.ndarray) -> list[np.ndarray]:
     """What ONNX Runtime makes of it."""
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(proto)
     names = [value.name for value in session.get_inputs()]
     return [np.asarray(result) for result in session.run(None, dict(zip(names, values, strict=True)))]
 

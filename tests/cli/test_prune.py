@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+
+from tests.onnx_models import onnxruntime_session
 
 FACTORIES = """
 import torch
@@ -81,7 +82,7 @@ def test_blocks_of_a_module_that_is_fine_tuned(folder: Path, loomwork):
     # 8 channels of 2x2 pixels and 3 outputs: two tiles of 4 channels for each pixel.
     zero = [(pruned[3, 32].reshape(3, 2, 4, 2, 2)[:, block, :, y, x] == 0).all() for block, y, x in np.ndindex(2, 2, 2)]
     assert sum(zero) > 0
-    session = onnxruntime.InferenceSession(folder / "out.onnx", providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(onnx.load(folder / "out.onnx"))
     assert session.get_inputs()[0].shape == [1, 2, 4, 4]
     assert loomwork(*arguments, "-o", "other.onnx", "--seed", 1).code == 0
     assert not np.array_equal(weights(folder / "other.onnx")[3, 32], pruned[3, 32])

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from tests.onnx_models import onnxruntime_session
 
 CLASSES = 3
 
@@ -51,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def answers(path: Path, images: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(onnx.load(str(path)))
     return np.concatenate([np.asarray(session.run(["scores"], {"image": image[None]})[0]) for image in images])
 
 

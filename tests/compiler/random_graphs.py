@@ -300,4 +300,5 @@ def random_graph(seed: int, layers: int, *, largest: int = 12, products: bool = 
 
 def _product(layer: Add, g: random.Random) -> Multiply:
     members: dict[str, Any] = {field.name: getattr(layer, field.name) for field in fields(Multiply)}
-    return Multiply(**{**members, "operator": "MULTIPLY", "shift": g.randint(-10, -5)})
+    members |= {"operator": "MULTIPLY", "shift": g.randint(-10, -5)}
+    return Multiply(**members)

@@ -136,6 +136,8 @@ def test_a_sound_graph_passes():
         (with_map("looked_up", height=2), "TANH 'table' .*differ in shape"),
         (with_layer(TABLE, table=np.zeros(255, np.int8)), r"must be int8 of 256 entries, not int8 \(255,\)"),
         (with_layer(TABLE, table=np.zeros(256, np.int64)), r"must be int8 of 256 entries, not int64 \(256,\)"),
+        (with_layer(AVERAGE, rules={3: requantize()}), "it has no rule for a window of 4 pixels"),
+        (with_layer(AVERAGE, rules={4: requantize(shift=np.array([8]))}), "shift must be from -31 to 7, not 8"),
         (with_layer(ADD, operand="max"), "differ in shape"),
         (with_layer(ADD, shift=1), "shift must be from -31 to 0, not 1"),
         (with_layer(MULTIPLY, operand="max"), "differ in shape"),

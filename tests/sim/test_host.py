@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Host steps on tflite-micro."""
+"""Host steps on tflite-micro and on ONNX Runtime."""
 
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
-from loomwork.arch.program import HostStep
+from loomwork.arch.program import HostRuntime, HostStep
 from loomwork.compiler.tflite_writer import ModelBuilder
 from loomwork.sim import host
 from loomwork.sim.host import HostError, HostRunner
@@ -50,6 +52,30 @@ def test_a_runner_can_be_used_again():
     first = runner.run({"real": np.zeros((1, 2), np.float32)})["x"]
     runner.run({"real": np.ones((1, 2), np.float32)})
     assert first.tolist() == [[[ZERO_POINT, ZERO_POINT]]], "a result changed under the next run"
+
+
+@pytest.mark.parametrize(("kind", "largest"), [("uint8", 255), ("int8", -128)])
+def test_quantized_sums_do_not_overflow(kind: str, largest: int):
+    """On x86 without VNNI kernels for uint8 and int8 would add pairs of products in 16 bits."""
+    kinds = {"uint8": onnx.TensorProto.UINT8, "int8": onnx.TensorProto.INT8}
+    weights = numpy_helper.from_array(np.full((64, 8), 127, np.int8), "weights")
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["x", "weights"], ["y"])],
+        "sums",
+        [helper.make_tensor_value_info("x", kinds[kind], (1, 64))],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.INT32, (1, 8))],
+        [weights],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    step = HostStep(
+        model=model.SerializeToString(),
+        inputs=("x",),
+        outputs=("y",),
+        operators=(("MatMulInteger", "for the test"),),
+        runtime=HostRuntime.ONNX_RUNTIME,
+    )
+    result = HostRunner(step).run({"x": np.full((1, 64), largest, kind)})["y"]
+    assert np.unique(result).tolist() == [64 * 127 * largest]
 
 
 def test_a_step_that_needs_more_memory_gets_it(monkeypatch: pytest.MonkeyPatch):

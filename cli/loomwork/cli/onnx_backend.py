@@ -34,7 +34,7 @@ from loomwork.compiler.unsupported import NothingAcceleratedError
 from loomwork.sim.backend import Backend as Engine
 from loomwork.sim.backend import RunError, run_program
 from loomwork.sim.golden import GoldenBackend
-from loomwork.sim.host import HostError
+from loomwork.sim.host import HostError, onnx_session
 from loomwork.sim.verilator import VerilatorBackend
 
 Array = NDArray[Any]
@@ -235,15 +235,12 @@ class LoomworkRep(BackendRep):
 
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     """The model on ONNX Runtime, in an older opset where it has no kernels for the model's own. Raises BackendError."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
     first: Exception | None = None
     for older in (version, *range(version - 1, OLDER_OPSETS - 1, -1)):
         try:
             tried = model if older == version else version_converter.convert_version(model, older)
-            data = tried.SerializeToString()
-            return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+            return onnx_session(tried.SerializeToString())
         except Exception as error:  # both have errors of many kinds for what they do not know
             first = first or error
     assert first is not None

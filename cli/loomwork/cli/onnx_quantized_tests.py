@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.backend.test.case.test_case import TestCase
@@ -20,6 +19,7 @@ from loomwork.arch.numerics import INT8_MAX, INT8_MIN
 from loomwork.cli.onnx_backend import COMPUTED, BackendError, prepare
 from loomwork.cli.onnx_node_tests import Outcome, Verdict, host_reason
 from loomwork.compiler.importers.onnx_operators import RULES
+from loomwork.sim.host import onnx_session
 
 Array = NDArray[Any]
 
@@ -188,8 +188,5 @@ def close(size: int, differing: int, steps: int) -> bool:
 
 
 def _reference(quantized: Quantized) -> list[Array]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    data = quantized.model.SerializeToString()
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(quantized.model.SerializeToString())
     return [np.asarray(result) for result in session.run(None, quantized.inputs)]

@@ -5,6 +5,7 @@ Importers turn a model file into a `Graph`; passes turn a `Graph` into a `Graph`
 number a layer needs to be exact is in it: no scale is left to interpret.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -125,7 +126,13 @@ class MaxPool(PoolLayer):
 
 @dataclass(frozen=True, kw_only=True)
 class AveragePool(PoolLayer):
-    """TFLite AVERAGE_POOL_2D: mean of each window's raw values, half away from zero."""
+    """TFLite AVERAGE_POOL_2D: mean of each window's raw values, half away from zero.
+
+    rules: where that is not what the sum of a window becomes, what does, by the number of pixels that the window has in
+    the image. All of each has length 1, and its clamp is not used.
+    """
+
+    rules: Mapping[int, Requantize] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

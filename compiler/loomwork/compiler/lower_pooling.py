@@ -2,7 +2,7 @@
 """Lowering of pooling and mean: the drain reads them from the scratchpad."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from loomwork.arch.config import Config
@@ -15,7 +15,7 @@ from loomwork.compiler.drain import (
     requant_identity,
     requant_shared,
 )
-from loomwork.compiler.graph import FeatureMap, Graph, Layer, MaxPool, Mean, PoolLayer
+from loomwork.compiler.graph import AveragePool, FeatureMap, Graph, Layer, MaxPool, Mean, PoolLayer
 from loomwork.compiler.limits import largest
 from loomwork.compiler.task import Task
 from loomwork.compiler.tiling import MAX_TILE_SIDE, Run, balanced, channel_groups, covered, pooling_runs, row_chunk
@@ -78,6 +78,9 @@ class PoolWork(Work):
             window = (part.rows.size, part.columns.size)
             if isinstance(layer, MaxPool):
                 settings = requant_identity(layer.minimum, layer.maximum)
+            elif isinstance(layer, AveragePool) and layer.rules is not None:
+                rule = replace(layer.rules[window[0] * window[1]], minimum=layer.minimum, maximum=layer.maximum)
+                settings = requant_shared(rule, Params.UNIFORM)
             else:
                 settings = requant_divide(window[0] * window[1], layer.minimum, layer.maximum)
             for first, channels in channel_groups(source.channels, self.config.cols):

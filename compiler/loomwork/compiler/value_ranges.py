@@ -21,6 +21,7 @@ from loomwork.arch.numerics import (
 )
 from loomwork.compiler.graph import (
     Add,
+    AveragePool,
     Convolution,
     Graph,
     Layer,
@@ -115,6 +116,13 @@ def _output_range(graph: Graph, layer: Layer, ranges: Mapping[str, ValueRange]) 
             return _requantized(ValueRange(source.low + bias, source.high + bias), layer.requantize)
         case Table():
             return _looked_up(layer.table, source)
+        case AveragePool(rules=rules) if rules is not None:
+            sums = [
+                _requantized(ValueRange(source.low * count + rule.bias, source.high * count + rule.bias), rule)
+                for count, rule in rules.items()
+            ]
+            low, high = np.min([each.low for each in sums], axis=0), np.max([each.high for each in sums], axis=0)
+            return ValueRange(np.clip(low, layer.minimum, layer.maximum), np.clip(high, layer.minimum, layer.maximum))
         case PoolLayer():
             # Maximum and rounded mean of values in a range are in it, and of equal values are that value.
             return ValueRange(

@@ -25,6 +25,7 @@ from loomwork.compiler.graph import (
     Rescale,
     Table,
 )
+from loomwork.compiler.tiling import pooling_runs
 
 
 class VerifyError(CompileError):
@@ -129,6 +130,21 @@ def _verify_window(
         reach = (produced - 1) * stride[axis] + extent[axis]
         if size + pad[axis] - reach >= stride[axis]:
             raise _error(layer, f"{name} {size}, padded by {pad[axis]}, gives more than {produced} outputs")
+
+
+def _verify_average(graph: Graph, layer: AveragePool) -> None:
+    _verify_pool(graph, layer)
+    if layer.rules is None:
+        return
+    source, output = graph.maps[layer.input], graph.maps[layer.output]
+    axes = zip(
+        (output.height, output.width), (source.height, source.width), layer.window, layer.stride, layer.pad, strict=True
+    )
+    rows, columns = ({run.size for run in pooling_runs(*axis)} for axis in axes)
+    for count in {height * width for height in rows for width in columns} - set(layer.rules):
+        raise _error(layer, f"it has no rule for a window of {count} pixels")
+    for rule in layer.rules.values():
+        _verify_requantize(layer, rule, 1)
 
 
 def _verify_mean(graph: Graph, layer: Mean) -> None:
@@ -242,7 +258,7 @@ def _verify_range(layer: Layer, name: str, value: int, low: int, high: int) -> N
 _CHECKS: dict[type[Layer], Callable[..., None]] = {
     Convolution: _verify_convolution,
     MaxPool: _verify_pool,
-    AveragePool: _verify_pool,
+    AveragePool: _verify_average,
     Mean: _verify_mean,
     Add: _verify_add,
     Multiply: _verify_combination,

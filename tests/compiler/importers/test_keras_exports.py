@@ -3,7 +3,6 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from loomwork.arch.config import SMALL
@@ -14,6 +13,7 @@ from loomwork.compiler.importers.onnx import import_onnx
 from loomwork.compiler.quantization import quantize
 from loomwork.sim.backend import run_program
 from loomwork.sim.golden import GoldenBackend
+from tests.onnx_models import onnxruntime_session
 
 RNG = np.random.default_rng(17)
 TO_FRONT, TO_BACK = [0, 3, 1, 2], [0, 2, 3, 1]
@@ -63,7 +63,7 @@ def test_no_transpose_is_left_and_results_are_those_of_onnx_runtime() -> None:
     assert [type(layer) for layer in graph.layers] == [Convolution, MaxPool, Convolution, Convolution]
     program = compile_model(model, SMALL, require_accelerator=True)
     assert sum(isinstance(step, AcceleratorStep) for step in program.steps) == 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(model)
     images = RNG.uniform(0, 1, (8, 12, 12, 3)).astype(np.float32)
     expected = np.concatenate([np.asarray(session.run(None, {"image": image[None]})[0]) for image in images])
     result = run_program(program, {"image": images}, GoldenBackend()).outputs["scores"]

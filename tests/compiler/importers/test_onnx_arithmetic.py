@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loomwork.compiler.graph import Add, Convolution, MaxPool, Mean, Rescale, Table
-from tests.compiler.onnx_check import check, layers
+from loomwork.compiler.graph import Add, AveragePool, Convolution, MaxPool, Mean, Multiply, Rearrange, Rescale, Table
+from loomwork.compiler.importers.onnx import import_onnx
+from tests.compiler.onnx_check import check, host_operators, layers
 from tests.onnx_models import SCALE, ZERO_POINT, QdqBuilder
 
 TYPES = pytest.mark.parametrize("dtype", ["int8", "uint8"])
@@ -84,6 +85,83 @@ def test_products_with_stored_factors() -> None:
     check(m.case())
 
 
+@TYPES
+@pytest.mark.parametrize("shape", [IMAGE, (1, 8, 40), (30, 50), (1, 3, 4, 5, 6), (3, 5, 6, 7)])
+def test_products(shape: tuple[int, ...], dtype: str) -> None:
+    m = QdqBuilder(dtype=dtype)
+    a, b = m.input(shape, scale=0.0517, zero_point=9), m.input(shape, scale=0.0329, zero_point=-31)
+    m.output(m.quantize(m.node("Mul", a, b), scale=0.0617), stored=True)
+    assert [type(layer) for layer in layers(check(m.case(4)))] == [Multiply]
+
+
+@pytest.mark.parametrize("scale", [0.0021, 0.9])
+@pytest.mark.parametrize("zero_points", [(-128, -128), (127, -128), (-128, 5)])
+def test_products_at_the_ends_of_zero_points(zero_points: tuple[int, int], scale: float) -> None:
+    """Differences of 9 bits; a result so fine that products are enlarged, and one so coarse that little is left."""
+    m = QdqBuilder()
+    a, b = (m.input(IMAGE, scale=0.0517, zero_point=zero) for zero in zero_points)
+    m.output(m.quantize(m.node("Mul", a, b), scale=scale))
+    check(m.case(), fewest=5)
+
+
+def test_product_with_itself() -> None:
+    m = QdqBuilder()
+    x = m.input(IMAGE)
+    m.output(m.quantize(m.node("Mul", x, x), scale=0.0911))
+    check(m.case())
+
+
+def test_product_that_is_clamped() -> None:
+    m = QdqBuilder()
+    y = m.node("Mul", m.input(IMAGE), m.input(IMAGE, scale=0.0329))
+    m.output(m.quantize(m.node("Relu", y), scale=0.0713, zero_point=-128))
+    assert len(layers(check(m.case()))) == 1
+
+
+STRETCHED: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "channels": (IMAGE, (1, 8, 1, 1)),
+    "channels first": ((1, 8, 1, 1), IMAGE),
+    "channels without a batch": (IMAGE, (8, 1, 1)),
+    "pixels": (IMAGE, (1, 1, 9, 10)),
+    "a row": (IMAGE, (10,)),
+    "both": ((1, 8, 1, 10), (1, 1, 9, 1)),
+    "rows": ((6, 20), (20,)),
+    "a number": ((6, 20), (1,)),
+}
+
+
+@pytest.mark.parametrize("op", ["Mul", "Add", "Sub"])
+@pytest.mark.parametrize("kind", STRETCHED)
+def test_a_tensor_is_stretched_to_the_other(kind: str, op: str) -> None:
+    m = QdqBuilder()
+    a, b = (m.input(shape, scale=scale) for shape, scale in zip(STRETCHED[kind], (0.0517, 0.0329), strict=True))
+    m.output(m.quantize(m.node(op, a, b), scale=0.0617))
+    kinds = [type(layer) for layer in layers(check(m.case()))]
+    assert kinds[-1] is (Multiply if op == "Mul" else Add)
+    assert Rearrange in kinds
+
+
+def test_a_tensor_is_stretched_to_several_shapes() -> None:
+    """The copy for one is not taken for another, and is made once for two readers of one shape."""
+    m = QdqBuilder()
+    gate = m.input((1, 8, 1, 1), scale=0.0311)
+    for shape in (IMAGE, IMAGE, (1, 8, 4, 3)):
+        m.output(m.quantize(m.node("Mul", m.input(shape), gate), scale=0.0617))
+    check(m.case(), host=None)
+
+
+def test_squeeze_and_excite() -> None:
+    """Mean, two dense layers, a gate that scales the channels: all of it on the accelerator."""
+    m = QdqBuilder()
+    x = m.quantize(m.node("Conv", m.input(IMAGE), m.weights((12, 8, 3, 3))), scale=0.0613)
+    y = m.quantize(m.node("GlobalAveragePool", x), scale=0.0137)
+    y = m.quantize(m.node("Relu", m.node("Conv", y, m.weights((4, 12, 1, 1)))), scale=0.0119, zero_point=-128)
+    y = m.quantize(m.node("HardSigmoid", m.quantize(m.node("Conv", y, m.weights((12, 4, 1, 1))))), scale=1 / 255)
+    m.output(m.quantize(m.node("Mul", x, y), scale=0.0417))
+    kinds = [type(layer) for layer in layers(check(m.case()))]
+    assert kinds == [Convolution, Mean, Convolution, Convolution, Table, Rearrange, Multiply]
+
+
 # Shape, and attributes of the window.
 WINDOWS: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "2x2": ((1, 8, 10, 12), {"kernel_shape": [2, 2], "strides": [2, 2]}),
@@ -127,13 +205,26 @@ def test_average_pool(kind: str, dtype: str) -> None:
     check(m.case())
 
 
-@pytest.mark.parametrize("kind", ["padded", "ceil", "same upper"])
-def test_average_pool_of_unequal_windows_is_left_to_the_host(kind: str) -> None:
+@TYPES
+@pytest.mark.parametrize("clamped", [False, True])
+@pytest.mark.parametrize("kind", ["padded", "padded on one side", "same upper", "same lower", "ceil", "ceil, padded"])
+def test_average_pool_that_counts_pixels_of_the_image(kind: str, clamped: bool, dtype: str) -> None:
     shape, attributes = WINDOWS[kind]
+    m = QdqBuilder(dtype=dtype)
+    y = m.node("AveragePool", m.input(shape), **attributes)
+    m.output(m.quantize(m.node("Relu", y) if clamped else y, scale=0.0347), stored=True)
+    (layer,) = layers(check(m.case()))
+    assert isinstance(layer, AveragePool)
+
+
+def test_average_pool_whose_windows_leave_the_padding_is_left_to_the_host() -> None:
+    """Where ONNX Runtime's own kernels divide by different numbers."""
+    shape, attributes = WINDOWS["ceil"]
     m = QdqBuilder()
-    y = m.quantize(m.node("AveragePool", m.input(shape), **attributes))
+    y = m.quantize(m.node("AveragePool", m.input(shape), **attributes, count_include_pad=1))
     m.output(m.quantize(m.node("Relu", y), zero_point=-128))
-    check(m.case(), host=["AveragePool"])
+    (reason,) = host_operators(import_onnx(m.case().model, "model")).values()
+    assert reason.startswith("its last windows leave the padding that counts (ceil_mode)")
 
 
 @TYPES

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from loomwork.compiler.importers.onnx_batch import for_one_image
+from tests.onnx_models import onnxruntime_session
 
 BATCH = 3
 RNG = np.random.default_rng(23)
@@ -38,7 +38,7 @@ def ints(*values: int) -> np.ndarray:
 
 
 def run(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(proto)
     return np.asarray(session.run(None, {"x": x})[0])
 
 

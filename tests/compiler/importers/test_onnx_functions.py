@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loomwork.compiler.graph import Table
+from loomwork.compiler.graph import Multiply, Table
 from loomwork.compiler.importers.onnx_operators import FUNCTIONS
 from tests.compiler.onnx_check import check, layers
 from tests.onnx_models import QdqBuilder
@@ -70,11 +70,12 @@ def test_a_tensor_beside_a_function_of_it_is_not_taken_for_that_tensor_twice() -
     check(m.case(2))
 
 
-def test_the_product_of_two_tensors_is_left_to_the_host() -> None:
+def test_the_product_of_two_tensors_is_no_table() -> None:
     m = QdqBuilder()
     x, other = m.quantize(m.node("Relu", m.input((1, 8, 9, 10)))), m.input((1, 8, 9, 10))
     m.output(m.quantize(m.node("Mul", x, m.quantize(m.node("Sigmoid", other), scale=1 / 255.3, zero_point=-128))))
-    check(m.case(2), host=["Mul"])
+    kinds = [type(layer) for layer in layers(check(m.case(2)))]
+    assert (kinds.count(Multiply), kinds.count(Table)) == (1, 1)
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1, 1)])

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -16,6 +15,7 @@ from loomwork.compiler.importers.onnx import import_onnx
 from loomwork.compiler.unsupported import NothingAcceleratedError
 from loomwork.sim.backend import run_program
 from loomwork.sim.golden import GoldenBackend
+from tests.onnx_models import onnxruntime_session
 
 RNG = np.random.default_rng(29)
 SEED = 0
@@ -74,7 +74,7 @@ def test_the_result_is_that_of_onnx_runtime(name: str, dtype: str, zero_point: i
     assert kinds(import_onnx(proto, "model")) == [Rearrange, Convolution]
     x = rng.integers(-128, 128, given, dtype=np.int8)
     y = run_program(compile_model(proto, SMALL), {"x": x}, GoldenBackend()).outputs["y"]
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(proto)
     expected = np.asarray(session.run(None, {"x": x})[0])
     assert len(np.unique(expected)) > 5
     steps = np.abs(y.astype(int) - expected)

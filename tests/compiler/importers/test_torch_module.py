@@ -3,7 +3,6 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -11,6 +10,7 @@ from torch import nn
 from loomwork.compiler import torch_extra
 from loomwork.compiler.graph import CompileError
 from loomwork.compiler.importers.torch_module import LONGEST_REASON, export
+from tests.onnx_models import onnxruntime_session
 
 
 class ConvNet(nn.Module):
@@ -56,7 +56,7 @@ def test_onnx_runtime_computes_what_the_module_does():
     net = conv_net()
     model = export(net, torch.zeros(1, 3, 8, 8))
     onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(model)
     net.eval()
     for seed in range(3):
         image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(seed))

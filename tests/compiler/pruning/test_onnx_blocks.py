@@ -3,7 +3,6 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -16,6 +15,7 @@ from loomwork.compiler.importers.torch_module import export
 from loomwork.compiler.pruning.blocks import prune_blocks
 from loomwork.compiler.pruning.onnx_blocks import count_onnx_tiles, prune_onnx_blocks
 from tests.compiler.pruning.modules import image, small
+from tests.onnx_models import onnxruntime_session
 
 
 def weights_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -54,7 +54,7 @@ def test_the_same_tiles_as_of_the_module():
     for name, value in net.state_dict().items():
         np.testing.assert_array_equal(after[name], value.numpy(), err_msg=name)
     assert all(np.array_equal(value, before[name]) for name, value in weights_of(model).items())  # a copy was pruned
-    session = onnxruntime.InferenceSession(pruned.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(pruned)
     (actual,) = session.run(None, {model.graph.input[0].name: image().numpy()})
     with torch.no_grad():
         np.testing.assert_allclose(np.asarray(actual), net.eval()(image()).numpy(), rtol=1e-4, atol=1e-5)

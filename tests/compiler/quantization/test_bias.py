@@ -3,18 +3,18 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from loomwork.compiler.quantization import quantize
 from tests.compiler.quantization.graphs import Node, model, node, normal
+from tests.onnx_models import onnxruntime_session
 
 X = [1, 4, 6, 6]
 
 
 def means(network: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
     """Mean of each channel over images and places."""
-    session = onnxruntime.InferenceSession(network.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(network)
     outputs = np.concatenate([np.asarray(session.run(None, {"x": image[None]})[0]) for image in images])
     return outputs.mean(axis=tuple(index for index in range(outputs.ndim) if index != 1))
 

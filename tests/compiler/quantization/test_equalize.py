@@ -3,17 +3,17 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import numpy_helper
 
 from loomwork.compiler.quantization import quantize
 from loomwork.compiler.quantization.equalize import equalize
 from tests.compiler.quantization.graphs import Node, conv_relu_conv, model, node, normal, samples
+from tests.onnx_models import onnxruntime_session
 
 
 def run(network: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(network.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(network)
     return np.asarray(session.run(None, {"x": x})[0])
 
 

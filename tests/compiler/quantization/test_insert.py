@@ -3,13 +3,13 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto
 
 from loomwork.compiler.quantization import quantize
 from tests.compiler.quantization.graphs import Node, conv_relu_conv, model, node, normal, samples
 from tests.compiler.quantization.qdq import Reader
+from tests.onnx_models import onnxruntime_session
 
 X = [1, 4, 6, 6]
 SPATIAL = {
@@ -95,7 +95,7 @@ def quantized(nodes: list[Node], shape: list[int], constants: dict[str, np.ndarr
 
 
 def run(network: onnx.ModelProto, feed: dict[str, np.ndarray]) -> np.ndarray:
-    session = onnxruntime.InferenceSession(network.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(network)
     return np.asarray(session.run(["y"], feed)[0])
 
 

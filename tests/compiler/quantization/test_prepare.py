@@ -5,19 +5,19 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
 from loomwork.compiler.quantization.prepare import prepare
 from loomwork.compiler.quantization.shapes import fix_shapes
 from tests.compiler.quantization.graphs import Node, model, node, normal, samples
+from tests.onnx_models import onnxruntime_session
 
 X = [1, 4, 6, 6]
 
 
 def run(network: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(network.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime_session(network)
     return np.asarray(session.run(["y"], {"x": x})[0])
 
 

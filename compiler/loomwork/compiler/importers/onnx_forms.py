@@ -264,7 +264,7 @@ class MovesForm(Form):
     def wants(self, unit: Unit, places: tuple[Index, ...]) -> tuple[Want, ...]:
         """See `Form`."""
         del unit
-        return tuple(Want(fitting(map_shape(place)), Freedom.ALL) for place in places)
+        return tuple(Want(fitting(map_shape(_once(place))), Freedom.ALL) for place in places)
 
     def result(self, unit: Unit, places: tuple[Index, ...]) -> Index:
         """See `Form`."""
@@ -277,6 +277,15 @@ class MovesForm(Form):
         """See `Form`."""
         del read
         return map_shape(self.result(unit, places))
+
+
+def _once(place: Index) -> Index:
+    """A view that reads a tensor again and again, but each number once."""
+    for axis, size in enumerate(place.shape):
+        first = np.take(place, [0], axis=axis)
+        if size > 1 and (place == first).all():
+            place = first
+    return place
 
 
 def map_shape(place: Index) -> Shape:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from loomwork.arch.numerics import ADD_LEFT_SHIFT, INT8_MAX, INT8_MIN, Rounding
-from loomwork.compiler.graph import Add, Convolution, FeatureMap, Layer, MaxPool, Mean, Rescale
+from loomwork.compiler.graph import Add, Convolution, FeatureMap, Layer, MaxPool, Mean, Multiply, Rescale
 from loomwork.compiler.importers.onnx_arithmetic import (
     clamp,
     multipliers,
@@ -138,6 +138,32 @@ def _negation(unit: Unit, source: FeatureMap, result: FeatureMap) -> Convolution
         depthwise=source.channels > 1,
         requantize=taken_over(zero_point=-1),
     )
+
+
+def multiply(unit: Unit, sight: Sight) -> Built:
+    """Mul of two tensors: the product of what they store, rescaled in one rounding."""
+    if len(sight.inputs) != 2:
+        raise MisfitError("one of its inputs is constant")
+    a, b = (quantization(source) for source in unit.read)
+    with np.errstate(over="ignore"):  # refused by `requantize`
+        factor = np.asarray([a.scale], np.float32) * np.float32(b.scale)
+    rule = requantize(unit, factor, np.array([0], np.int64))
+    layer = Multiply(
+        name=unit.name,
+        operator=unit.node.op,
+        input=sight.inputs[0].name,
+        output=sight.output.name,
+        operand=sight.inputs[1].name,
+        zero_input=a.zero_point,
+        zero_operand=b.zero_point,
+        multiplier=int(rule.multiplier[0]),
+        shift=int(rule.shift[0]),
+        zero_point=rule.zero_point,
+        minimum=rule.minimum,
+        maximum=rule.maximum,
+        rounding=rule.rounding,
+    )
+    return Built(layers=(layer,))
 
 
 def _sum(unit: Unit, sight: Sight, first: FeatureMap, second: FeatureMap, zero_operand: int) -> Add:

@@ -66,7 +66,7 @@ _COMPUTING = (
     Rule(
         op="Add",
         layers="a sum in the drain, fused with the convolution before it where that has no other reader; a table",
-        needs=("two computed tensors of the same shape, or one and a single constant",),
+        needs=("two computed tensors, or one and a single constant",),
         form=VALUES,
         build=table_or(layers.add),
         activations=2,
@@ -75,7 +75,7 @@ _COMPUTING = (
     Rule(
         op="Sub",
         layers="a depthwise convolution with -1 and a sum; a table",
-        needs=("two computed tensors of the same shape, or one and a single constant",),
+        needs=("two computed tensors, or one and a single constant",),
         form=VALUES,
         build=table_or(layers.add),
         activations=2,
@@ -91,8 +91,8 @@ _COMPUTING = (
     Rule(op="GlobalMaxPool", layers="maximum pooling", needs=(_WINDOW,), form=IMAGE, build=layers.max_pool),
     Rule(
         op="AveragePool",
-        layers="a depthwise convolution with ones",
-        needs=(_WINDOW, "no dilation", "windows of equal size: no padding, or count_include_pad"),
+        layers="a depthwise convolution with ones, or sums in the drain where windows count fewer pixels at the border",
+        needs=(_WINDOW, "no dilation", "with count_include_pad, no window that leaves the padding (ceil_mode)"),
         form=IMAGE,
         build=weighted.average_pool,
     ),
@@ -137,8 +137,8 @@ _MULTIPLYING = (
     *(
         Rule(
             op=op,
-            layers="a table, or a depthwise convolution",
-            needs=("a constant factor, one or one for each channel",),
+            layers="a table, or a depthwise convolution" + (", or a product of two tensors" if op == "Mul" else ""),
+            needs=("a constant factor, one or one for each channel" + (", or a tensor" if op == "Mul" else ""),),
             form=IMAGE,
             build=table_or(weighted.scale_channels),
             activations=2,
@@ -188,6 +188,15 @@ _MOVING = tuple(
     for op, what in _MOVED.items()
 )
 RULES = {rule.op: rule for rule in (*_COMPUTING, *_MULTIPLYING, *_LOOKED_UP, *_MOVING)}
+PRODUCT = Rule(
+    op="Mul",
+    layers="a product in the drain, fused with the convolution before it where that has no other reader",
+    needs=("two computed tensors; what is stretched to the shape of the result is copied",),
+    form=VALUES,
+    build=layers.multiply,
+    activations=2,
+)
+"""Mul of two tensors."""
 COPY = Rule(
     op="Transpose",
     layers="a rearrangement, where what follows cannot take the tensor as it lies",

@@ -9,6 +9,7 @@ import numpy as np
 from loomwork.compiler.graph import CompileError, FeatureMap, Graph, Table
 from loomwork.compiler.importers.onnx_codes import CodeFinder, Codes, Index, natural, root_quantizations
 from loomwork.compiler.importers.onnx_forms import (
+    VALUES,
     Freedom,
     LayoutError,
     MisfitError,
@@ -18,9 +19,9 @@ from loomwork.compiler.importers.onnx_forms import (
     map_shape,
 )
 from loomwork.compiler.importers.onnx_model import Model, Node, Value
-from loomwork.compiler.importers.onnx_operators import COPY, RULES, Rule
+from loomwork.compiler.importers.onnx_operators import COPY, PRODUCT, RULES, Rule
 from loomwork.compiler.importers.onnx_sight import Built, Sight
-from loomwork.compiler.importers.onnx_units import Unit, copy_of_view, find_unit
+from loomwork.compiler.importers.onnx_units import Unit, copy_of_view, find_unit, stretched
 from loomwork.compiler.verify import verify
 
 Proposal = Callable[[tuple[int, ...]], Index]
@@ -126,6 +127,10 @@ class Placing:
                 return f"it reads {source.root!r} with another scale than it was written with"
         if rule.function:
             unit = self._of_one_tensor(unit)
+        if rule.op == PRODUCT.op and len(unit.read) == 2 and all(source.table is None for source in unit.read):
+            rule = PRODUCT
+        if rule.form is VALUES and len(unit.read) > 1:
+            unit = stretched(unit)
         try:
             return self._fitted(unit, rule)
         except LayoutError as error:
@@ -169,6 +174,7 @@ class Placing:
         """
         arranged: dict[int, Placed] = {}
         sources = list(unit.sources)
+        target = self._target(unit, rule)
         for position, source in enumerate(unit.sources):
             if source is None:
                 continue
@@ -176,6 +182,8 @@ class Placing:
             if node is None or np.array_equal(source.index, natural(self.model.values[source.root].shape)):
                 continue
             moved = f"{unit.node.inputs[position]}/moved"
+            if source.index.shape != self.model.values[unit.node.inputs[position]].shape:
+                moved = f"{unit.node.inputs[position]}/{'x'.join(map(str, source.index.shape))}"
             if moved in self._on_host:
                 return None
             if moved not in self.index:
@@ -183,7 +191,7 @@ class Placing:
                 self.model.values[moved] = Value(name=moved, shape=shape, dtype=self.model.values[source.root].dtype)
                 copy = copy_of_view(self.model, node, source, moved)
                 try:
-                    arranged[node.index] = self._fitted(copy, COPY, rule.form.default)
+                    arranged[node.index] = self._fitted(copy, COPY, target)
                 except (MisfitError, CompileError):
                     return None
                 if source.root in self.known:
@@ -197,6 +205,14 @@ class Placing:
             return None
         self.units.update(arranged)
         return placed
+
+    def _target(self, unit: Unit, rule: Rule) -> Proposal:
+        """Where copies of the unit's sources shall have their numbers: where another one has them that stays."""
+        for source in unit.read if rule.form.alike else ():
+            place = self.index.get(source.root)
+            if place is not None and np.array_equal(source.index, natural(place.shape)):
+                return lambda _, place=place: place
+        return rule.form.default
 
     def _fitted(self, unit: Unit, rule: Rule, result: Proposal | None = None) -> Placed:
         """The unit, its sources placed as it wants them where nothing has placed them yet.

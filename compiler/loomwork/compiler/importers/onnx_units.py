@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from loomwork.compiler.graph import CompileError
 from loomwork.compiler.importers.onnx_codes import (
     EIGHT_BITS,
     CodeFinder,
@@ -194,6 +195,28 @@ def copy_of_view(model: Model, node: Node, view: Codes, output: str) -> Unit:
         output=output,
         result_index=natural(view.index.shape),
         quantization=view.quantization,
+    )
+
+
+def stretched(unit: Unit) -> Unit:
+    """The unit, with every source as a view of its result's shape: what is smaller is read again and again.
+
+    Raises CompileError when the model states an impossible shape.
+    """
+    shape = unit.result_shape
+    try:
+        made = np.broadcast_shapes(*(source.index.shape for source in unit.read))
+    except ValueError:
+        made = None
+    if made != shape:
+        shapes = " and ".join(str(source.index.shape) for source in unit.read)
+        raise CompileError(f"the model's shapes do not fit together: {unit} makes {shape} of {shapes}")
+    return replace(
+        unit,
+        sources=tuple(
+            replace(source, index=np.broadcast_to(source.index, shape)) if source is not None else None
+            for source in unit.sources
+        ),
     )
 
 

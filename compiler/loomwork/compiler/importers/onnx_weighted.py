@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loomwork.arch.numerics import INT32_MAX
-from loomwork.compiler.graph import Convolution
+from loomwork.compiler.graph import AveragePool, Convolution
 from loomwork.compiler.importers.grouped import dense_kernel
-from loomwork.compiler.importers.onnx_arithmetic import quantization, requantize
+from loomwork.compiler.importers.onnx_arithmetic import clamp, quantization, requantize
 from loomwork.compiler.importers.onnx_forms import MisfitError
-from loomwork.compiler.importers.onnx_sight import Built, Pair, Sight, window
+from loomwork.compiler.importers.onnx_sight import Built, Pair, Sight, Window, window
 from loomwork.compiler.importers.onnx_units import StoredWeights, Unit
 from loomwork.compiler.importers.onnx_wide import fits, shared_out
 from loomwork.compiler.limits import MAX_DENSE_BYTES, MAX_DILATION, MAX_KERNEL_HEIGHT, MAX_STRIDE, MAX_TAPS
@@ -168,17 +168,23 @@ def dense(unit: Unit, sight: Sight) -> Built:
 
 
 def average_pool(unit: Unit, sight: Sight) -> Built:
-    """AveragePool as a depthwise convolution with ones, whose sum is divided and rescaled in one rounding."""
+    """AveragePool as a depthwise convolution with ones, whose sum is divided and rescaled in one rounding; where
+    windows count fewer pixels at the border, as sums that are divided each by its own number.
+    """
     moves = window(unit, tuple(unit.node.attributes["kernel_shape"]))
     if moves.dilation != (1, 1):
         raise MisfitError("its window is dilated")
-    if (any(moves.pad) or any(moves.after)) and not unit.node.attributes.get("count_include_pad"):
-        raise MisfitError("its windows at the border count fewer pixels; the accelerator needs equal windows")
-    result = (sight.output.height, sight.output.width)
-    for axis, size in enumerate((sight.inputs[0].height, sight.inputs[0].width)):
-        last = (result[axis] - 1) * moves.stride[axis] + moves.size[axis]
-        if last > size + moves.pad[axis] + moves.after[axis]:
-            raise MisfitError("its last windows leave the image (ceil_mode); the accelerator needs equal windows")
+    source, result = sight.inputs[0], (sight.output.height, sight.output.width)
+    reach = [(count - 1) * step + extent for count, step, extent in zip(result, moves.stride, moves.size, strict=True)]
+    sizes = [size + before for size, before in zip((source.height, source.width), moves.pad, strict=True)]
+    padded = [size + after for size, after in zip(sizes, moves.after, strict=True)]
+    if unit.node.attributes.get("count_include_pad"):
+        if any(last > size for last, size in zip(reach, padded, strict=True)):
+            raise MisfitError(
+                "its last windows leave the padding that counts (ceil_mode); the accelerator needs equal windows"
+            )
+    elif any(moves.pad) or any(last > size for last, size in zip(reach, sizes, strict=True)):
+        return Built(layers=(_clipped_average(unit, sight, moves),))
     channels, count = sight.output.channels, moves.size[0] * moves.size[1]
     kernel = np.ones((*moves.size, 1, channels), np.int8)
     scales = np.asarray([1 / count], np.float32)
@@ -186,6 +192,31 @@ def average_pool(unit: Unit, sight: Sight) -> Built:
         unit, sight, kernel, scales=scales, bias_position=1, stride=moves.stride, pad=moves.pad, depthwise=channels > 1
     )
     return Built(layers=(layer,))
+
+
+def _clipped_average(unit: Unit, sight: Sight, moves: Window) -> AveragePool:
+    """AveragePool that counts the pixels inside the image."""
+    before = quantization(unit.read[0])
+    heights, widths = range(1, moves.size[0] + 1), range(1, moves.size[1] + 1)
+    rules = {
+        count: requantize(
+            unit, np.asarray([before.scale / count], np.float64), np.array([-before.zero_point * count], np.int64)
+        )
+        for count in sorted({height * width for height in heights for width in widths})
+    }
+    low, high = clamp(unit)
+    return AveragePool(
+        name=unit.name,
+        operator=unit.node.op,
+        input=sight.inputs[0].name,
+        output=sight.output.name,
+        window=moves.size,
+        stride=moves.stride,
+        pad=moves.pad,
+        minimum=low,
+        maximum=high,
+        rules=rules,
+    )
 
 
 def scale_channels(unit: Unit, sight: Sight) -> Built:
