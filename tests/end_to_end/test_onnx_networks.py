@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from loomwork.arch.config import BASE, TINY
+from loomwork.compiler.driver import compile_partition
 from loomwork.compiler.fused import FusedConvolution
-from loomwork.compiler.graph import Add, Convolution, Graph, Rearrange
+from loomwork.compiler.graph import Add, AveragePool, Convolution, Graph, Layer, MaxPool, Multiply, Rearrange
 from loomwork.compiler.importers.onnx import import_onnx
 from loomwork.compiler.passes.fuse_combination import fuse_combination
+from loomwork.sim.backend import run_program
+from loomwork.sim.cycles import predict_program
 from loomwork.sim.verilator import MemoryTiming, VerilatorBackend
-from tests.compiler.onnx_check import check, layers
+from tests.compiler.onnx_check import batch, check, layers
 from tests.onnx_models import SCALE, ZERO_POINT, Case, QdqBuilder
 
 IMAGE = (1, 8, 6, 7)
@@ -80,7 +83,38 @@ def sum_alone() -> Case:
     return m.case(2)
 
 
+def product_in_the_drain() -> Case:
+    """A gated convolution, pooled; and one whose channels are scaled."""
+    m = QdqBuilder()
+    x = m.input(IMAGE)
+    y = m.quantize(m.node("Conv", x, m.weights((8, 8, 3, 3)), pads=[1, 1, 1, 1]))
+    y = m.quantize(m.node("Mul", y, x), scale=0.0713)
+    m.output(m.quantize(m.node("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2]), scale=0.0713), stored=True)
+    y = m.quantize(m.node("Conv", x, m.weights((8, 8, 1, 1))))
+    m.output(m.quantize(m.node("Mul", m.input((1, 8, 1, 1)), y), scale=0.0713), stored=True)
+    return m.case(4)
+
+
+def product_alone() -> Case:
+    m = QdqBuilder()
+    a, b = m.input(IMAGE), m.input(IMAGE, scale=0.0329, zero_point=-31)
+    m.output(m.quantize(m.node("Mul", a, b), scale=0.0413), stored=True)
+    m.output(m.quantize(m.node("Mul", b, b), scale=0.0413), stored=True)
+    return m.case(2)
+
+
+def average_of_the_image() -> Case:
+    m = QdqBuilder()
+    for window in ({"pads": [1, 1, 1, 1]}, {"strides": [2, 2], "pads": [0, 1, 1, 0], "ceil_mode": 1}):
+        y = m.node("AveragePool", m.input(IMAGE), kernel_shape=[3, 3], **window)
+        m.output(m.quantize(y, scale=0.0347), stored=True)
+    return m.case(2)
+
+
 CASES = {
+    "product in the drain": product_in_the_drain,
+    "product alone": product_alone,
+    "average": average_of_the_image,
     "rearranged in steps": rearranged_in_steps,
     "filled": filled,
     "of several inputs": of_several_inputs,
@@ -88,18 +122,45 @@ CASES = {
     "sum in the drain": sum_in_the_drain,
     "sum alone": sum_alone,
 }
-KINDS = {"transposed convolution": {Convolution, Rearrange}, "sum in the drain": {Convolution, Add}}
+KINDS: dict[str, set[type[Layer]]] = {
+    **{kind: {Rearrange} for kind in CASES},
+    "transposed convolution": {Convolution, Rearrange},
+    "sum in the drain": {Convolution, Add},
+    "sum alone": {Convolution, Add},
+    "product in the drain": {Convolution, Multiply, MaxPool, Rearrange},
+    "product alone": {Multiply},
+    "average": {AveragePool},
+}
 
 
 @pytest.mark.parametrize("kind", CASES)
 def test_layers_on_the_rtl(kind: str) -> None:
     partition = check(CASES[kind](), config=TINY, backends=[rtl()])
     kinds = {type(layer) for layer in layers(partition)}
-    assert kinds == KINDS.get(kind, {Convolution, Add} if "sum" in kind else {Rearrange})
+    assert kinds == KINDS[kind]
 
 
-def test_sums_are_fused_and_not() -> None:
+@cache
+def traced() -> VerilatorBackend:
+    return VerilatorBackend(timing=MemoryTiming(latency=25), trace=True)
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_every_event_is_predicted(kind: str) -> None:
+    case = CASES[kind]()
+    program = compile_partition(import_onnx(case.model, kind), TINY, name=kind)
+    result = run_program(program, batch(case.images[:1]), traced())
+    runs = [run for run in result.statistics[0] if run.events]
+    for prediction, run in zip(predict_program(program, MemoryTiming(latency=25)), runs, strict=True):
+        assert prediction.counters == run.counters
+        assert sorted(prediction.events, key=str) == sorted(run.events, key=str)
+
+
+def test_sums_and_products_are_fused_and_not() -> None:
     """Or else the cases above would test one way twice."""
+    (graph,) = [part for part in import_onnx(product_in_the_drain().model, "m").parts if isinstance(part, Graph)]
+    kinds = [type(layer) for layer in fuse_combination(graph, BASE).layers]
+    assert (kinds.count(FusedConvolution), kinds.count(Convolution), kinds.count(Multiply)) == (2, 0, 0)
     (graph,) = [part for part in import_onnx(sum_in_the_drain().model, "sum").parts if isinstance(part, Graph)]
     assert [type(layer) for layer in fuse_combination(graph, BASE).layers] == [FusedConvolution]
     (graph,) = [part for part in import_onnx(sum_alone().model, "sum").parts if isinstance(part, Graph)]

@@ -49,7 +49,7 @@ _LIBRARY_MEMORIES = (
 _FINE = "setattr -unset init w:*; opt -undriven -fine; techmap; opt -fast; delete t:$scopeinfo; "
 _MAPPED = (
     "dfflibmap -liberty cells.lib; abc -liberty cells.lib -script abc.txt; opt_clean -purge; setundef -zero; "
-    "read_liberty -lib -ignore_miss_func cells.lib; {read_macros}splitnets -format _; "
+    "read_liberty -lib -ignore_miss_func cells.lib; {read_macros}splitnets -format __; "
     "rename -wire -suffix _reg {flip_flops}; rename -unescape; write_json mapped.json"
 )
 _BUFFERED = "read_json buffered.json; write_verilog -noattr -noexpr -simple-lhs netlist.v; "

@@ -82,6 +82,23 @@ def test_conv_with_one_bias_of_another_scale() -> None:
     check(m.case(4))
 
 
+@pytest.mark.parametrize("stored_bias", [False, True])
+@pytest.mark.parametrize(("alpha", "beta"), [(0.37, 1.0), (1.0, 2.3), (1.9, -0.41), (0.7, 0.0)])
+def test_gemm_with_factors(alpha: float, beta: float, stored_bias: bool) -> None:
+    m = QdqBuilder()
+    b = m.bias((12,), SCALE * 0.00413) if stored_bias else m.constant(np.linspace(-2, 2, 12).astype(np.float32))
+    y = m.node("Gemm", m.input((30, 40)), m.weights((40, 12)), b, alpha=alpha, beta=beta)
+    m.output(m.quantize(y))
+    check(m.case(4))
+
+
+def test_gemm_with_a_negative_factor_is_left_to_the_host() -> None:
+    m = QdqBuilder()
+    x = m.quantize(m.node("Relu", m.input((30, 40))), zero_point=-128)
+    m.output(m.quantize(m.node("Gemm", x, m.weights((40, 12)), alpha=-0.5)))
+    check(m.case(4), host=["Gemm"])
+
+
 TRANSPOSED: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = {
     "2x2, stride 2": ((1, 8, 5, 6), (8, 5, 2, 2), {"strides": [2, 2]}),
     "4x4, stride 2": ((1, 8, 5, 6), (8, 5, 4, 4), {"strides": [2, 2], "pads": [1, 1, 1, 1]}),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loomwork.compiler.graph import Multiply, Table
+from loomwork.compiler.graph import Add, Multiply, Table
 from loomwork.compiler.importers.onnx_operators import FUNCTIONS
 from tests.compiler.onnx_check import check, layers
 from tests.onnx_models import QdqBuilder
@@ -79,9 +79,25 @@ def test_the_product_of_two_tensors_is_no_table() -> None:
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 1), (1, 8, 1, 1)])
-def test_a_slope_for_each_channel_is_left_to_the_host(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("scale", [0.0371, 0.2219])
+def test_a_slope_for_each_channel(scale: float, dtype: str, shape: tuple[int, ...]) -> None:
+    m = QdqBuilder(dtype=dtype)
+    slopes = np.array([0.13, 0.41, -0.27, 0, 1, 1.73, -1.31, 0.0021], np.float32).reshape(shape)
+    for zero_point in (-128, 11, 127):
+        x = m.input((1, 8, 9, 10), zero_point=zero_point)
+        m.output(m.quantize(m.node("PRelu", x, m.constant(slopes)), scale=scale), stored=True)
+    clamped = m.node(
+        "Clip", m.node("PRelu", m.input((1, 8, 9, 10)), m.constant(slopes)), m.constant(-0.7), m.constant(1.9)
+    )
+    m.output(m.quantize(clamped, scale=scale, zero_point=-9))
+    kinds = [type(layer) for layer in layers(check(m.case(4), fewest=8))]
+    assert (kinds.count(Add), kinds.count(Table)) == (4, 0)
+
+
+def test_a_slope_for_each_pixel_is_left_to_the_host() -> None:
     m = QdqBuilder()
     x = m.quantize(m.node("Relu", m.input((1, 8, 9, 10))), zero_point=-128)
-    slopes = np.linspace(0.1, 0.4, 8).astype(np.float32).reshape(shape)
+    slopes = np.linspace(0.1, 0.4, 90).astype(np.float32).reshape(9, 10)
     m.output(m.quantize(m.node("PRelu", x, m.constant(slopes))))
     check(m.case(2), host=["PRelu"])

@@ -16,8 +16,10 @@ from loomwork.compiler.importers.onnx_forms import IMAGE, MEAN, MOVES, ROWS, VAL
 from loomwork.compiler.importers.onnx_moves import copy, rearrange
 from loomwork.compiler.importers.onnx_qoperator import QOPERATORS
 from loomwork.compiler.importers.onnx_sight import Build
+from loomwork.compiler.importers.onnx_slopes import slopes
 from loomwork.compiler.importers.onnx_tables import table, table_or
 from loomwork.compiler.importers.onnx_transposed import transposed_convolution
+from loomwork.compiler.importers.onnx_units import Unit
 from loomwork.compiler.limits import MAX_HEIGHT, MAX_ROW_BYTES
 
 
@@ -52,7 +54,7 @@ _COMPUTING = (
     Rule(
         op="Gemm",
         layers="a convolution whose kernel covers the image, or of 1x1 for several rows",
-        needs=(_WEIGHTS, "a constant bias", "alpha and beta of 1, no transA"),
+        needs=(_WEIGHTS, "a constant bias", "a positive alpha, no transA"),
         form=ROWS,
         build=weighted.dense,
     ),
@@ -197,6 +199,26 @@ PRODUCT = Rule(
     activations=2,
 )
 """Mul of two tensors."""
+SLOPES = Rule(
+    op="PRelu",
+    layers="a rescaling, a depthwise convolution and a sum",
+    needs=("a constant slope for each channel",),
+    form=IMAGE,
+    build=slopes,
+)
+"""PRelu with several slopes."""
+
+
+def variant(unit: Unit, rule: Rule) -> Rule:
+    """The rule of an operator that becomes something else when it has other inputs, or else `rule`."""
+    if unit.node.op == PRODUCT.op and len(unit.read) == 2 and all(source.table is None for source in unit.read):
+        return PRODUCT
+    if unit.node.op == SLOPES.op:
+        constant = unit.constant(1) if unit.sources[1] is None else None
+        return SLOPES if constant is not None and constant.size > 1 else rule
+    return rule
+
+
 COPY = Rule(
     op="Transpose",
     layers="a rearrangement, where what follows cannot take the tensor as it lies",

@@ -19,7 +19,7 @@ from loomwork.compiler.importers.onnx_forms import (
     map_shape,
 )
 from loomwork.compiler.importers.onnx_model import Model, Node, Value
-from loomwork.compiler.importers.onnx_operators import COPY, PRODUCT, RULES, Rule
+from loomwork.compiler.importers.onnx_operators import COPY, RULES, Rule, variant
 from loomwork.compiler.importers.onnx_sight import Built, Sight
 from loomwork.compiler.importers.onnx_units import Unit, copy_of_view, find_unit, stretched
 from loomwork.compiler.verify import verify
@@ -127,8 +127,7 @@ class Placing:
                 return f"it reads {source.root!r} with another scale than it was written with"
         if rule.function:
             unit = self._of_one_tensor(unit)
-        if rule.op == PRODUCT.op and len(unit.read) == 2 and all(source.table is None for source in unit.read):
-            rule = PRODUCT
+        rule = variant(unit, rule)
         if rule.form is VALUES and len(unit.read) > 1:
             unit = stretched(unit)
         try:

@@ -39,8 +39,12 @@ def channel_scales(found: StoredWeights, axis: int) -> NDArray[np.float32]:
     return found.scale
 
 
-def bias(unit: Unit, position: int, scales: NDArray[np.floating], channels: int) -> NDArray[np.int64]:
-    """Bias of each output channel in units of `scales` (input scale x weight scale), rounded half to even."""
+def bias(
+    unit: Unit, position: int, scales: NDArray[np.floating], channels: int, factor: float = 1.0
+) -> NDArray[np.int64]:
+    """Bias of each output channel, times `factor`, in units of `scales` (input scale x weight scale), rounded half to
+    even.
+    """
     if not unit.has(position):
         return np.zeros(channels, np.int64)
     real = unit.constant(position)
@@ -50,11 +54,11 @@ def bias(unit: Unit, position: int, scales: NDArray[np.floating], channels: int)
         raise MisfitError(f"its bias has shape {'x'.join(map(str, real.shape))}, not one value per output channel")
     steps = np.asarray(scales, np.float64)
     found = unit.stored(position)
-    if found is not None and np.allclose(found.scale.astype(np.float64), steps, rtol=1e-5, atol=0):
+    if factor == 1 and found is not None and np.allclose(found.scale.astype(np.float64), steps, rtol=1e-5, atol=0):
         values = found.stored.astype(np.float64)
     else:
         with np.errstate(divide="ignore", invalid="ignore"):  # refused below
-            values = np.rint(real.reshape(-1).astype(np.float64) / steps)
+            values = np.rint(real.reshape(-1).astype(np.float64) * factor / steps)
     if not (np.abs(values) <= INT32_MAX).all():
         raise MisfitError("its bias does not fit 32 bits in units of its scales")
     return np.broadcast_to(values.reshape(-1), channels).astype(np.int64)
@@ -98,6 +102,7 @@ def weighted(
     *,
     scales: NDArray[np.floating],
     bias_position: int = 2,
+    bias_factor: float = 1.0,
     stride: Pair = (1, 1),
     dilation: Pair = (1, 1),
     pad: Pair = (0, 0),
@@ -106,12 +111,13 @@ def weighted(
 ) -> Convolution:
     """A convolution with the unit's bias. kernel: output channels last. scales: of the weights.
 
-    repeat: how many times scales and bias stand for the kernel's output channels, one set behind the other.
+    bias_factor: what the bias is multiplied with. repeat: how many times scales and bias stand for the kernel's output
+    channels, one set behind the other.
     """
     source = quantization(unit.read[0])
     channels = kernel.shape[3]
     factors = np.float32(source.scale) * np.asarray(scales, np.float32)
-    values = np.tile(bias(unit, bias_position, factors, channels // repeat), repeat)
+    values = np.tile(bias(unit, bias_position, factors, channels // repeat, bias_factor), repeat)
     if factors.size > 1:
         factors = np.tile(factors, repeat)
     sums = kernel.reshape(-1, channels).sum(axis=0, dtype=np.int64)
@@ -149,9 +155,9 @@ def dense(unit: Unit, sight: Sight) -> Built:
     matrix, axis = found.stored, 1
     if attributes.get("transB"):
         matrix, axis = matrix.T, 0
-    alpha, beta = float(attributes.get("alpha", 1.0)), float(attributes.get("beta", 1.0))
-    if (alpha, beta if unit.has(2) else 1.0) != (1.0, 1.0):
-        raise MisfitError(f"alpha is {alpha:g} and beta {beta:g}; the accelerator needs 1")
+    alpha, beta = (float(attributes.get(name, 1.0)) for name in ("alpha", "beta"))
+    if not alpha > 0:
+        raise MisfitError(f"alpha is {alpha:g}; the accelerator needs a positive one")
     source, depth = sight.inputs[0], matrix.shape[0]
     if unit.shape(0)[-1] != depth:
         raise MisfitError(f"its matrix has {depth} rows, what it multiplies has {unit.shape(0)[-1]} columns")
@@ -163,7 +169,8 @@ def dense(unit: Unit, sight: Sight) -> Built:
     else:
         kernel, shape = matrix, (1, 1, depth)
     shared = shared_out(unit, sight, kernel.reshape(*shape, matrix.shape[1]))
-    layer = weighted(unit, shared.sight, shared.kernel, scales=channel_scales(found, axis))
+    scales = channel_scales(found, axis) * np.float32(alpha)
+    layer = weighted(unit, shared.sight, shared.kernel, scales=scales, bias_factor=beta)
     return Built(layers=(*shared.layers, layer), maps=shared.maps)
 
 
@@ -225,18 +232,28 @@ def scale_channels(unit: Unit, sight: Sight) -> Built:
     constant = None if position is None else unit.constant(position)
     if constant is None or (unit.node.op == "Div" and position == 0):
         raise MisfitError("it has no constant factor")
-    channels = sight.output.channels
-    shape = (1,) * (len(unit.result_shape) - constant.ndim) + constant.shape
-    along = [axis for axis, size in enumerate(shape) if size > 1]
-    if any(axis != 1 for axis in along) or unit.shape(1 - (position or 0)) != unit.result_shape:
-        raise MisfitError("its constant has a value for each pixel; the accelerator needs one, or one for each channel")
-    factors = constant.reshape(-1).astype(np.float32)
+    factors = channel_factors(unit, constant, 1 - (position or 0))
     with np.errstate(divide="ignore"):
-        factors = 1 / factors if unit.node.op == "Div" else factors
+        factors = np.float32(1) / factors if unit.node.op == "Div" else factors
     if not np.isfinite(factors).all():
         raise MisfitError("it divides by zero")
+    return Built(layers=(signed_channels(unit, sight, factors),))
+
+
+def channel_factors(unit: Unit, constant: NDArray[np.generic], computed: int) -> NDArray[np.float32]:
+    """The factor of each channel, or of all, from an input that is stretched to the `computed` one."""
+    shape = (1,) * (len(unit.result_shape) - constant.ndim) + constant.shape
+    along = [axis for axis, size in enumerate(shape) if size > 1]
+    if any(axis != 1 for axis in along) or unit.shape(computed) != unit.result_shape:
+        raise MisfitError("its constant has a value for each pixel; the accelerator needs one, or one for each channel")
+    return constant.reshape(-1).astype(np.float32)
+
+
+def signed_channels(unit: Unit, sight: Sight, factors: NDArray[np.floating]) -> Convolution:
+    """Each channel times its factor, or all times one: a depthwise convolution with 1 and -1."""
+    channels = sight.output.channels
     signs = np.broadcast_to(np.where(factors < 0, -1, 1).astype(np.int8), channels)
-    layer = weighted(
+    return weighted(
         unit,
         sight,
         np.ascontiguousarray(signs.reshape(1, 1, 1, channels)),
@@ -244,4 +261,3 @@ def scale_channels(unit: Unit, sight: Sight) -> Built:
         bias_position=len(unit.node.inputs),
         depthwise=channels > 1,
     )
-    return Built(layers=(layer,))
