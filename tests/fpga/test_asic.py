@@ -202,6 +202,12 @@ def test_all_units_are_measured_and_an_error_says_of_which(monkeypatch, library)
         measure(FORMAL, find_yosys(), library, None, frequency=200, report=told.append)
 
 
+def test_bits_are_not_taken_for_other_signals(library):
+    """The names that this unit's signals get once they are split up are all different."""
+    part = synthesize(parts(FORMAL)["load"], "load", find_yosys(), library, period=5.0)
+    assert 0 < part.area.registers < part.area.logic
+
+
 def test_a_unit_of_the_core_with_a_real_library():
     folder = pdk_path("ihp-sg13g2/sg13g2_stdcell_typ_1p20V_25C.lib").parent
     library = read_library(folder)
