@@ -29,8 +29,8 @@ def connect_clamp(m: Module, clamp: Clamp, settings: data.View) -> None:
 
 
 class SecondStage(Component):
-    """ADD and MULTIPLY of one channel: rescales both values and sums, or multiplies them; requantizes, in `latency`
-    cycles.
+    """ADD and MULTIPLY of one channel: rescales both values and sums, or multiplies them; requantizes, in
+    `latency[mode]` cycles.
 
     add, multiply: which of them there are.
 
@@ -44,7 +44,11 @@ class SecondStage(Component):
     b: Signal
     result: Signal
 
-    latency = 1 + Requantizer.latency + 1 + Requantizer.latency + Clamp.latency
+    _finish = 1 + Requantizer.latency + Clamp.latency
+    latency: ClassVar[Mapping[Combine, int]] = {
+        Combine.ADD: 1 + Requantizer.latency + _finish,
+        Combine.MULTIPLY: Multiplier.latency + _finish,
+    }
 
     def __init__(self, *, add: bool, multiply: bool) -> None:
         self._add = add
@@ -68,7 +72,8 @@ class SecondStage(Component):
             register = Signal(signed(9), name=f"difference_{name}", reset_less=True)
             m.d.sync += register.eq(difference)
             operands.append(Operand(d=difference, q=register))
-        combined = Mux(self.mode == Combine.MULTIPLY, self._product(m, operands, platform), self._sum(m, operands))
+        product = self._product(m, operands, platform)
+        combined = Mux(self.mode == Combine.MULTIPLY, product, self._sum(m, operands))
 
         m.submodules.requantize = requantizer = Requantizer()
         m.submodules.clamp = clamp = Clamp()
@@ -84,7 +89,7 @@ class SecondStage(Component):
         return m
 
     def _sum(self, m: Module, operands: Sequence[Operand]) -> Value:
-        """The sum of ADD, `Requantizer.latency` cycles behind its operands' registers; 0 without ADD."""
+        """The sum of ADD, 0 without it."""
         if not self._add:
             return Const(0)
         rescaled: list[Signal] = []
@@ -100,11 +105,10 @@ class SecondStage(Component):
         return rescaled[0] + rescaled[1]
 
     def _product(self, m: Module, operands: Sequence[Operand], platform: object) -> Value:
-        """The product of MULTIPLY, likewise; 0 without it."""
+        """The product of MULTIPLY, 0 without it."""
         if not self._multiply:
             return Const(0)
-        product = technology_of(platform).multiplier(m)(*operands, name="product")
-        return delay(m, "product_late", product, Requantizer.latency + 1 - Multiplier.latency)
+        return technology_of(platform).multiplier(m)(*operands, name="product")
 
 
 class Lane(Component):
@@ -144,8 +148,7 @@ class Lane(Component):
     latency: ClassVar[Mapping[Combine, int]] = {
         Combine.NONE: _clamped + 1,
         Combine.TABLE: _clamped + ActivationTable.latency + 1,
-        Combine.ADD: _clamped + SecondStage.latency + 1,
-        Combine.MULTIPLY: _clamped + SecondStage.latency + 1,
+        **{mode: 2 + Requantizer.latency + Clamp.latency + cycles + 1 for mode, cycles in SecondStage.latency.items()},
     }
 
     def __init__(self, *, residual_add: bool, elementwise_multiply: bool, activation_table: bool) -> None:
