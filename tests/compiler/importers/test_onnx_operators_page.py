@@ -17,13 +17,14 @@ from loomwork.compiler.graph import (
     Layer,
     MaxPool,
     Mean,
+    Multiply,
     Rearrange,
     Rescale,
     Table,
 )
 from loomwork.compiler.importers.onnx import LAYOUT_REASON, OUTPUT_REASON, import_onnx
 from loomwork.compiler.importers.onnx_codes import LAYOUTS
-from loomwork.compiler.importers.onnx_operators import FUNCTIONS, RULES, operators_page
+from loomwork.compiler.importers.onnx_operators import FUNCTIONS, RULES, VARIANTS, operators_page
 from tests.models import CHECKOUT
 
 PAGE = CHECKOUT / "docs" / "reference" / "onnx-operators.md"
@@ -78,6 +79,10 @@ CASES = {
     "Mul": Case(layer=Convolution, rest=(np.array([0.5, 2, -1, 1], np.float32).reshape(1, 4, 1, 1),)),
     "Div": Case(layer=Convolution, rest=(np.array([0.5, 2, -1, 1], np.float32).reshape(1, 4, 1, 1),)),
     **{op: Case(layer=Table, rest=CONSTANTS.get(op, ())) for op in FUNCTIONS},
+    "Mul of two tensors": Case(layer=Multiply, computed=2),
+    "PRelu with a slope for each channel": Case(
+        layer=Add, rest=(np.array([0.5, 2, -1, 1], np.float32).reshape(4, 1, 1),)
+    ),
     "Concat": Case(layer=Rearrange, computed=3, attributes={"axis": 1}, result=(1, 12, 6, 6)),
     "Slice": Case(layer=Rearrange, rest=(ints(1), ints(5), ints(2)), result=(1, 4, 4, 6)),
     "Pad": Case(layer=Rearrange, rest=(ints(0, 0, 1, 2, 0, 0, 1, 0),), result=(1, 4, 8, 8)),
@@ -144,11 +149,12 @@ def accelerated(model: onnx.ModelProto) -> list[Layer]:
     return [layer for part in partition.parts if isinstance(part, Graph) for layer in part.layers]
 
 
-@pytest.mark.parametrize("op", CASES)
-def test_every_operator_becomes_the_layer_that_the_page_promises(op: str):
-    layers = accelerated(model_of(op, CASES[op]))
+@pytest.mark.parametrize("title", CASES)
+def test_every_operator_becomes_the_layer_that_the_page_promises(title: str):
+    op = title.split(maxsplit=1)[0]
+    layers = accelerated(model_of(op, CASES[title]))
     assert {layer.operator for layer in layers} == {op}
-    assert CASES[op].layer in {type(layer) for layer in layers}
+    assert CASES[title].layer in {type(layer) for layer in layers}
 
 
 def test_a_change_of_scale_becomes_a_rescaling():
@@ -163,7 +169,7 @@ def test_with_a_single_constant_it_becomes_a_table(op: str):
 
 
 def test_there_is_a_case_for_every_rule():
-    assert CASES.keys() | {"QuantizeLinear"} == RULES.keys()
+    assert CASES.keys() | {"QuantizeLinear"} == RULES.keys() | VARIANTS.keys()
 
 
 def test_the_page_is_up_to_date():
@@ -176,8 +182,8 @@ def test_the_page_lists_every_operator():
     page = operators_page()
     headings = [line for line in page.splitlines() if line.startswith("### ")]
     listed = [op for line in headings for op in line.removeprefix("### ").split(", ")]
-    assert sorted(listed) == sorted(RULES)
-    for rule in RULES.values():
+    assert sorted(listed) == sorted([*RULES, *VARIANTS])
+    for rule in (*RULES.values(), *VARIANTS.values()):
         assert all(f"- {phrase}\n" in page for phrase in (rule.form.needs, *rule.needs))
     free = page.split("## Free", 1)[1].split("## On the host", 1)[0]
     assert all(op in free for op in (*LAYOUTS, "DequantizeLinear", "QuantizeLinear"))

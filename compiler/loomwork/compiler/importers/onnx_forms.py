@@ -173,7 +173,7 @@ class RowsForm(Form):
 class ValuesForm(Form):
     """Tensors that are treated number by number; several must have their numbers in the same places."""
 
-    needs = "tensors of any shape, the same for all of them, with their numbers in the same places"
+    needs = "tensors of any shape; of several, what is stretched to the others or lies in another order is copied first"
     alike = True
 
     def default(self, shape: tuple[int, ...]) -> Index:

@@ -139,8 +139,8 @@ _MULTIPLYING = (
     *(
         Rule(
             op=op,
-            layers="a table, or a depthwise convolution" + (", or a product of two tensors" if op == "Mul" else ""),
-            needs=("a constant factor, one or one for each channel" + (", or a tensor" if op == "Mul" else ""),),
+            layers="a table, or a depthwise convolution",
+            needs=("a constant factor, one or one for each channel",),
             form=IMAGE,
             build=table_or(weighted.scale_channels),
             activations=2,
@@ -193,7 +193,7 @@ RULES = {rule.op: rule for rule in (*_COMPUTING, *_MULTIPLYING, *_LOOKED_UP, *_M
 PRODUCT = Rule(
     op="Mul",
     layers="a product in the drain, fused with the convolution before it where that has no other reader",
-    needs=("two computed tensors; what is stretched to the shape of the result is copied",),
+    needs=("two computed tensors",),
     form=VALUES,
     build=layers.multiply,
     activations=2,
@@ -207,6 +207,8 @@ SLOPES = Rule(
     build=slopes,
 )
 """PRelu with several slopes."""
+VARIANTS = {"Mul of two tensors": PRODUCT, "PRelu with a slope for each channel": SLOPES}
+"""What operators become that have other inputs than RULES has them with, by what to call them."""
 
 
 def variant(unit: Unit, rule: Rule) -> Rule:
@@ -234,7 +236,10 @@ def operators_page() -> str:
     alike = groupby(RULES.values(), key=lambda rule: (rule.layers, (rule.form.needs, *rule.needs)))
     return render_page(
         "ONNX operators",
-        [(", ".join(rule.op for rule in rules), layers, needs) for (layers, needs), rules in alike],
+        [
+            *((", ".join(rule.op for rule in rules), layers, needs) for (layers, needs), rules in alike),
+            *((title, rule.layers, (rule.form.needs, *rule.needs)) for title, rule in VARIANTS.items()),
+        ],
         always=[
             *paragraph(
                 "Every operator needs inputs that are quantized to 8 bits (int8 or uint8) with one constant scale, and "
