@@ -94,8 +94,14 @@ def test_blocks_of_memory_are_18_kbit_in_the_best_shape(width: int, depth: int, 
 
 @pytest.mark.parametrize(("config", "measured"), [(NANO, 37), (SMALL, 169), (BASE, 457)])
 def test_multipliers_are_those_that_synthesis_finds(config: Config, measured: int):
-    # docs/area.md, column DSP.
-    assert multipliers(config) + config.macs_per_cycle == measured
+    # docs/area.md, column DSP, measured without MULTIPLY.
+    assert multipliers(replace(config, elementwise_multiply=False)) + config.macs_per_cycle == measured
+
+
+@pytest.mark.parametrize(("there", "measured"), [(False, 28), (True, 30)])
+def test_products_take_a_multiplier_of_each_lane(there: bool, measured: int):
+    # docs/decisions/0017, drain of `tiny`. The other units have five.
+    assert multipliers(replace(TINY, elementwise_multiply=there)) == measured + 5
 
 
 def test_what_a_board_is_built_for_by_default_fits_or_is_known_not_to():
@@ -129,7 +135,7 @@ def test_a_board_that_is_too_small_is_refused_with_all_that_it_lacks():
         "iCEBreaker with an iCE40UP5K cannot hold 'nano'",
     ):
         assert what in str(raised.value)
-    with pytest.raises(CapacityError, match=r"take 457 multipliers of 156 and \d+ blocks of memory of 208$"):
+    with pytest.raises(CapacityError, match=r"take 473 multipliers of 156 and \d+ blocks of memory of 208$"):
         check_capacity(
             replace(ULX3S_85F, technology=Ecp5()),
             BASE,

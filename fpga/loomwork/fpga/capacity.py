@@ -14,10 +14,13 @@ class CapacityError(ValueError):
 def multipliers(config: Config) -> int:
     """Multiplications of a core outside of its array.
 
-    Per lane of the drain four products of 16 bits for each requantization of an int32 (two, one of them for ADD), two
-    for each of an int8 (two, for ADD); four for addresses of the drain, two each of LOAD and STORE, one of EXECUTE.
+    Per lane of the drain four products of 16 bits for each requantization of an int32 (two, one of them for ADD and
+    MULTIPLY), two for each of an int8 (two, for ADD), one for MULTIPLY; four for addresses of the drain, two each of
+    LOAD and STORE, one of EXECUTE.
     """
-    return config.requant_lanes * (12 if config.residual_add else 4) + 9
+    second = 4 if config.residual_add or config.elementwise_multiply else 0
+    of_lane = 4 + second + 4 * config.residual_add + config.elementwise_multiply
+    return config.requant_lanes * of_lane + 9
 
 
 def estimate(board: Board, config: Config, memory_kib: int) -> Resources:
