@@ -143,18 +143,19 @@ def test_variants_leave_out_one_thing_each():
     assert list(smaller) == [
         "without `depthwise`",
         "without `residual_add`",
+        "without `elementwise_multiply`",
         "without `activation_table`",
         "`requant_lanes` 16 → 4",
         "all of these",
     ]
-    assert [
-        (less.depthwise, less.residual_add, less.activation_table, less.requant_lanes) for less in smaller.values()
-    ] == [
-        (False, True, True, 16),
-        (True, False, True, 16),
-        (True, True, False, 16),
-        (True, True, True, 4),
-        (False, False, False, 4),
+    fields = ("depthwise", "residual_add", "elementwise_multiply", "activation_table", "requant_lanes")
+    assert [tuple(getattr(less, field) for field in fields) for less in smaller.values()] == [
+        (False, True, True, True, 16),
+        (True, False, True, True, 16),
+        (True, True, False, True, 16),
+        (True, True, True, False, 16),
+        (True, True, True, True, 4),
+        (False, False, False, False, 4),
     ]
     assert variants(smaller["all of these"]) == {
         "`requant_lanes` 4 → 1": smaller["all of these"].__class__.from_dict(
