@@ -113,6 +113,22 @@ def pooling_runs(outputs: int, inputs: int, window: int, stride: int, pad: int) 
     return runs
 
 
+def pooling_counts(
+    outputs: tuple[int, int],
+    inputs: tuple[int, int],
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    pad: tuple[int, int],
+) -> set[int]:
+    """How many pixels of the image the windows of a pooling have, clipped to it; all arguments are (y, x).
+
+    Raises ValueError when a window lies wholly outside.
+    """
+    axes = zip(outputs, inputs, window, stride, pad, strict=True)
+    rows, columns = ({run.size for run in pooling_runs(*axis)} for axis in axes)
+    return {height * width for height in rows for width in columns}
+
+
 def row_chunk(values_per_row: int, values: int) -> int:
     """Rows of about `values` values, so that the next layer can begin before all are done."""
     return max(1, min(MAX_TILE_SIDE, values // values_per_row))

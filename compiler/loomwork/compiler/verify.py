@@ -25,7 +25,7 @@ from loomwork.compiler.graph import (
     Rescale,
     Table,
 )
-from loomwork.compiler.tiling import pooling_runs
+from loomwork.compiler.tiling import pooling_counts
 
 
 class VerifyError(CompileError):
@@ -137,11 +137,8 @@ def _verify_average(graph: Graph, layer: AveragePool) -> None:
     if layer.rules is None:
         return
     source, output = graph.maps[layer.input], graph.maps[layer.output]
-    axes = zip(
-        (output.height, output.width), (source.height, source.width), layer.window, layer.stride, layer.pad, strict=True
-    )
-    rows, columns = ({run.size for run in pooling_runs(*axis)} for axis in axes)
-    for count in {height * width for height in rows for width in columns} - set(layer.rules):
+    sizes = (output.height, output.width), (source.height, source.width)
+    for count in pooling_counts(*sizes, layer.window, layer.stride, layer.pad) - set(layer.rules):
         raise _error(layer, f"it has no rule for a window of {count} pixels")
     for rule in layer.rules.values():
         _verify_requantize(layer, rule, 1)

@@ -117,15 +117,15 @@ def add(unit: Unit, sight: Sight) -> Built:
     if len(sight.inputs) != 2:
         raise MisfitError("one of its inputs is constant")
     first, second = sight.inputs
-    zero_operand = quantization(unit.read[1]).zero_point
+    a, b = (quantization(source).scale for source in unit.read)
     before: tuple[Layer, ...] = ()
     maps: tuple[FeatureMap, ...] = ()
     if unit.node.op == "Sub":
         # -(b - z) as int8: with zero point -1 - z the numbers -128 .. 127 change places, none is lost.
-        negative = replace(second, name=f"{sight.output.name}/negative", zero_point=-1 - zero_operand)
+        negative = replace(second, name=f"{sight.output.name}/negative", zero_point=-1 - second.zero_point)
         before, maps = (_negation(unit, second, negative),), (negative,)
-        second, zero_operand = negative, negative.zero_point
-    return Built(layers=(*before, _sum(unit, sight, first, second, zero_operand)), maps=maps)
+        second = negative
+    return Built(layers=(*before, sum_of(unit, sight.output, (first, a), (second, b))), maps=maps)
 
 
 def _negation(unit: Unit, source: FeatureMap, result: FeatureMap) -> Convolution:
@@ -166,26 +166,27 @@ def multiply(unit: Unit, sight: Sight) -> Built:
     return Built(layers=(layer,))
 
 
-def _sum(unit: Unit, sight: Sight, first: FeatureMap, second: FeatureMap, zero_operand: int) -> Add:
-    a, b, rule = quantization(unit.read[0]), quantization(unit.read[1]), result_quantization(unit)
-    twice_largest = 2 * max(a.scale, b.scale)
+def sum_of(unit: Unit, output: FeatureMap, first: tuple[FeatureMap, float], second: tuple[FeatureMap, float]) -> Add:
+    """The unit's result as the sum of two maps, each given with its scale. Raises MisfitError."""
+    (a, scale_a), (b, scale_b), rule = first, second, result_quantization(unit)
+    twice_largest = 2 * max(scale_a, scale_b)
     total = twice_largest / ((1 << ADD_LEFT_SHIFT) * rule.scale)
-    (m1, m2, m3), (s1, s2, s3) = multipliers(np.array([a.scale / twice_largest, b.scale / twice_largest, total]))
+    (m1, m2, m3), (s1, s2, s3) = multipliers(np.array([scale_a / twice_largest, scale_b / twice_largest, total]))
     if max(s1, s2, s3) > 0:
         raise MisfitError("its result has a scale so fine that the sum would have to be enlarged")
     low, high = clamp(unit)
     return Add(
         name=unit.name,
         operator=unit.node.op,
-        input=first.name,
-        output=sight.output.name,
-        operand=second.name,
+        input=a.name,
+        output=output.name,
+        operand=b.name,
         multiplier_input=int(m1),
         shift_input=int(s1),
         zero_input=a.zero_point,
         multiplier_operand=int(m2),
         shift_operand=int(s2),
-        zero_operand=zero_operand,
+        zero_operand=b.zero_point,
         multiplier=int(m3),
         shift=int(s3),
         zero_point=rule.zero_point,

@@ -5,17 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from loomwork.arch.numerics import ADD_LEFT_SHIFT, Rounding
-from loomwork.compiler.graph import Add, FeatureMap, Requantize, Rescale
-from loomwork.compiler.importers.onnx_arithmetic import (
-    clamp,
-    multipliers,
-    quantization,
-    rescaling,
-    result_quantization,
-    taken_over,
-)
+from loomwork.compiler.graph import FeatureMap, Requantize, Rescale
+from loomwork.compiler.importers.onnx_arithmetic import quantization, rescaling, result_quantization, taken_over
 from loomwork.compiler.importers.onnx_forms import MisfitError
+from loomwork.compiler.importers.onnx_layers import sum_of
 from loomwork.compiler.importers.onnx_sight import Built, Sight
 from loomwork.compiler.importers.onnx_units import Unit
 from loomwork.compiler.importers.onnx_weighted import channel_factors, signed_channels
@@ -40,10 +33,11 @@ def slopes(unit: Unit, sight: Sight) -> Built:
     raised = replace(rescaling(free), minimum=rule.zero_point)
     return Built(
         layers=(
-            _rescaled(unit, "below", source, below, replace(taken_over(), maximum=zero)),
+            _rescaled(unit, "below", source, below, taken_over(maximum=zero)),
             replace(lowered, name=f"{name}/scaled"),
             _rescaled(unit, "above", source, above, raised),
-            _sum(unit, scaled, above, output),
+            # Of two maps with the result's own scale: its factors are powers of two, and round nothing.
+            sum_of(unit, output, (scaled, rule.scale), (above, rule.scale)),
         ),
         maps=(below, scaled, above),
     )
@@ -52,29 +46,4 @@ def slopes(unit: Unit, sight: Sight) -> Built:
 def _rescaled(unit: Unit, part: str, source: FeatureMap, result: FeatureMap, rule: Requantize) -> Rescale:
     return Rescale(
         name=f"{unit.name}/{part}", operator=unit.node.op, input=source.name, output=result.name, requantize=rule
-    )
-
-
-def _sum(unit: Unit, first: FeatureMap, second: FeatureMap, result: FeatureMap) -> Add:
-    """The sum of two tensors of the result's own scale; powers of two as factors round nothing."""
-    (half, whole), (half_shift, whole_shift) = multipliers(np.array([0.5, 2.0 / (1 << ADD_LEFT_SHIFT)]))
-    low, high = clamp(unit)
-    return Add(
-        name=unit.name,
-        operator=unit.node.op,
-        input=first.name,
-        output=result.name,
-        operand=second.name,
-        multiplier_input=int(half),
-        shift_input=int(half_shift),
-        zero_input=result.zero_point,
-        multiplier_operand=int(half),
-        shift_operand=int(half_shift),
-        zero_operand=result.zero_point,
-        multiplier=int(whole),
-        shift=int(whole_shift),
-        zero_point=result.zero_point,
-        minimum=low,
-        maximum=high,
-        rounding=Rounding.ONNX,
     )

@@ -19,6 +19,7 @@ from loomwork.compiler.importers.onnx_sight import Built, Pair, Sight, Window, w
 from loomwork.compiler.importers.onnx_units import StoredWeights, Unit
 from loomwork.compiler.importers.onnx_wide import fits, shared_out
 from loomwork.compiler.limits import MAX_DENSE_BYTES, MAX_DILATION, MAX_KERNEL_HEIGHT, MAX_STRIDE, MAX_TAPS
+from loomwork.compiler.tiling import pooling_counts
 
 
 def weights(unit: Unit, position: int, *, wide: bool = False) -> StoredWeights:
@@ -203,20 +204,24 @@ def average_pool(unit: Unit, sight: Sight) -> Built:
 
 def _clipped_average(unit: Unit, sight: Sight, moves: Window) -> AveragePool:
     """AveragePool that counts the pixels inside the image."""
-    before = quantization(unit.read[0])
-    heights, widths = range(1, moves.size[0] + 1), range(1, moves.size[1] + 1)
+    source, output, before = sight.inputs[0], sight.output, quantization(unit.read[0])
+    sizes = (output.height, output.width), (source.height, source.width)
+    try:
+        counts = pooling_counts(*sizes, moves.size, moves.stride, moves.pad)
+    except ValueError as error:
+        raise MisfitError(str(error)) from None
     rules = {
         count: requantize(
             unit, np.asarray([before.scale / count], np.float64), np.array([-before.zero_point * count], np.int64)
         )
-        for count in sorted({height * width for height in heights for width in widths})
+        for count in sorted(counts)
     }
     low, high = clamp(unit)
     return AveragePool(
         name=unit.name,
         operator=unit.node.op,
-        input=sight.inputs[0].name,
-        output=sight.output.name,
+        input=source.name,
+        output=output.name,
         window=moves.size,
         stride=moves.stride,
         pad=moves.pad,

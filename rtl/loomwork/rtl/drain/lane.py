@@ -14,6 +14,7 @@ from loomwork.rtl.command import command_layout
 from loomwork.rtl.delay import delay
 from loomwork.rtl.drain.activation_table import ActivationTable
 from loomwork.rtl.drain.clamp import Clamp
+from loomwork.rtl.drain.layouts import has_operand
 from loomwork.rtl.drain.parameters import CHANNEL_PARAMETERS
 from loomwork.rtl.requantize import Requantizer
 from loomwork.rtl.technology import Multiplier, Operand, technology_of
@@ -201,8 +202,7 @@ class Lane(Component):
                 second.a.eq(clamp.result),
                 second.b.eq(delay(m, "operand", self.operand, self._clamped)),
             ]
-            is_second = (self.mode == Combine.ADD) | (self.mode == Combine.MULTIPLY)
-            finished = Mux(is_second, second.result, finished)
+            finished = Mux(has_operand(self.mode), second.result, finished)
         if self._activation_table:
             finished = Mux(self.mode == Combine.TABLE, self.looked_up, finished)
         with m.If(self.max_valid & (self.max_first | (finished > self.result))):

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the parts of the drain hand to each other."""
 
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Value
 from amaranth.lib import data
 
 from loomwork.arch.config import Config
+from loomwork.arch.isa import Combine
 from loomwork.rtl.ports import WORD_ADDRESS_BITS
 
 ROW_BITS = 15
@@ -12,6 +17,11 @@ BYTE_BITS = 27
 """Width of a byte's position in an image row, likewise."""
 CHANNEL_BITS = 13
 """Width of a channel number, to one block beyond the largest `channels`."""
+
+
+def has_operand(mode: Value) -> Value:
+    """Whether a second stage reads a second tensor. mode: a `Combine`."""
+    return reduce(or_, (mode == member for member in Combine if member.has_operand))
 
 
 def flags_layout(config: Config) -> data.StructLayout:

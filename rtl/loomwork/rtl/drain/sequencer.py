@@ -11,6 +11,7 @@ from loomwork.arch.config import Config
 from loomwork.arch.isa import BY_MNEMONIC, OPCODE_BITS, Combine, Params, Pool, Source
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.command import command_layout
+from loomwork.rtl.drain.layouts import has_operand
 from loomwork.rtl.ports import COMMANDS_IN_UNIT, UnitPort
 
 _MNEMONICS = ("REQUANT", "COMBINE", "TABLE", "DRAIN")
@@ -87,12 +88,12 @@ class Sequencer(Component):
 
         is_legal = (drain.source == Source.ACCUMULATOR) | (drain.params == Params.UNIFORM)
         is_legal &= (drain.pool != Pool.NONE) | is_one_pixel
-        has_operand = (drain.combine == Combine.ADD) | (drain.combine == Combine.MULTIPLY)
-        is_legal &= (drain.pool != Pool.SUM) | ~has_operand
+        reads_operand = has_operand(drain.combine)
+        is_legal &= (drain.pool != Pool.SUM) | ~reads_operand
         is_legal &= (drain.combine != Combine.ADD) | self._residual_add
         is_legal &= (drain.combine != Combine.MULTIPLY) | self._elementwise_multiply
         is_legal &= (drain.combine != Combine.TABLE) | self._activation_table
-        reads_scratchpad = (drain.source == Source.SCRATCHPAD) | has_operand
+        reads_scratchpad = (drain.source == Source.SCRATCHPAD) | reads_operand
         is_refused = drains & ~is_legal
         if not self._activation_table:
             is_refused |= table

@@ -8,9 +8,10 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Combine, Params
+from loomwork.arch.isa import Params
 from loomwork.rtl.drain.address import Address
 from loomwork.rtl.drain.datapath import Datapath
+from loomwork.rtl.drain.layouts import has_operand
 from loomwork.rtl.drain.parameters import Parameters
 from loomwork.rtl.drain.reader import Reader
 from loomwork.rtl.drain.sequencer import Sequencer
@@ -94,7 +95,7 @@ class Drain(Component):
             address.progress.eq(self.accumulator.progress),
             reader.command.eq(drain),
             reader.filled.eq(address.filled),
-            reader.has_operand.eq((drain.combine == Combine.ADD) | (drain.combine == Combine.MULTIPLY)),
+            reader.has_operand.eq(has_operand(drain.combine)),
             reader.room.eq(writer.room),
             reader.parameters_ready.eq(parameters.ready),
             reader.buffer.eq(parameters.buffer),
