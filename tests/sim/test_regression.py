@@ -4,9 +4,11 @@
 import os
 from pathlib import Path
 
+import cocotb_tools.config
 import pytest
 
 from loomwork.arch.config import PRESETS, Config
+from loomwork.rtl.generate import MODULE_NAME
 from loomwork.sim.backend import RunError
 from loomwork.sim.testbench import runner
 from loomwork.sim.testbench.runner import run_regression
@@ -65,3 +67,23 @@ def _builder_of_another(config: Config) -> object:
 def test_an_expression_without_a_match_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="no test's name matches 'nothing_like_it'"):
         run_regression(PRESETS["tiny"], expression="nothing_like_it", directory=tmp_path)
+
+
+def test_a_kept_test_bench_outlives_the_environment_that_built_it() -> None:
+    libraries = str(cocotb_tools.config.libs_dir).encode()
+    executable = runner.build(PRESETS["tiny"], waves=False) / MODULE_NAME
+    assert libraries not in executable.read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["exit 127", "kill -SEGV $$"])
+def test_a_simulator_that_ends_without_results_is_an_error_with_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    executable = tmp_path / "built" / MODULE_NAME
+    executable.parent.mkdir()
+    executable.write_text(f"#!/bin/sh\necho last words\n{ending}\n")
+    executable.chmod(0o755)
+    monkeypatch.setattr(runner, "build", lambda _, *, waves: executable.parent)
+    with pytest.raises(RunError, match=r"ended abnormally; see .*simulation\.log"):
+        run_regression(PRESETS["tiny"], directory=tmp_path)
+    assert "last words" in (tmp_path / "tiny" / "simulation.log").read_text()

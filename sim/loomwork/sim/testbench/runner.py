@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
+import cocotb
 import cocotb_tools.config
 from cocotb_tools.runner import get_runner
 from rich.table import Table
@@ -115,22 +116,22 @@ def build(config: Config, *, waves: bool) -> Path:
     tool = verilator()
     source = generate_verilog(config)
     key = hashlib.sha256(
-        "\0".join((source, tool.version, str(waves), *VERILATOR_FLAGS, *BUILD_FLAGS)).encode()
+        "\0".join((source, tool.version, cocotb.__version__, str(waves), *VERILATOR_FLAGS, *BUILD_FLAGS)).encode()
     ).hexdigest()[:16]
     folder = cache_directory() / "testbenches" / f"{config.name}{'-waves' if waves else ''}-{key}"
     if (folder / MODULE_NAME).is_file():
         return folder
     building = folder.with_name(f"{folder.name}.{os.getpid()}")
     building.mkdir(parents=True, exist_ok=True)
-    (building / "core.v").write_text(generate_verilog(config), encoding="utf-8")
-    libraries = cocotb_tools.config.libs_dir
+    (building / "core.v").write_text(source, encoding="utf-8")
     command = [
         *(str(tool.executable), "--cc", "--exe", "--build", "-j", str(os.cpu_count() or 1)),
         *("--prefix", "Vtop", "--top-module", MODULE_NAME, "-o", MODULE_NAME, "--Mdir", str(building)),
         *VERILATOR_FLAGS,
         *BUILD_FLAGS,
         *(("--trace",) if waves else ()),
-        *("-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"),
+        # Without -rpath: the executable may outlive the virtual environment that it was built from.
+        *("-LDFLAGS", f"-L{cocotb_tools.config.libs_dir} -lcocotbvpi_verilator"),
         str(cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp"),
         str(building / "core.v"),
     ]
@@ -152,9 +153,10 @@ def _run(
     config: Config, folder: Path, built: Path, expression: str | None, seed: int, *, waves: bool
 ) -> list[TestResult]:
     results = folder / "results.xml"
+    libraries = filter(None, (str(cocotb_tools.config.libs_dir), os.environ.get("LD_LIBRARY_PATH")))
     runner = get_runner("verilator")
-    # SystemExit: a crash of the simulator itself; what it wrote until then is in the log.
-    with contextlib.suppress(SystemExit):
+    # Either may come from a simulator that crashed; what it wrote until then is in the log.
+    with contextlib.suppress(SystemExit, RuntimeError):
         runner.test(
             test_module=MODULES,
             hdl_toplevel=MODULE_NAME,
@@ -166,7 +168,10 @@ def _run(
             test_filter=expression,
             waves=waves,
             log_file=folder / "simulation.log",
-            extra_env={CONFIG_VARIABLE: json.dumps(config.to_dict())},
+            extra_env={
+                CONFIG_VARIABLE: json.dumps(config.to_dict()),
+                "LD_LIBRARY_PATH": os.pathsep.join(libraries),
+            },
         )
     if not results.is_file():
         raise RunError(f"the simulation ended abnormally; see {folder / 'simulation.log'}")
