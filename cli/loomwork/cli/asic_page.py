@@ -40,8 +40,10 @@ loomwork asic {options}--liberty DIR --markdown docs/asic.md
 
 Logic:
 
-- `abc` restructures it for depth, maps it, and sizes gates for {logic:.0%} of the period. Whatever drives more than
-  {fanout} cells gets a tree of buffers.
+- `abc` restructures it for depth, maps it, and sizes gates for {logic:.0%} of the period. Registers, macros
+  and ports that drive more than {fanout} cells get trees of buffers. Gates should get them from `abc`, which leaves
+  some out where a unit is large (one gate in the drain of `base` drives 3,331 cells): larger cores seem slower than
+  they need be.
 - Initial values are dropped, as flip-flops and macros of a chip have none: reset sets them.
 
 Memories:
