@@ -13,7 +13,7 @@ from amaranth.lib.wiring import Component, In, Out
 from loomwork.arch.config import FORMAL, TINY
 from loomwork.fpga import asic
 from loomwork.fpga.area import UNITS
-from loomwork.fpga.asic import Area, groups, macs_per_second, measure, synthesize, total
+from loomwork.fpga.asic import ABC_GATES, Area, groups, macs_per_second, measure, synthesize, total
 from loomwork.fpga.asic import Memory as NeededMemory
 from loomwork.fpga.hierarchy import WIRING, parts
 from loomwork.fpga.liberty import Library, read_library
@@ -53,6 +53,29 @@ class Registers(Component):
         return m
 
 
+class Halves(Component):
+    """Two modules, each with an inverter, a flip-flop and an inverter for each bit; two inverters meet between them."""
+
+    i: Signal
+    o: Signal
+
+    def __init__(self, bits: int) -> None:
+        self._bits = bits
+        super().__init__({"i": In(bits), "o": Out(bits)})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        value = self.i
+        for name in ("first", "second"):
+            m.submodules[name] = half = Module()
+            kept = Signal(self._bits, reset_less=True)
+            half.d.sync += kept.eq(~value)
+            value = Signal(self._bits)
+            half.d.comb += value.eq(~kept)
+        m.d.comb += self.o.eq(value)
+        return m
+
+
 class Storage(Component):
     """A memory of 64 words of 20 bits, with inverters behind it."""
 
@@ -83,6 +106,13 @@ def area_of(source: str, library: Library | None) -> Area:
 
 def test_cells_are_counted_by_their_area(library):
     assert area_of(text(Registers()), library) == Area(logic=5 * 101.0, registers=5 * 100.0)
+
+
+@pytest.mark.parametrize(("bits", "inverters"), [(10, 2), (2 * ABC_GATES, 4)])
+def test_large_modules_are_mapped_by_themselves_and_small_ones_as_one(library, bits, inverters):
+    source = text(Halves(bits))
+    assert area_of(source, library) == Area(logic=bits * (200.0 + inverters), registers=bits * 200.0)
+    assert area_of(source, None) == Area(logic=bits * (2 * 16 + 2 * inverters) / 4, registers=bits * 2 * 16 / 4)
 
 
 def test_gate_equivalents_are_transistors_by_four():

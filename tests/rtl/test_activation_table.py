@@ -2,10 +2,13 @@
 """The activation table against its model: every value in every lane, and entries that change meanwhile."""
 
 import random
+from pathlib import Path
 
 import pytest
+from amaranth.back import rtlil
 from amaranth.sim import Simulator, SimulatorContext
 
+from loomwork.fpga.yosys import TOP, find_yosys, synthesize
 from loomwork.rtl.drain.activation_table import ActivationTable
 
 
@@ -16,7 +19,7 @@ def write(ctx: SimulatorContext, dut: ActivationTable, index: int, entries: list
     ctx.set(dut.write, 1)
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("lanes", [1, 3, 10])
 def test_every_value_in_every_lane(lanes: int) -> None:
     rng = random.Random(lanes)
     table = [rng.randint(-128, 127) for _ in range(256)]
@@ -63,3 +66,11 @@ def test_an_entry_changes_behind_the_cycle_of_its_write() -> None:
     simulator.add_clock(1e-8)
     simulator.add_testbench(bench)
     simulator.run()
+
+
+@pytest.mark.parametrize("lanes", [8, 16])
+def test_synthesis_takes_distributed_ram_for_every_lane(lanes: int, tmp_path: Path) -> None:
+    found = synthesize(find_yosys(), rtlil.convert(ActivationTable(lanes), name=TOP), tmp_path)
+    assert found["TRELLIS_DPR16X4"] == lanes * 16 * 8 // 4  # cells of 16 words of 4 bits, words of 16 bytes
+    assert found["TRELLIS_FF"] == lanes * 8
+    assert found["LUT4"] < lanes * 200  # the choice of one byte of 16

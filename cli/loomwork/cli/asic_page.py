@@ -9,7 +9,7 @@ from rich.table import Table
 
 from loomwork.arch.config import Config
 from loomwork.cli.markdown import grid
-from loomwork.fpga.asic import DELAY_SHARE, MACRO_WORDS, Area, Chip, groups, macs_per_second, total
+from loomwork.fpga.asic import ABC_GATES, DELAY_SHARE, MACRO_WORDS, Area, Chip, groups, macs_per_second, total
 from loomwork.fpga.buffers import FANOUT
 from loomwork.fpga.hierarchy import WIRING
 from loomwork.fpga.liberty import CORNERS, Library
@@ -40,10 +40,9 @@ loomwork asic {options}--liberty DIR --markdown docs/asic.md
 
 Logic:
 
-- `abc` restructures it for depth, maps it, and sizes gates for {logic:.0%} of the period. Registers, macros
-  and ports that drive more than {fanout} cells get trees of buffers. Gates should get them from `abc`, which leaves
-  some out where a unit is large (one gate in the drain of `base` drives 3,331 cells): larger cores seem slower than
-  they need be.
+- `abc` restructures it for depth, maps it, and sizes gates for {logic:.0%} of the period: one module of {gates:,}
+  gates or more after the other, since it optimizes for the deepest path of what it is given. Only then a unit becomes
+  one module. What drives more than {fanout} cells gets a tree of buffers.
 - Initial values are dropped, as flip-flops and macros of a chip have none: reset sets them.
 
 Memories:
@@ -184,6 +183,7 @@ def markdown(results: Sequence[Result], run: Run) -> str:
         options=options,
         words=MACRO_WORDS,
         fanout=FANOUT,
+        gates=ABC_GATES,
         logic=DELAY_SHARE,
         share=ACCESS_SHARE,
     )

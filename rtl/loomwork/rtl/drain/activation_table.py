@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The activation table: any function of an int8 value, looked up in every lane of the drain."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from amaranth.hdl import Cat, Module, Signal, Value, signed
 from amaranth.lib import data
@@ -12,6 +14,9 @@ from loomwork.arch.isa import ENTRIES_PER_COMMAND, TABLE_ENTRIES
 from loomwork.arch.numerics import INT8_MIN
 from loomwork.rtl.command import command_layout
 
+LANES_PER_MEMORY = 8
+"""Read ports that a memory has at most: of one with 16, Yosys makes flip-flops where it could take distributed RAM."""
+
 
 class ActivationTable(Component):
     """Looks up one value of each lane per cycle, in `latency` cycles.
@@ -19,8 +24,8 @@ class ActivationTable(Component):
     command: a TABLE. write: take its entries, for the lookups of the following cycles.
     x: int8 values by lane. result: entry `x + 128` of each. Entries that were never written are arbitrary.
 
-    A word of the memory holds the entries of one TABLE. Each lane has a read port, which is like logic: in an FPGA a
-    copy in distributed RAM for each lane, on a chip one set of flip-flops for all of them.
+    A word of a memory holds the entries of one TABLE. Each lane has a read port, which is like logic: in an FPGA a
+    copy in distributed RAM for each lane, on a chip one set of flip-flops for up to LANES_PER_MEMORY of them.
     """
 
     command: data.View
@@ -48,8 +53,14 @@ class ActivationTable(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        words = TABLE_ENTRIES // ENTRIES_PER_COMMAND
-        m.submodules.memory = memory = Memory(shape=8 * ENTRIES_PER_COMMAND, depth=words, init=[])
+        for first in range(0, self._lanes, LANES_PER_MEMORY):
+            lanes = range(first, min(first + LANES_PER_MEMORY, self._lanes))
+            m.submodules[f"memory_{first}"] = self._memory(m, lanes)
+        return m
+
+    def _memory(self, m: Module, lanes: Iterable[int]) -> Memory:
+        """All entries, for some of the lanes."""
+        memory = Memory(shape=8 * ENTRIES_PER_COMMAND, depth=TABLE_ENTRIES // ENTRIES_PER_COMMAND, init=[])
         writing = memory.write_port()
         m.d.comb += [
             writing.addr.eq(self.command.index),
@@ -57,10 +68,10 @@ class ActivationTable(Component):
             writing.en.eq(self.write),
         ]
         entry_bits = len(writing.addr)
-        for lane in range(self._lanes):
+        for lane in lanes:
             reading = memory.read_port(domain="comb")
             number = Value.cast(self.x[lane]) ^ -INT8_MIN  # adds 128
             looked_up = Signal(signed(8), name=f"looked_up_{lane}", reset_less=True)
             m.d.comb += [reading.addr.eq(number[8 - entry_bits :]), self.result[lane].eq(looked_up)]
             m.d.sync += looked_up.eq(reading.data.word_select(number[: 8 - entry_bits], 8))
-        return m
+        return memory
