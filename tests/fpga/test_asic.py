@@ -232,6 +232,14 @@ def test_all_units_are_measured_and_an_error_says_of_which(monkeypatch, library)
         measure(FORMAL, find_yosys(), library, None, frequency=200, report=told.append)
 
 
+def test_what_joins_the_units_is_measured_without_them():
+    boxes = [unit.name for unit in UNITS]
+    part = synthesize(parts(FORMAL)[WIRING], WIRING, find_yosys(), None, period=PERIOD, boxes=boxes)
+    assert part.area.registers > 0
+    assert part.area.logic < 3000
+    assert part.area.memories == ()
+
+
 def test_signals_of_the_core_are_split_into_bits(library):
     """With shorter names for the bits, Yosys stopped at this unit."""
     part = synthesize(parts(FORMAL)["load"], "load", find_yosys(), library, period=5.0)

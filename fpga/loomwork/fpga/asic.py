@@ -43,7 +43,8 @@ the cost of all others: the drain of `tiny` in one piece is 26% larger and reach
 
 # A chip's flip-flops and memories have no initial value.
 _COARSE = (
-    f"read_rtlil unit.il; hierarchy -top {{top}}; proc; keep_hierarchy -min_cost {ABC_GATES}; flatten; "
+    "read_rtlil unit.il; hierarchy -top {top}; proc; setattr -mod -set gate_cost_equivalent 1 =A:blackbox; "
+    f"keep_hierarchy -min_cost {ABC_GATES}; flatten; "
     "synth -top {top} -run begin:fine; opt -fast -full; "
     f"memory_map t:$mem_v2 r:SIZE<{MACRO_WORDS} %i; tee -q -o memories.txt dump t:$mem_v2; "
 )
