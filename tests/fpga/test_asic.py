@@ -178,7 +178,7 @@ def test_a_library_without_macros_is_an_error_where_there_are_memories(tmp_path)
     (tmp_path / "cells.lib").write_text(standard_cells())
     library = read_library(tmp_path)
     assert area_of(text(Registers()), library).logic == 505.0
-    with pytest.raises(SynthesisError, match="it has memories of 32 words or more, which need SRAM macros"):
+    with pytest.raises(SynthesisError, match="it has memories of 64 words or more, which need SRAM macros"):
         area_of(text(Storage()), library)
 
 
@@ -250,8 +250,8 @@ def test_a_unit_of_the_core_with_a_real_library():
     folder = pdk_path("ihp-sg13g2/sg13g2_stdcell_typ_1p20V_25C.lib").parent
     library = read_library(folder)
     assert [corner.name for corner in library.corners] == ["typical", "slow"]
-    part = synthesize(parts(TINY)["accumulator"], "accumulator", find_yosys(), library, period=5.0)
-    # Two halves for each column, of 32 words of 32 bits; the smallest macro with two ports is 52,620.8821 um2.
-    assert part.area.macros == (("RM_IHPSG13_2P_64x32_c2", 2 * TINY.cols),)
-    assert part.area.macro_area == pytest.approx(2 * TINY.cols * 52_620.8821)
+    part = synthesize(parts(TINY)["load"], "load", find_yosys(), library, period=5.0)
+    # A queue of 128 beats of 32 bits; the smallest macro with two ports has 64 words and 52,620.8821 um2.
+    assert part.area.macros == (("RM_IHPSG13_2P_64x32_c2", 2),)
+    assert part.area.macro_area == pytest.approx(2 * 52_620.8821)
     assert 0 < part.area.registers < part.area.logic

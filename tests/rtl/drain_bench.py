@@ -14,7 +14,7 @@ from loomwork.arch.command import Command, encode
 from loomwork.arch.config import BANKS, Config
 from loomwork.arch.isa import Params
 from loomwork.rtl.drain import Drain
-from loomwork.rtl.ports import ACCUMULATOR_LATENCY, COMMANDS_IN_UNIT, SCRATCHPAD_LATENCY
+from loomwork.rtl.ports import ACCUMULATOR_LATENCY, COMMANDS_IN_UNIT, scratchpad_latency
 from tests.rtl.drain_model import BlockParameters
 
 FINISHED_BLOCKS = 2
@@ -70,7 +70,7 @@ class DrainBench:
         self._word_arrived = False
         self._blocks = deque(self.blocks)
         self._finished_blocks = self._progress = self._unanswered = 0
-        self._reads = deque[int | None]([None] * SCRATCHPAD_LATENCY)
+        self._reads = deque[int | None]([None] * scratchpad_latency(self.config))
         self._pixels = deque[int | None]([None] * ACCUMULATOR_LATENCY)
         self._refused: int | None = None
 

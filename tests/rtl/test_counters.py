@@ -25,10 +25,13 @@ def test_counts_each_event_while_enabled_and_clears():
                 await ctx.tick()
                 for name in names:
                     expected[name] += enable and events[name]
+            ctx.set(dut.enable, 0)
+            await ctx.tick()
             assert {name: ctx.get(dut.values[name]) for name in names} == expected
             ctx.set(dut.clear, 1)
             await ctx.tick()
             ctx.set(dut.clear, 0)
+            await ctx.tick()
             assert not any(ctx.get(dut.values[name]) for name in names)
 
     simulator = Simulator(dut)

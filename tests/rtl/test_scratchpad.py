@@ -13,7 +13,7 @@ from amaranth.hdl import Value
 from amaranth.sim import SimulatorContext
 
 from loomwork.arch.config import BANKS, FORMAL, MID, TINY, Config
-from loomwork.rtl.ports import SCRATCHPAD_LATENCY
+from loomwork.rtl.ports import scratchpad_latency
 from loomwork.rtl.scratchpad import Scratchpad
 from tests.rtl.unit_driver import set_together, simulate
 
@@ -71,7 +71,7 @@ class Traffic:
 
     def __post_init__(self) -> None:
         self.banks = [bytearray(self.config.bank_words * self.config.rows) for _ in range(BANKS)]
-        self.expected: deque[dict[str, Any]] = deque({} for _ in range(SCRATCHPAD_LATENCY))
+        self.expected: deque[dict[str, Any]] = deque({} for _ in range(scratchpad_latency(self.config)))
         self.errors: dict[str, bool] = {}
         self.cycle = Cycle()
         self.just_written = set[Place]()
@@ -250,7 +250,7 @@ def test_a_store_is_served_every_cycle_when_it_is_alone():
             answers.append(valid)
 
     simulate(dut, main)
-    assert answers == [0] * SCRATCHPAD_LATENCY + [1] * 32 + [0] * (8 - SCRATCHPAD_LATENCY)
+    assert answers == [0] * scratchpad_latency(TINY) + [1] * 32 + [0] * (8 - scratchpad_latency(TINY))
 
 
 def test_a_read_sees_what_was_written_two_cycles_before():
@@ -264,7 +264,7 @@ def test_a_read_sees_what_was_written_two_cycles_before():
         ctx.set(dut.load_write.valid, 0)
         await ctx.tick()
         set_together(ctx, [(dut.feed.enable, 1), (dut.feed.word[0], 5)])
-        await ctx.tick().repeat(SCRATCHPAD_LATENCY)
+        await ctx.tick().repeat(scratchpad_latency(TINY))
         answers.append(ctx.get(Value.cast(dut.feed.data[0])) & 0xFFFFFFFF)
 
     simulate(dut, main)
@@ -287,7 +287,7 @@ def test_halt_takes_writes_and_does_not_perform_them():
         set_together(ctx, [(load.valid, 0), (drain.valid, 0)])
         await ctx.tick()
         set_together(ctx, [(dut.feed.enable, 3), (dut.feed.wide, 3)])
-        await ctx.tick().repeat(SCRATCHPAD_LATENCY)
+        await ctx.tick().repeat(scratchpad_latency(TINY))
         words.extend(ctx.get(Value.cast(dut.feed.data[bank])) for bank in range(2))
 
     simulate(dut, main)

@@ -69,6 +69,8 @@ class Config:
     depthwise: whether the array has the column buses for DEPTHWISE.
     activation_table: whether the drain holds the table for activation functions.
     block_sparsity: whether EXECUTE can leave out passes, for SKIP.
+    read_register: whether addresses pass a register on their way to the scratchpad's memories: a cycle more for each
+    read, for FPGAs whose block RAM lies far away.
 
     Raises ConfigError when a value is out of range.
     """
@@ -88,6 +90,7 @@ class Config:
     depthwise: bool = True
     activation_table: bool = True
     block_sparsity: bool = False
+    read_register: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -167,13 +170,11 @@ class Config:
     def to_dict(self) -> dict[str, int | str | bool]:
         """Plain values, in the order of declaration; `from_dict` reverses it.
 
-        `block_sparsity` is only there when it is true: a configuration without it keeps the fingerprint, and its
-        programs the bytes, from before there was the field.
+        `block_sparsity` and `read_register` are only there when they are true: a configuration without them keeps the
+        fingerprint, and its programs the bytes, from before there were these fields.
         """
-        values = asdict(self)
-        if not self.block_sparsity:
-            del values["block_sparsity"]
-        return values
+        later = ("block_sparsity", "read_register")
+        return {name: value for name, value in asdict(self).items() if value or name not in later}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":

@@ -30,7 +30,7 @@ def asic(
 ) -> None:
     """Synthesize every unit of the core by itself for a chip, before layout: area, and how fast the clock may be.
 
-    With --liberty: standard cells of that library in mm2, memories of 32 words or more as grids of its SRAM macros, and
+    With --liberty: standard cells of that library in mm2, memories of 64 words or more as grids of its SRAM macros, and
     timing by OpenSTA (`apt install opensta`) at the typical and the slow corner. Without: gate equivalents
     (transistors / 4), memories as bits. Takes minutes the first time; what did not change comes from the cache.
 

@@ -133,12 +133,15 @@ class Core(Component):
         m.submodules.control = control = Control(len(faults))
         m.submodules.counters = counters = Counters()
         m.d.comb += [control.faults[place].eq(Cat(code, index)) for place, (code, index) in enumerate(faults)]
+        # What only the watchdog wants to know has a cycle of its own.
+        progress = Signal()
+        m.d.sync += progress.eq(dispatch.finished | read_master.beat | write_master.beat)
         m.d.comb += [
             clear.eq(control.clear),
             halt.eq(control.halt),
             control.ended.eq(dispatch.ended),
             control.bus_idle.eq(read_master.idle & write_master.idle),
-            control.progress.eq(dispatch.finished | read_master.beat | write_master.beat),
+            control.progress.eq(progress),
             control.stuck_index.eq(dispatch.stuck_index),
             fetch.go.eq(control.go),
             counters.clear.eq(control.clear),

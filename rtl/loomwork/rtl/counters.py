@@ -15,7 +15,7 @@ EVENTS = data.StructLayout({name: 1 for name, _ in COUNTERS})
 class Counters(Component):
     """Counts the cycles in which an event is 1; wraps after 2**32.
 
-    events: what happens in this cycle. enable: count. clear: set all to 0. values: the counters, one cycle later.
+    events: what happens in this cycle. enable: count. clear: set all to 0. values: the counters, two cycles later.
     """
 
     events: data.View
@@ -29,12 +29,15 @@ class Counters(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
+        # Events are known late in their cycle.
+        events, enable = Signal(EVENTS), Signal()
+        m.d.sync += [events.eq(self.events), enable.eq(self.enable)]
         for name, _ in COUNTERS:
             # A signal of its own gives each counter its name in waveforms.
             count = Signal(COUNTER_BITS, name=name)
             m.d.comb += self.values[name].eq(count)
             with m.If(self.clear):
                 m.d.sync += count.eq(0)
-            with m.Elif(self.enable):
-                m.d.sync += count.eq(count + self.events[name])
+            with m.Elif(enable):
+                m.d.sync += count.eq(count + events[name])
         return m

@@ -11,7 +11,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from loomwork.arch.config import Config
 from loomwork.rtl.align import Align, buses_layout
 from loomwork.rtl.passes import pass_layout
-from loomwork.rtl.ports import SCRATCHPAD_LATENCY, FeedRead
+from loomwork.rtl.ports import FeedRead, scratchpad_latency
 from loomwork.rtl.queue import BlockQueue
 from loomwork.rtl.walk import Walk, marks_layout
 from loomwork.rtl.window import Window
@@ -88,7 +88,8 @@ class Feed(Component):
 
         # What travels beside the reads: one signal per cycle from the walk to the queue.
         tag = data.StructLayout({"valid": 1, "final": 1, "marks": marks_layout(self._config)})
-        data_time = window.latency + SCRATCHPAD_LATENCY
+        latency = scratchpad_latency(self._config)
+        data_time = window.latency + latency
         tags = [Signal(tag, name=f"tag_{cycle}") for cycle in range(data_time + align.latency + 1)]
         m.d.comb += [
             tags[0].valid.eq(begins),
@@ -105,7 +106,10 @@ class Feed(Component):
             self.read.word.eq(window.reads.word),
             self.done.eq(tags[data_time].final),
         ]
-        alignments = [Signal.like(window.alignment, name=f"alignment_{cycle}") for cycle in range(SCRATCHPAD_LATENCY)]
+        alignments = [
+            Signal.like(window.alignment, name=f"alignment_{cycle}")
+            for cycle in range(scratchpad_latency(self._config))
+        ]
         stages = [window.alignment, *alignments]
         m.d.sync += [late.eq(early) for early, late in pairwise(stages)]
         m.d.comb += [align.words.eq(self.read.data), align.alignment.eq(alignments[-1])]

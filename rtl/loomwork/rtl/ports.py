@@ -15,8 +15,6 @@ from loomwork.arch.isa import COMMAND_BYTES
 COMMAND_BITS = 8 * COMMAND_BYTES
 WORD_ADDRESS_BITS = 18
 """Width of a word address within a scratchpad bank: wider than any bank, so that an overrun is seen, not wrapped."""
-SCRATCHPAD_LATENCY = 2
-"""Cycles from an accepted scratchpad read to its data."""
 ACCUMULATOR_LATENCY = 2
 """Cycles from an accumulator read to its data."""
 COMMANDS_IN_UNIT = 8
@@ -24,6 +22,11 @@ COMMANDS_IN_UNIT = 8
 ERROR_BITS = 3
 """Width of an `ErrorCode`."""
 PARAMS_INDEX_BITS = 4
+
+
+def scratchpad_latency(config: Config) -> int:
+    """Cycles from an accepted scratchpad read to its data."""
+    return 2 + config.read_register
 
 
 class UnitPort(Signature):
@@ -49,7 +52,7 @@ class FeedRead(Signature):
     """Reads of the feed: a window of two neighbouring words in each of the four banks, every cycle, never refused.
 
     enable: banks to read. wide: banks of which the second word matters too. word: first word.
-    data: `[BANKS][2 * rows] bytes`, SCRATCHPAD_LATENCY cycles later; byte 0 is byte 0 of `word`.
+    data: `[BANKS][2 * rows] bytes`, `scratchpad_latency` cycles later; byte 0 is byte 0 of `word`.
     """
 
     def __init__(self, config: Config) -> None:
@@ -66,7 +69,7 @@ class FeedRead(Signature):
 class WindowRead(Signature):
     """Reads of a window of two neighbouring words of one bank, when the bank is free (drain, store).
 
-    request: stream of {bank, word, wide}. data: `[2 * rows] bytes`; data_valid comes SCRATCHPAD_LATENCY cycles after
+    request: stream of {bank, word, wide}. data: `[2 * rows] bytes`; data_valid comes `scratchpad_latency` cycles after
     the request was taken, in order, and cannot be held back.
     """
 

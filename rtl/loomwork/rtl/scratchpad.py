@@ -10,7 +10,7 @@ from amaranth.lib.wiring import Component, In, Out
 from loomwork.arch.config import BANKS, Config
 from loomwork.rtl.block_memory import block_memory
 from loomwork.rtl.delay import delay
-from loomwork.rtl.ports import SCRATCHPAD_LATENCY, WORD_ADDRESS_BITS, FeedRead, WindowRead, window_write_layout
+from loomwork.rtl.ports import WORD_ADDRESS_BITS, FeedRead, WindowRead, scratchpad_latency, window_write_layout
 
 PARITIES = 2
 EVEN, ODD = range(PARITIES)
@@ -40,8 +40,8 @@ class Scratchpad(Component):
     """Four banks; word `w` of a bank lies in its memory of parity `w % 2`. Word addresses count within the bank.
 
     feed: reads that are never refused. drain_read, store_read: reads that wait until the memories they touch are free
-    of feed (and drain). Data come SCRATCHPAD_LATENCY cycles after a read was taken; a read in the second cycle after a
-    write was taken sees it. No one reads a word in that cycle or before: the tickets see to that.
+    of feed (and drain). Data come `scratchpad_latency` cycles after a read was taken; a read in the second cycle after
+    a write was taken sees it. No one reads a word in that cycle or before: the tickets see to that.
     drain_write: always taken. load_write: waits until its memory is free of drain.
     halt: writes are taken and not performed.
     <port>_error: one cycle, in the cycle after the access was taken: it touched a word behind the last one. Such a
@@ -100,6 +100,7 @@ class Scratchpad(Component):
 
     def _read(self, m: Module, ports: dict[tuple[int, int], Any]) -> None:
         feed, drain, store = self.feed, self.drain_read.request, self.store_read.request
+        domain = "sync" if self._config.read_register else "comb"
         # One bit for each memory, in the order of `ports`.
         fed = Signal(len(ports))
         drain_meets = clash(drain.payload, store.payload, wide=drain.payload.wide | store.payload.wide)
@@ -119,7 +120,7 @@ class Scratchpad(Component):
             )
             # The drain is the last to know what it wants: its turn comes late.
             others = Mux(fed[number], address(feed.word[bank], parity), address(store.payload.word, parity))
-            m.d.comb += [
+            m.d[domain] += [
                 ports[bank, parity].addr.eq(Mux(drains & ~fed[number], address(drain.payload.word, parity), others)),
                 ports[bank, parity].en.eq(fed[number] | drains | stores),
             ]
@@ -142,6 +143,7 @@ class Scratchpad(Component):
     def _deliver(self, m: Module, ports: dict[tuple[int, int], Any]) -> None:
         """A register behind each memory, whose output is slow; then its words in the order of each reader's window."""
         layout = data.ArrayLayout(8, 2 * self._config.rows)
+        latency = scratchpad_latency(self._config)
         words: dict[tuple[int, int], Signal] = {}
         for (bank, parity), port in ports.items():
             words[bank, parity] = Signal(8 * self._config.rows, name=f"word_{bank}_{parity}", reset_less=True)
@@ -151,12 +153,12 @@ class Scratchpad(Component):
             return Mux(starts_odd, Cat(odd, even), Cat(even, odd))
 
         for bank in range(BANKS):
-            starts_odd = delay(m, f"feed_odd_{bank}", self.feed.word[bank][0], SCRATCHPAD_LATENCY)
+            starts_odd = delay(m, f"feed_odd_{bank}", self.feed.word[bank][0], latency)
             m.d.comb += self.feed.data[bank].eq(window(words[bank, EVEN], words[bank, ODD], starts_odd))
         for name, port in (("drain", self.drain_read), ("store", self.store_read)):
-            from_bank = delay(m, f"{name}_bank", port.request.payload.bank, SCRATCHPAD_LATENCY)
-            starts_odd = delay(m, f"{name}_odd", port.request.payload.word[0], SCRATCHPAD_LATENCY)
-            taken = Signal(SCRATCHPAD_LATENCY, name=f"{name}_taken")
+            from_bank = delay(m, f"{name}_bank", port.request.payload.bank, latency)
+            starts_odd = delay(m, f"{name}_odd", port.request.payload.word[0], latency)
+            taken = Signal(latency, name=f"{name}_taken")
             m.d.sync += taken.eq(Cat(port.request.valid & port.request.ready, taken))
             even, odd = (Array(words[bank, parity] for bank in range(BANKS))[from_bank] for parity in range(PARITIES))
             m.d.comb += [

@@ -90,8 +90,11 @@ class WindowReader(Component):
             request.valid.eq(burst.valid & may_request),
             burst.ready.eq(request.ready & may_request),
         ]
-        more = room + (self.beats.valid & self.beats.ready)
-        m.d.sync += room.eq(Mux(request.valid & request.ready, more - burst.payload.beats, more))
+        # Whether a beat is taken is known last: it chooses between sums that are there.
+        is_requested, beats = request.valid & request.ready, burst.payload.beats
+        m.d.sync += room.eq(Mux(is_requested, room - beats, room))
+        with m.If(self.beats.valid & self.beats.ready):
+            m.d.sync += room.eq(Mux(is_requested, room - (beats - 1), room + 1))
 
         m.d.comb += [
             self.arriving.eq(self.bus.valid),
@@ -121,5 +124,6 @@ class WindowReader(Component):
         with m.If(self.arriving_error):
             m.d.sync += failed.eq(1)
         good = self.arriving & ~self.arriving_error & ~failed
-        m.d.sync += in_front.eq(in_front + good - (self.beats.valid & self.beats.ready))
+        with m.If(good ^ (self.beats.valid & self.beats.ready)):
+            m.d.sync += in_front.eq(Mux(good, in_front + 1, in_front - 1))
         return failed & (in_front == 0)

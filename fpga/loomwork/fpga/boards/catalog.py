@@ -39,7 +39,9 @@ ULX3S_85F = Board(
     platform=lambda: ULX3S_85F_Platform(toolchain="Trellis"),
     oscillator="clk25",
     oscillator_mhz=25,
-    config=replace(MID, name="ulx3s", requant_lanes=4, elementwise_multiply=False, activation_table=False),
+    config=replace(
+        MID, name="ulx3s", requant_lanes=4, elementwise_multiply=False, activation_table=False, read_register=True
+    ),
     memory_kib=128,
     clock_mhz=50,
     capacity=Resources(luts=83_640, registers=83_640, multipliers=156, blocks=208),

@@ -14,8 +14,9 @@ from loomwork.fpga.link.words import WordAccess
 from loomwork.rtl.axi import ID_BITS, Axi4Read, Axi4Write
 from loomwork.rtl.csr import RESP_OKAY
 
-READ_LATENCY = 2
-"""Cycles from a read address to its data: the memory's own register and one behind the multiplexers of its blocks."""
+READ_LATENCY = 3
+"""Cycles from a read address to its data: a register on the way to the blocks, which lie all over the device, that of
+the memory, and one behind the multiplexers of the blocks."""
 RESP_DECERR = 3
 
 
@@ -77,8 +78,8 @@ class OnChipMemory(Component):
         m.d.comb += [
             axi.arready.eq(idle),
             steps.eq(~idle & ~by_link),
-            port.addr.eq(Mux(by_link, self._beat(words.address), beat)),
         ]
+        m.d.sync += port.addr.eq(Mux(by_link, self._beat(words.address), beat))
         with m.If(axi.arvalid & axi.arready):
             m.d.sync += [beat.eq(self._beat(axi.araddr)), left.eq(axi.arlen + 1), ident.eq(axi.arid)]
             m.d.sync += idle.eq(0)
@@ -128,13 +129,13 @@ class OnChipMemory(Component):
         lanes = self._bytes // WORD_BYTES
         of_lane = Cat((self._lane(words.address) == lane).replicate(WORD_BYTES) for lane in range(lanes))
         with m.If(by_link):
-            m.d.comb += [
+            m.d.sync += [
                 port.addr.eq(self._beat(words.address)),
                 port.data.eq(words.write_data.replicate(lanes)),
                 port.en.eq(of_lane),
             ]
         with m.Else():
-            m.d.comb += [
+            m.d.sync += [
                 port.addr.eq(beat),
                 port.data.eq(axi.wdata),
                 port.en.eq(axi.wstrb & (axi.wvalid & axi.wready & (beat < self._depth)).replicate(self._bytes)),

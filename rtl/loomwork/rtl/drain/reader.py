@@ -14,7 +14,7 @@ from loomwork.rtl.delay import delay
 from loomwork.rtl.drain.layouts import launched_layout, step_layout
 from loomwork.rtl.drain.parameters import lanes_of
 from loomwork.rtl.drain.shifter import Extractor
-from loomwork.rtl.ports import ACCUMULATOR_LATENCY, SCRATCHPAD_LATENCY, AccumulatorRead, WindowRead
+from loomwork.rtl.ports import ACCUMULATOR_LATENCY, AccumulatorRead, WindowRead, scratchpad_latency
 
 
 class Reader(Component):
@@ -55,7 +55,7 @@ class Reader(Component):
     def __init__(self, config: Config) -> None:
         self._config = config
         self._extractor = Extractor(8, config.requant_lanes, config.rows)
-        self.latency = SCRATCHPAD_LATENCY + self._extractor.latency
+        self.latency = scratchpad_latency(self._config) + self._extractor.latency
         super().__init__(
             {
                 "i": In(stream.Signature(step_layout(config))),
@@ -139,7 +139,7 @@ class Reader(Component):
         m.submodules.extractor = self._extractor
         m.d.comb += [
             self._extractor.i.eq(self.read.data),
-            self._extractor.amount.eq(delay(m, "byte", step.byte, SCRATCHPAD_LATENCY)),
+            self._extractor.amount.eq(delay(m, "byte", step.byte, scratchpad_latency(self._config))),
         ]
         held = Signal(len(self._extractor.o), reset_less=True)
         with m.If(delay(m, "first", request.valid & request.ready & first_of_two, self.latency, reset=True)):

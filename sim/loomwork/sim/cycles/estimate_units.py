@@ -9,12 +9,12 @@ from loomwork.arch.isa import Combine, Params, Source
 from loomwork.rtl.accumulator import HALVES, REUSE_CYCLES
 from loomwork.rtl.feed import PIXELS_AHEAD
 from loomwork.rtl.pe import PE
-from loomwork.rtl.ports import SCRATCHPAD_LATENCY
+from loomwork.rtl.ports import scratchpad_latency
 from loomwork.rtl.scratchpad import PARITIES
 from loomwork.sim.cycles.convolution import Shape
 from loomwork.sim.cycles.drain import BEGIN_CYCLES, DrainCycles
 from loomwork.sim.cycles.estimate_bus import FAIR_SHARE, Weights
-from loomwork.sim.cycles.execute import FEED_CYCLES, PARAMETER_BUFFERS, PREPARE_CYCLES
+from loomwork.sim.cycles.execute import PARAMETER_BUFFERS, PREPARE_CYCLES, feed_cycles
 from loomwork.sim.cycles.lanes import Lane
 from loomwork.sim.cycles.timeline import Clock, Process, Search, Timeline
 
@@ -59,10 +59,10 @@ class Array:
             self.active += shape.columns * shape.blocks * len(shape.segments)
             start = yield from self._lane.take(ready)
             prepared = start + PREPARE_CYCLES + shape.left_out[0] + shape.segments[0] + 1
-            yield from self._convolve(shape, prepared + FEED_CYCLES)
+            yield from self._convolve(shape, prepared + feed_cycles(self._config))
             # The walk leaves the last pass to others a little before the array has it.
             ready = max(start + PREPARE_CYCLES + 1, self._begun - PIXELS_AHEAD)
-            self._finish(max(start + 1, self._ended - PIXELS_AHEAD + SCRATCHPAD_LATENCY), self._ended)
+            self._finish(max(start + 1, self._ended - PIXELS_AHEAD + scratchpad_latency(self._config)), self._ended)
 
     def _finish(self, done: int, busy_until: int = 0) -> None:
         """The next command is reported: in order."""

@@ -15,7 +15,7 @@ from loomwork.rtl.accumulator import HALVES, REUSE_CYCLES
 from loomwork.rtl.align import Align
 from loomwork.rtl.execute import TILES_AHEAD
 from loomwork.rtl.pe import PE
-from loomwork.rtl.ports import SCRATCHPAD_LATENCY
+from loomwork.rtl.ports import scratchpad_latency
 from loomwork.rtl.window import Window
 from loomwork.sim.cycles.convolution import Shape
 from loomwork.sim.cycles.lanes import Lane
@@ -26,11 +26,17 @@ from loomwork.sim.cycles.words import Words
 
 PREPARE_CYCLES = 6
 """From a command to the cut of its first segment."""
-READ_CYCLES = Window.latency + SCRATCHPAD_LATENCY
-"""From the beginning of a pixel to its data."""
-FEED_CYCLES = READ_CYCLES + Align.latency + QUEUE_CYCLES
-"""From the beginning of a pixel to its bytes in front of the array."""
 PARAMETER_BUFFERS = 2
+
+
+def data_cycles(config: Config) -> int:
+    """From the beginning of a pixel to its data."""
+    return Window.latency + scratchpad_latency(config)
+
+
+def feed_cycles(config: Config) -> int:
+    """From the beginning of a pixel to its bytes in front of the array."""
+    return data_cycles(config) + Align.latency + QUEUE_CYCLES
 
 
 class Execute:
@@ -48,6 +54,7 @@ class Execute:
         self, clock: Clock, config: Config, lane: Lane, shapes: Sequence[Shape | None], words: Words, walk: Walk
     ) -> None:
         self._rows = config.rows
+        self._data_cycles, self._feed_cycles = data_cycles(config), feed_cycles(config)
         self._lane = lane
         self._shapes = shapes
         self._words = words
@@ -130,7 +137,7 @@ class Execute:
             present = words.hold(known)
             self._present.append(present)
 
-            begin = max(walk.first + FEED_CYCLES, self._ended + 1)
+            begin = max(walk.first + self._feed_cycles, self._ended + 1)
             if present > begin:
                 self.waited_weights += present - begin
                 begin = present
@@ -140,7 +147,7 @@ class Execute:
             self._ended = begin + columns - 1
             walk.go_on(begin, columns)
             if number == last:
-                self._finish(walk.last + READ_CYCLES, self._ended)
+                self._finish(walk.last + self._data_cycles, self._ended)
             if (number + 1) % passes == 0:
                 self.sums.append(shape.outputs + (begin + self._finish_cycles) if passes == 1 else None)
                 self.finished.add(begin + int(shape.outputs[-1]) + self._finish_cycles)
