@@ -26,6 +26,7 @@ from tests.oracle import run_tflite_micro
 CASES = max(1, int(os.environ.get("LOOMWORK_RANDOM_CASES", "12")) // 6)
 SEED = int(os.environ.get("LOOMWORK_RANDOM_SEED", "0"))
 TIMING = MemoryTiming(latency=25, stall_percent=20, seed=11)
+LATE = replace(TINY, name="late", scratchpad_kib=16, read_register=True)
 CONFIGS = [
     NANO,
     MID,
@@ -84,7 +85,7 @@ def test_networks_with_dead_filters_are_exact_on_the_golden_model(style: str) ->
     assert any(results), "the outputs of all these networks are constant: they find no errors"
 
 
-@pytest.mark.parametrize("config", [TINY, SMALL], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [TINY, SMALL, LATE], ids=lambda config: config.name)
 @pytest.mark.parametrize("style", STYLES)
 def test_networks_are_exact_on_the_rtl(style: str, config: Config) -> None:
     for seed in range(SEED, SEED + CASES):

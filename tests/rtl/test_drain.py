@@ -38,7 +38,13 @@ def test_random_commands(lanes: int, patience: float, seed: int) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [replace(FORMAL, scratchpad_kib=4), SMALL, replace(MID, name="narrow", cols=4, requant_lanes=2), MID],
+    [
+        replace(FORMAL, scratchpad_kib=4),
+        SMALL,
+        replace(SMALL, name="late", read_register=True),
+        replace(MID, name="narrow", cols=4, requant_lanes=2),
+        MID,
+    ],
     ids=lambda config: config.name,
 )
 def test_random_commands_of_other_shapes(config: Config) -> None:

@@ -28,6 +28,7 @@ Pixel = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 TALL = replace(SMALL, name="tall", rows=16)
+LATE = replace(SMALL, name="late", read_register=True)
 
 
 def random_operands(rng: random.Random, config: Config) -> dict[str, int]:
@@ -208,7 +209,7 @@ class Bench:
         self.reads.append(bytes(windows))
 
 
-@pytest.mark.parametrize("config", [FORMAL, TINY, SMALL, TALL], ids=lambda c: c.name)
+@pytest.mark.parametrize("config", [FORMAL, TINY, SMALL, TALL, LATE], ids=lambda c: c.name)
 @pytest.mark.parametrize("stall", [0.0, 0.5])
 @pytest.mark.parametrize("seed", [SEED, SEED + 1])
 def test_brings_the_bytes_of_every_pixel(config: Config, stall: float, seed: int):

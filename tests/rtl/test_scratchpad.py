@@ -4,7 +4,7 @@
 import random
 import re
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from loomwork.rtl.ports import scratchpad_latency
 from loomwork.rtl.scratchpad import Scratchpad
 from tests.rtl.unit_driver import set_together, simulate
 
+LATE = replace(TINY, name="late", read_register=True)
 ODD_SIZE = Config(name="odd_size", rows=4, cols=4, scratchpad_kib=3, accumulator_depth=16, bus_bytes=4, requant_lanes=4)
 """A number of words that is not a power of two."""
 
@@ -214,7 +215,7 @@ class Traffic:
 
 
 @pytest.mark.parametrize("beyond", [0.0, 0.1])
-@pytest.mark.parametrize("config", [FORMAL, TINY, ODD_SIZE, MID], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [FORMAL, TINY, ODD_SIZE, MID, LATE], ids=lambda config: config.name)
 def test_holds_bytes(config: Config, beyond: float):
     dut = Scratchpad(config)
     traffic = Traffic(dut, config, random.Random(20250102), beyond)
@@ -237,8 +238,10 @@ def test_holds_bytes(config: Config, beyond: float):
     assert all(count > 20 for count in traffic.counts.values()), traffic.counts
 
 
-def test_a_store_is_served_every_cycle_when_it_is_alone():
-    dut = Scratchpad(TINY)
+@pytest.mark.parametrize("config", [TINY, LATE], ids=lambda config: config.name)
+def test_a_store_is_served_every_cycle_when_it_is_alone(config: Config):
+    dut = Scratchpad(config)
+    latency = scratchpad_latency(config)
     answers: list[int] = []
 
     async def main(ctx: SimulatorContext):
@@ -250,11 +253,12 @@ def test_a_store_is_served_every_cycle_when_it_is_alone():
             answers.append(valid)
 
     simulate(dut, main)
-    assert answers == [0] * scratchpad_latency(TINY) + [1] * 32 + [0] * (8 - scratchpad_latency(TINY))
+    assert answers == [0] * latency + [1] * 32 + [0] * (8 - latency)
 
 
-def test_a_read_sees_what_was_written_two_cycles_before():
-    dut = Scratchpad(TINY)
+@pytest.mark.parametrize("config", [TINY, LATE], ids=lambda config: config.name)
+def test_a_read_sees_what_was_written_two_cycles_before(config: Config):
+    dut = Scratchpad(config)
     answers: list[int] = []
 
     async def main(ctx: SimulatorContext):
@@ -264,7 +268,7 @@ def test_a_read_sees_what_was_written_two_cycles_before():
         ctx.set(dut.load_write.valid, 0)
         await ctx.tick()
         set_together(ctx, [(dut.feed.enable, 1), (dut.feed.word[0], 5)])
-        await ctx.tick().repeat(scratchpad_latency(TINY))
+        await ctx.tick().repeat(scratchpad_latency(config))
         answers.append(ctx.get(Value.cast(dut.feed.data[0])) & 0xFFFFFFFF)
 
     simulate(dut, main)

@@ -3,7 +3,7 @@
 
 import random
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from amaranth.lib.wiring import connect
 from amaranth.sim import SimulatorContext
 
 from loomwork.arch.command import Command
-from loomwork.arch.config import BASE, SMALL, Config
+from loomwork.arch.config import BASE, SMALL, TINY, Config
 from loomwork.arch.isa import READABLE_WINDOWS, WRITABLE_WINDOWS, Window
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.ports import scratchpad_latency
@@ -22,6 +22,8 @@ from loomwork.rtl.store import Store
 from loomwork.rtl.write_master import WriteMaster
 from tests.rtl.axi_memory import CONFIGS, DECERR, SLVERR, AxiMemory, bursts_of, make_windows, set_windows
 from tests.rtl.unit_driver import UnitLog, send_commands, simulate, wait_for, watch_unit
+
+LATE = replace(TINY, name="late", read_register=True)
 
 
 @dataclass
@@ -118,7 +120,7 @@ def store(**operands: int) -> Command:
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.4])
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [*CONFIGS, LATE], ids=lambda config: config.name)
 def test_copies_rows_from_their_banks(config: Config, stall: float):
     bench = Bench(config, seed=1, latency=9, stall=stall)
     rows = config.rows

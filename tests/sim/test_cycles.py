@@ -2,6 +2,7 @@
 """The cycle model against the RTL in Verilator, and by hand."""
 
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from loomwork.arch.command import Command, encode
-from loomwork.arch.config import PRESETS, TINY
+from loomwork.arch.config import PRESETS, TINY, Config
 from loomwork.arch.isa import BY_MNEMONIC, COMMAND_BYTES, IsaError, Source
 from loomwork.arch.program import AcceleratorStep, Program
 from loomwork.compiler.driver import compile_model
@@ -80,9 +81,10 @@ def test_networks_take_as_many_cycles_as_predicted(network: str, config_name: st
         assert_equal_but_for(TOLERANCE, estimate, run, "estimate")
 
 
+@pytest.mark.parametrize("config", [TINY, replace(TINY, name="late", read_register=True)], ids=lambda c: c.name)
 @pytest.mark.parametrize("latency", LATENCIES)
-def test_every_command_of_digits_begins_and_ends_as_predicted(latency: int) -> None:
-    program = compiled(DIGITS, "tiny")
+def test_every_command_of_digits_begins_and_ends_as_predicted(latency: int, config: Config) -> None:
+    program = compile_model(DIGITS, config)
     (run,) = measured(program, random_inputs(program), latency)
     (prediction,) = predict_program(program, MemoryTiming(latency=latency))
     assert prediction.counters == run.counters

@@ -29,8 +29,8 @@ from loomwork.fpga.yosys import SynthesisError, Yosys, run_script
 from loomwork.sim.toolchain import cache_directory
 
 MACRO_WORDS = 64
-"""A memory of this many words or more is made of SRAM macros; a smaller one, which would fill half of the smallest macro
-and wait for its late data, of flip-flops."""
+"""A memory of this many words or more is made of SRAM macros; a smaller one, which would leave half of the smallest
+macro empty and wait for its late data, of flip-flops."""
 _NAND2_TRANSISTORS = 4
 _FLIP_FLOP_TRANSISTORS = 16
 """As `stat -tech cmos` of Yosys counts a `$_DFF_P_`."""
