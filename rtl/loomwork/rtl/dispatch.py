@@ -222,17 +222,22 @@ class Dispatch(Component):
     def _find_oldest(self, m: Module, lanes: list[Lane]) -> None:
         """Keep `stuck_index` at the smallest `oldest`. One comparator in turn for all lanes: there is no hurry.
 
-        A lane is looked at in one cycle and compared in the next.
+        What a lane says is noted in one cycle, looked at in the next and compared in the one behind.
         """
+        noted = [Signal(COMMAND_INDEX_BITS, name=f"noted_{number}") for number in range(len(lanes))]
+        m.d.sync += [
+            note.eq(Mux(lane.occupied, lane.oldest, self.i.payload.index))
+            for note, lane in zip(noted, lanes, strict=True)
+        ]
         place = Signal(range(len(lanes)))
         last = Signal()
         highest = (1 << COMMAND_INDEX_BITS) - 1
         candidate, smallest = Signal(COMMAND_INDEX_BITS, init=highest), Signal(COMMAND_INDEX_BITS, init=highest)
         smaller = Signal(COMMAND_INDEX_BITS)
         with m.Switch(place):
-            for number, lane in enumerate(lanes):
+            for number, note in enumerate(noted):
                 with m.Case(number):
-                    m.d.sync += candidate.eq(Mux(lane.occupied, lane.oldest, self.i.payload.index))
+                    m.d.sync += candidate.eq(note)
         m.d.comb += smaller.eq(Mux(candidate < smallest, candidate, smallest))
         m.d.sync += [
             last.eq(place == len(lanes) - 1),

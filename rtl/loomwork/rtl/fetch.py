@@ -62,6 +62,7 @@ class Fetch(Component):
         index = Signal(COMMAND_INDEX_BITS)
         limit = Signal(COMMAND_INDEX_BITS)
         running, stopped, wanted = Signal(), Signal(), Signal()
+        at_limit = Signal()
         taken = Signal()
         is_end = Value.cast(self.o.payload.command)[:OPCODE_BITS] == BY_MNEMONIC["END"].opcode
         m.d.comb += [
@@ -77,14 +78,16 @@ class Fetch(Component):
         ]
         with m.If(self.go):
             m.d.sync += running.eq(1)
+        # Known from a register; the limit does not change while a program runs.
+        m.d.sync += at_limit.eq(index == limit)
         with m.If(taken):
-            m.d.sync += index.eq(index + 1)
+            m.d.sync += [index.eq(index + 1), at_limit.eq(index + 1 == limit)]
             with m.If(is_end):
                 m.d.sync += stopped.eq(1)
 
         command, command_valid, bad_beat = self._assemble(m, reader, self.o.ready & wanted)
         m.d.comb += [
-            wanted.eq(running & ~stopped & (index != limit)),
+            wanted.eq(running & ~stopped & ~at_limit),
             self.o.payload.command.eq(command),
             self.o.valid.eq(command_valid & wanted),
         ]
@@ -94,7 +97,7 @@ class Fetch(Component):
             with m.If(bad_beat):
                 m.d.comb += code.eq(ErrorCode.BUS_READ)
             # Only when one more command is wanted: the last one may be illegal, and that error comes first.
-            with m.Elif(reader.fault | ((index == limit) & self.o.ready)):
+            with m.Elif(reader.fault | (at_limit & self.o.ready)):
                 m.d.comb += code.eq(ErrorCode.WINDOW)
         m.d.sync += [self.error.eq(code), self.error_index.eq(index)]
         with m.If(code != ErrorCode.NONE):

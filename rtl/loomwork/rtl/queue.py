@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queues: short ones in distributed RAM, long ones in block RAM."""
 
+from typing import Any
+
 from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream
 from amaranth.lib.memory import Memory
@@ -58,6 +60,12 @@ def _memory_places(entries: int) -> int:
     return max(2, 1 << (entries - 1).bit_length())
 
 
+def _advance(m: Module, port: Any, moves: Signal) -> None:
+    """Go on to the next word: when it does is known late, so that it enables the register and is not added."""
+    with m.If(moves):
+        m.d.sync += port.addr.eq(port.addr + 1)
+
+
 class Queue(_Queue):
     """First in, first out, for at most `depth` entries.
 
@@ -70,7 +78,8 @@ class Queue(_Queue):
         m.submodules.memory = memory = Memory(shape=self._width, depth=_memory_places(self._depth), init=[])
         writing, reading = memory.write_port(), memory.read_port(domain="comb")
         m.d.comb += [writing.data.eq(self.i.payload), writing.en.eq(written), self.o.payload.eq(reading.data)]
-        m.d.sync += [writing.addr.eq(writing.addr + written), reading.addr.eq(reading.addr + taken)]
+        _advance(m, writing, written)
+        _advance(m, reading, taken)
 
 
 class BlockQueue(_Queue):
@@ -84,4 +93,5 @@ class BlockQueue(_Queue):
         writing, reading = memory.write_port(), memory.read_port()
         m.d.comb += [writing.data.eq(self.i.payload), writing.en.eq(written)]
         m.d.comb += [self.o.payload.eq(reading.data), reading.en.eq(seen)]
-        m.d.sync += [writing.addr.eq(writing.addr + written), reading.addr.eq(reading.addr + seen)]
+        _advance(m, writing, written)
+        _advance(m, reading, seen)

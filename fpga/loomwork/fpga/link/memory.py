@@ -56,24 +56,27 @@ class OnChipMemory(Component):
         m.submodules.memory = memory = Memory(shape=8 * self._bytes, depth=self._depth, init=[])
         # The link has time, the core's clock has not.
         words = WordAccess().create()
+        reads, writes = Signal(), Signal()
+        requested = self.words.request & ~self.words.done
         m.d.sync += [
-            words.request.eq(self.words.request & ~self.words.done),
-            *(getattr(words, name).eq(getattr(self.words, name)) for name in ("write", "address", "write_data")),
+            reads.eq(requested & ~self.words.write),
+            writes.eq(requested & self.words.write),
+            *(getattr(words, name).eq(getattr(self.words, name)) for name in ("address", "write_data")),
         ]
         m.d.comb += [self.words.done.eq(words.done), self.words.read_data.eq(words.read_data)]
-        self._write(m, memory.write_port(granularity=8), words)
-        self._read(m, memory.read_port(), words)
+        self._write(m, memory.write_port(granularity=8), words, writes)
+        self._read(m, memory.read_port(), words, reads, writes)
         return m
 
     def _beat(self, address: Value) -> Value:
         return address[self._beat_bits :]
 
-    def _read(self, m: Module, port: Any, words: Any) -> None:
+    def _read(self, m: Module, port: Any, words: Any, reads: Signal, writes: Signal) -> None:
         axi = self.read
         beat, left, ident = Signal(len(axi.araddr) - self._beat_bits), Signal(9), Signal(ID_BITS)
         # What accompanies a read through the memory and the register behind it.
         stages = [Signal(4 + ID_BITS, name=f"read_{stage}") for stage in range(READ_LATENCY)]
-        by_link = words.request & ~words.write & ~Cat(stage[1] for stage in stages).any()
+        by_link = reads & ~Cat(stage[1] for stage in stages).any()
         steps, idle = Signal(), Signal(init=1)
         m.d.comb += [
             axi.arready.eq(idle),
@@ -102,13 +105,12 @@ class OnChipMemory(Component):
         lane = self._lane(words.address)
         m.d.comb += words.read_data.eq(found.word_select(lane, 8 * WORD_BYTES))
         written = Signal()
-        m.d.sync += written.eq(words.request & words.write & ~written)
+        m.d.sync += written.eq(writes & ~written)
         m.d.comb += words.done.eq(last[1] | written)
 
-    def _write(self, m: Module, port: Any, words: Any) -> None:
+    def _write(self, m: Module, port: Any, words: Any, by_link: Signal) -> None:
         axi = self.write
         beat, ident, beyond = Signal(len(axi.awaddr) - self._beat_bits), Signal(ID_BITS), Signal()
-        by_link = words.request & words.write
         busy, idle = Signal(), Signal(init=1)
         m.d.comb += [
             axi.awready.eq(idle),

@@ -68,11 +68,14 @@ class Parameters(Component):
             self.i.ready.eq(~occupied.bit_select(fill, 1)),
             finishes.eq(self.i.valid & self.i.ready & word.last),
         ]
-        with m.If(self.i.valid & self.i.ready):
+        # Words are stored a cycle later: a step reads its parameters later still.
+        late, stores, fills = Signal(word.shape(), reset_less=True), Signal(), Signal(reset_less=True)
+        m.d.sync += [late.eq(word), fills.eq(fill), stores.eq(self.i.valid & self.i.ready)]
+        with m.If(stores):
             for b, buffer in enumerate(words):
                 for index, stored in enumerate(buffer):
-                    with m.If((fill == b) & (word.index == index)):
-                        m.d.sync += stored.eq(word.word)
+                    with m.If((fills == b) & (late.index == index)):
+                        m.d.sync += stored.eq(late.word)
         with m.If(finishes):
             m.d.sync += [
                 occupied.bit_select(fill, 1).eq(1),
