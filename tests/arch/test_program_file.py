@@ -400,8 +400,9 @@ def test_pages_struct_is_the_table():
 
 
 def test_page_lists_every_key_and_no_other():
-    # `block_sparsity` is there where it is true.
-    metadata = metadata_of(write_program(replace(SAMPLE, config=replace(SAMPLE.config, block_sparsity=True))))
+    # These two are there where they are true.
+    config = replace(SAMPLE.config, block_sparsity=True, read_register=True)
+    metadata = metadata_of(write_program(replace(SAMPLE, config=config)))
     host, accelerator = metadata["steps"]
     documented = {heading: [row[0].strip("`") for row in table_rows(heading)] for heading in (
         "Metadata", "Configuration", "Tensors", "Accelerator steps", "Placements", "Host steps")}  # fmt: skip
