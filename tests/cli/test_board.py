@@ -17,6 +17,7 @@ from loomwork.fpga.boards.catalog import ULX3S_85F
 from loomwork.fpga.place_route import CriticalPath, Routed, Seeds
 from loomwork.fpga.synthesis import Netlist
 from loomwork.fpga.tools import Tool
+from loomwork.fpga.unit_paths import UnitPath
 from tests.models import CHECKOUT
 
 # A design that is made for a fake synthesis is never used.
@@ -82,10 +83,26 @@ class FakeTools:
     def place(self, *_: object, workers: int, report) -> Seeds:
         self.called.append("place")
         path = CriticalPath(start="a", end="b", logic=2.0, routing=5.5, levels=4)
+        unit_paths = [
+            UnitPath(
+                from_unit="drain", to_unit=f"unit {place}", delay=7.5 - place / 4, ends=40 - place, start="a", end="b"
+            )
+            for place in range(12)
+        ]
         routed = []
         for seed, fmax in enumerate(self._fmax, 1):
             report(seed, f"{fmax:.1f} MHz")
-            routed.append(Routed(seed=seed, fmax=fmax, path=path, utilization={"LUT": (1, 2)}, folder=self._folder))
+            utilization = {"LUT": (1, 2)}
+            routed.append(
+                Routed(
+                    seed=seed,
+                    fmax=fmax,
+                    path=path,
+                    unit_paths=unit_paths,
+                    utilization=utilization,
+                    folder=self._folder,
+                )
+            )
         return Seeds(routed, {9: "ERROR: no room"})
 
 

@@ -60,6 +60,8 @@ def test_a_small_design_becomes_a_bitstream_for_a_tang_nano(tmp_path: Path, monk
     result = place_and_route(board, netlist, find_tool(family.placer), [1], 54, workers=1, report=lambda _, __: None)
     assert result.best.fmax > 54
     assert result.best.path.levels > 0
+    # The slowest one of all, from the delays of every wire and cell, is that which nextpnr has found.
+    assert 1000 / result.best.unit_paths[0].delay == pytest.approx(result.best.fmax, rel=1e-3)
     assert result.best.utilization["rPLL"][0] == 1
     bitstream = pack(board, find_tool(family.packer), result.best).decode()
     assert len(bitstream.splitlines()) > 1000

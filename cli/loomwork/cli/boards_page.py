@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from loomwork.cli.build_page import PATHS_SHOWN
 from loomwork.cli.output import UsageError, write_file, write_json
 from loomwork.fpga.boards.board import Board
 from loomwork.fpga.boards.catalog import BOARDS
 from loomwork.fpga.capacity import CapacityError, check_capacity, estimate
+from loomwork.fpga.unit_paths import NEAR
 
 _PAGE = """\
 # Boards
@@ -23,6 +25,8 @@ What `loomwork build` makes of each board with open tools: Yosys, nextpnr, and t
 - **LUTs** of four inputs, carry cells and distributed RAM included, on Gowin also those through which a flip-flop that
   has none of its own gets its data; **FF** flip-flops; **DSP** multiplier cells (Gowin: of 9 x 9 bits); **block RAM**
   of 18 kbit (iCE40: 4 kbit). Units are mapped one by one, so that their cells can be counted.
+- **Slowest paths** are those between two units, of the best seed; `report.json` has all. Near the slowest of all are
+  registers at the end of a path that takes {near:.0%} of its time or more.
 """
 
 _KINDS = {"luts": "LUTs", "registers": "FF", "multipliers": "DSP", "blocks": "block RAM"}
@@ -58,7 +62,7 @@ def boards_page(records: Sequence[Mapping[str, Any]]) -> str:
     """The page as Markdown."""
     built = {record["board"]: record for record in records}
     sections = (_section(built[name]) if name in built else _without(board) for name, board in BOARDS.items())
-    return "\n".join([_PAGE, *([_summary(records)] if records else []), *sections])
+    return "\n".join([_PAGE.format(near=NEAR), *([_summary(records)] if records else []), *sections])
 
 
 def _summary(records: Sequence[Mapping[str, Any]]) -> str:
@@ -95,6 +99,13 @@ def _section(record: Mapping[str, Any]) -> str:
         (
             f"Critical path: {path['logic'] + path['routing']:.2f} ns, of which {path['logic']:.2f} ns logic in "
             f"{path['levels']} levels and {path['routing']:.2f} ns routing, from `{path['start']}` to `{path['end']}`."
+        ),
+        "",
+        "| from | to | slowest path, ns | ends near the slowest |",
+        "| --- | --- | ---: | ---: |",
+        *(
+            f"| {one['from_unit']} | {one['to_unit']} | {one['delay']:.2f} | {one['ends']:,} |"
+            for one in record["unit_paths"][:PATHS_SHOWN]
         ),
         "",
         "| unit | " + " | ".join(_KINDS.values()) + " |",

@@ -5,11 +5,15 @@ from rich.table import Table
 
 from loomwork.fpga.boards.board import Resources
 from loomwork.fpga.build import Build
+from loomwork.fpga.unit_paths import NEAR
+
+PATHS_SHOWN = 10
+"""Pairs of units in the table of slowest paths; report.json has all."""
 
 
 def tables(result: Build) -> list[Table]:
-    """Fmax over the seeds, and the cells of each unit."""
-    return [_speed(result), _cells(result)]
+    """Fmax over the seeds, the slowest paths between units, and the cells of each unit."""
+    return [_speed(result), _paths(result), _cells(result)]
 
 
 def _speed(result: Build) -> Table:
@@ -18,6 +22,17 @@ def _speed(result: Build) -> Table:
     for name in ("median", "best", "worst", "clock"):
         table.add_column(f"{name} MHz", justify="right")
     table.add_row(f"{seeds.median:.1f}", f"{seeds.best.fmax:.1f}", f"{seeds.worst:.1f}", f"{result.clock_mhz:g}")
+    return table
+
+
+def _paths(result: Build) -> Table:
+    table = Table(title=f"Slowest paths between units, of {len(result.seeds.best.unit_paths)} (best seed)")
+    table.add_column("from")
+    table.add_column("to")
+    for name in ("ns", f"ends within {1 - NEAR:.0%} of the slowest"):
+        table.add_column(name, justify="right")
+    for path in result.seeds.best.unit_paths[:PATHS_SHOWN]:
+        table.add_row(path.from_unit, path.to_unit, f"{path.delay:.2f}", f"{path.ends:,}")
     return table
 
 

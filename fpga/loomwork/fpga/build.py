@@ -70,6 +70,7 @@ class Build:
                 "failed": {str(seed): why for seed, why in self.seeds.failed.items()},
             },
             "critical_path": asdict(best.path),
+            "unit_paths": [asdict(path) for path in best.unit_paths],
             "capacity": asdict(self.board.capacity),
             "total": asdict(self.netlist.total),
             "units": {name: asdict(unit) for name, unit in self.netlist.units.items()},

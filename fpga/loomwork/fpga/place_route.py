@@ -9,15 +9,18 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from loomwork.fpga.boards.board import Board
-from loomwork.fpga.synthesis import NETLIST, Netlist
+from loomwork.fpga.synthesis import NETLIST, Netlist, unit_of
 from loomwork.fpga.tools import Tool, ToolError
+from loomwork.fpga.unit_paths import UnitPath, unit_paths
 
 REPORT = "report.json"
+DELAYS = "delays.sdf"
+UNIT_PATHS = "unit_paths.json"
 LOG = "place.log"
 _PHASES = (
     (re.compile(r"Packing|Creating"), "packing"),
@@ -39,11 +42,14 @@ class CriticalPath:
 
 @dataclass(frozen=True, kw_only=True)
 class Routed:
-    """One seed's result. fmax: MHz at which its slowest path still works. folder: of its files."""
+    """One seed's result. fmax: MHz at which its slowest path still works. unit_paths: the slowest one between each two
+    units. folder: of its files.
+    """
 
     seed: int
     fmax: float
     path: CriticalPath
+    unit_paths: Sequence[UnitPath]
     utilization: Mapping[str, tuple[int, int]]
     folder: Path
 
@@ -108,7 +114,7 @@ def _route(
     family = board.family
     name = re.sub(r"\W+", "-", " ".join([placer.version, *family.place_options]))
     folder = netlist.folder / f"{name}-{clock_mhz:g}-{seed}"
-    if not (folder / REPORT).is_file():
+    if not (folder / UNIT_PATHS).is_file():
         option, routed = family.routed
         with tempfile.TemporaryDirectory(dir=netlist.folder, prefix=f".seed-{seed}-") as directory:
             made = Path(directory) / "made"
@@ -120,12 +126,17 @@ def _route(
                 *placer.command,
                 *board.place_arguments,
                 *family.place_options,
-                *("--json", NETLIST, *family.constraints, option, routed, "--report", REPORT),
+                *("--json", NETLIST, *family.constraints, option, routed, "--report", REPORT, "--sdf", DELAYS),
                 *("--seed", str(seed), "--freq", f"{clock_mhz:g}", "--timing-allow-fail"),
             ]
             code = _run(command, made, lambda phase: report(seed, phase))
             if code or not (made / REPORT).is_file():
                 return _last_error(made / LOG, code)
+            report(seed, "timing of units")
+            with (made / DELAYS).open(encoding="utf-8") as delays:
+                paths = unit_paths(delays, unit_of)
+            (made / UNIT_PATHS).write_text(json.dumps([asdict(path) for path in paths]), encoding="utf-8")
+            (made / DELAYS).unlink()  # large
             (made / NETLIST).unlink()
             if folder.exists():
                 shutil.rmtree(folder)
@@ -164,6 +175,7 @@ def _read(seed: int, folder: Path) -> Routed:
         seed=seed,
         fmax=values["fmax"][clock]["achieved"],
         path=_path(slowest["path"]),
+        unit_paths=[UnitPath(**path) for path in json.loads((folder / UNIT_PATHS).read_text(encoding="utf-8"))],
         utilization={name: (item["used"], item["available"]) for name, item in values["utilization"].items()},
         folder=folder,
     )

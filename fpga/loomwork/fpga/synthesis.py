@@ -39,6 +39,11 @@ LONE = "lone registers"
 """Line of the lookup tables that registers without one of their own take, where they do."""
 
 
+def unit_of(cell: str) -> str:
+    """The unit that a cell of the flattened design is counted in; REST for what is in none of UNITS."""
+    return next((unit for unit, path in UNITS.items() if cell.startswith(f"system.{path}.")), REST)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Netlist:
     """A synthesized design.
