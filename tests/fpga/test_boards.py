@@ -238,7 +238,7 @@ _SDF = r"""
   (CELL (CELLTYPE "top") (INSTANCE )
     (DELAY (ABSOLUTE
         (INTERCONNECT system.core.drain.first/Q system.lut/A (100:200:2000) (100:200:300))
-        (INTERCONNECT system.lut/F system.core.array.last/DI (1000) (1000))
+        (INTERCONNECT system.lut/F system.core.execute.array.last/DI (1000) (1000))
   )))
   (CELL (CELLTYPE "FF")
     (INSTANCE system.core.drain.first)
@@ -251,7 +251,7 @@ _SDF = r"""
         (IOPATH A F (250:250:250) (250:250:250))
   )))
   (CELL (CELLTYPE "FF")
-    (INSTANCE system.core.array.last)
+    (INSTANCE system.core.execute.array.last)
     (TIMINGCHECK
         (SETUPHOLD (posedge DI) (posedge CLK) (250:250:250) (0:0:0))
   ))
@@ -273,7 +273,7 @@ def test_the_best_of_several_seeds_is_found_and_the_others_are_told(netlist: Net
     assert (path.start, path.end, path.logic, path.routing, path.levels) == ("first", "last", 1.0, 3.0, 1)
     assert result.best.utilization == {"LUT": (5, 10)}
     (between,) = result.best.unit_paths
-    assert (between.from_unit, between.to_unit, between.delay, between.ends) == ("drain", "control, host link", 4.0, 1)
+    assert (between.from_unit, between.to_unit, between.delay, between.ends) == ("drain", "array", 4.0, 1)
     assert (1, "packing") in told
     assert (4, "140.0 MHz") in told
     assert (3, "failed") in told

@@ -50,7 +50,8 @@ def build(
     """Build the bitstream of a core with memory and a UART for a board, with Yosys and nextpnr.
 
     Writes the bitstream, config.json (the configuration, for `loomwork compile --config`) and report.json: Fmax of
-    each seed, cells of each unit, the critical path. Takes minutes; what did not change comes from the cache.
+    each seed, cells of each unit, the critical path, and the slowest path between each two units. Takes minutes; what
+    did not change comes from the cache.
 
     Load the bitstream with openFPGALoader, then run programs on the board with `loomwork run`.
 
