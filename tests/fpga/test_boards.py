@@ -208,6 +208,9 @@ import json, sys
 arguments = {name: value for name, value in zip(sys.argv, sys.argv[1:]) if name.startswith("--")}
 seed = int(arguments["--seed"])
 print("Info: Packing constants..")
+print("Info: Running Static placer...")
+print("Info: Running router2...")
+print("Info: Running main router loop...")
 if seed == 3:
     print("ERROR: Unable to find legal placement")
     sys.exit(1)
@@ -274,8 +277,8 @@ def test_the_best_of_several_seeds_is_found_and_the_others_are_told(netlist: Net
     assert result.best.utilization == {"LUT": (5, 10)}
     (between,) = result.best.unit_paths
     assert (between.from_unit, between.to_unit, between.delay, between.ends) == ("drain", "array", 4.0, 1)
-    assert (1, "packing") in told
-    assert (4, "140.0 MHz") in told
+    phases = [what for seed, what in told if seed == 4]
+    assert phases == ["starting", "packing", "placing", "routing", "timing of units", "140.0 MHz"]
     assert (3, "failed") in told
 
 

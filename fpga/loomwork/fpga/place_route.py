@@ -24,7 +24,7 @@ UNIT_PATHS = "unit_paths.json"
 LOG = "place.log"
 _PHASES = (
     (re.compile(r"Packing|Creating"), "packing"),
-    (re.compile(r"Running (main|initial)|placer|Placed|Static|iteration"), "placing"),
+    (re.compile(r"placer|Placed|iteration"), "placing"),
     (re.compile(r"Routing|Running router"), "routing"),
 )
 
