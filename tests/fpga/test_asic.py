@@ -251,7 +251,7 @@ def test_a_unit_of_the_core_with_a_real_library():
     library = read_library(folder)
     assert [corner.name for corner in library.corners] == ["typical", "slow"]
     part = synthesize(parts(TINY)["load"], "load", find_yosys(), library, period=5.0)
-    # A queue of 128 beats of 32 bits; the smallest macro with two ports has 64 words and 52,620.8821 um2.
-    assert part.area.macros == (("RM_IHPSG13_2P_64x32_c2", 2),)
-    assert part.area.macro_area == pytest.approx(2 * 52_620.8821)
+    # A queue of 64 beats of 32 bits; the smallest macro with two ports has as many words and 52,620.8821 um2.
+    assert part.area.macros == (("RM_IHPSG13_2P_64x32_c2", 1),)
+    assert part.area.macro_area == pytest.approx(52_620.8821)
     assert 0 < part.area.registers < part.area.logic
