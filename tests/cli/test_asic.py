@@ -87,6 +87,15 @@ def test_without_opensta_the_area_is_there_and_what_is_missing_named(synthesis, 
     assert f"No timing: {message}" in Path("page.md").read_text()
 
 
+def test_the_page_names_the_file_of_a_configuration_so_that_its_command_can_be_run_again(synthesis, loomwork):
+    Path("wide.json").write_text('{"base": "tiny", "name": "registered", "read_register": true}')
+    finished = loomwork("asic", "-c", "wide.json", "-c", "small", "--liberty", "pdk", "--markdown", "page.md")
+    assert finished.code == 0
+    page = Path("page.md").read_text()
+    assert "loomwork asic --config wide.json --config small --liberty DIR --markdown docs/asic.md" in page
+    assert "\n## registered (4 x 4)\n" in page
+
+
 def test_a_page_is_written_of_several_configurations(synthesis, loomwork):
     finished = loomwork("asic", "-c", "tiny", "-c", "small", "-c", "tiny", "--liberty", "pdk", "--markdown", "page.md")
     assert finished.code == 0

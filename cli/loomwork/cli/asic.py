@@ -43,7 +43,8 @@ def asic(
     from loomwork.fpga.yosys import find_yosys
 
     # Each once: a figure is found by the name of its configuration.
-    shapes = list({shape.name: shape for shape in map(load_config, config or ["base"])}.values())
+    loaded = [(load_config(argument), argument) for argument in config or ["base"]]
+    shapes = {shape.name: (shape, argument) for shape, argument in loaded}
     if liberty is not None and not liberty.is_dir():
         raise UsageError(f"there is no folder {liberty}")
     if markdown_file is not None and liberty is None:
@@ -53,9 +54,9 @@ def asic(
     yosys, sta = find_yosys(), find_sta()
     results: list[asic_page.Result] = []
     with status.status("starting Yosys (the first time, the packaged one takes a minute)") as progress:
-        for shape in shapes:
+        for shape, argument in shapes.values():
             chip = measure(shape, yosys, library, sta, frequency=frequency, report=progress.update)
-            results.append(asic_page.Result(shape, chip))
+            results.append(asic_page.Result(shape, chip, argument))
     run = asic_page.Run(yosys.version, sta.version if sta else None, library, frequency)
     for result in results:
         print_table(asic_page.table(result, run))

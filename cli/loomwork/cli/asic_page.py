@@ -64,10 +64,11 @@ _MHZ = "MHz, {corner}"
 
 @dataclass(frozen=True)
 class Result:
-    """Of one configuration."""
+    """Of one configuration. argument: what it was called by, a preset or a file."""
 
     config: Config
     chip: Chip
+    argument: str
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def to_json(results: Sequence[Result], run: Run) -> dict[str, Any]:
 
 def markdown(results: Sequence[Result], run: Run) -> str:
     """The results as a page of the documentation; with a library."""
-    options = "".join(f"--config {result.config.name} " for result in results)
+    options = "".join(f"--config {result.argument} " for result in results)
     page = _PAGE.format(
         cells=run.library.cells.name if run.library else "",
         tools=f"Yosys {run.yosys}" + (f" and OpenSTA {run.sta}" if run.sta else ""),
