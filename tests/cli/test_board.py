@@ -122,6 +122,9 @@ def test_a_build_gives_bitstream_report_and_configuration(workspace: Path, fake:
     assert Path("made/ulx3s-85f.bit").read_bytes() == b"bits of seed 2"
     assert json.loads(Path("made/config.json").read_text()) == TINY.to_dict()
     report = json.loads(Path("made/report.json").read_text())
+    assert report["unit_paths"][11]["to_unit"] == "unit 11"
+    assert "unit 9 " in finished.out
+    assert "unit 10 " not in finished.out
     assert report["fmax_mhz"] == {
         "best": 131.5,
         "median": 124.0,

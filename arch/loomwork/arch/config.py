@@ -69,8 +69,7 @@ class Config:
     depthwise: whether the array has the column buses for DEPTHWISE.
     activation_table: whether the drain holds the table for activation functions.
     block_sparsity: whether EXECUTE can leave out passes, for SKIP.
-    read_register: whether addresses pass a register on their way to the scratchpad's memories: a cycle more for each
-    read, for FPGAs whose block RAM lies far away.
+    read_register: whether scratchpad addresses pass a register, for a faster clock: each read takes a cycle more.
 
     Raises ConfigError when a value is out of range.
     """

@@ -130,7 +130,7 @@ def _route(
                 *("--seed", str(seed), "--freq", f"{clock_mhz:g}", "--timing-allow-fail"),
             ]
             code = _run(command, made, lambda phase: report(seed, phase))
-            if code or not (made / REPORT).is_file():
+            if code or not all((made / name).is_file() for name in (REPORT, DELAYS)):
                 return _last_error(made / LOG, code)
             report(seed, "timing of units")
             with (made / DELAYS).open(encoding="utf-8") as delays:

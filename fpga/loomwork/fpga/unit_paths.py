@@ -13,6 +13,7 @@ from dataclasses import dataclass
 NEAR = 0.8
 """A path is near the slowest one when it takes at least this part of its time."""
 
+# Of the rising edge, for which nextpnr writes the same as for the falling one.
 _DELAY = r"\((?:-?\d+:-?\d+:)?(-?\d+)\)"  # (minimum:typical:maximum) in ps, or one number
 _EDGE = r"(?:\((?:posedge|negedge) (\S+)\)|(\S+))"
 _INSTANCE = re.compile(r"\(INSTANCE (\S*)\)")
@@ -61,6 +62,7 @@ class _Network:
             elif found := _INSTANCE.search(line):
                 instance = found[1]
         for source, target, delay in arcs:
+            # The clocks of block RAM come without an edge.
             if source in clocks or source.rsplit("/", 1)[1].startswith("CLK"):
                 self.launched[target] = max(delay, self.launched.get(target, 0))
             else:

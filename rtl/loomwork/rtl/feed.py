@@ -106,10 +106,7 @@ class Feed(Component):
             self.read.word.eq(window.reads.word),
             self.done.eq(tags[data_time].final),
         ]
-        alignments = [
-            Signal.like(window.alignment, name=f"alignment_{cycle}")
-            for cycle in range(scratchpad_latency(self._config))
-        ]
+        alignments = [Signal.like(window.alignment, name=f"alignment_{cycle}") for cycle in range(latency)]
         stages = [window.alignment, *alignments]
         m.d.sync += [late.eq(early) for early, late in pairwise(stages)]
         m.d.comb += [align.words.eq(self.read.data), align.alignment.eq(alignments[-1])]
