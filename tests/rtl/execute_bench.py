@@ -353,14 +353,15 @@ class Bench:
         """Deliver the words of two cycles ago, accept the reads of now. What was not asked for is noise."""
         read, rows = self.dut.read, self.config.rows
         ctx.set(read.data.as_value(), int.from_bytes(b"".join(self.reads.popleft()), "little"))
-        enable, wide = ctx.get(read.enable), ctx.get(read.wide)
+        all_memories = ctx.get(read.memories)
         windows: list[bytes] = []
         for bank in range(BANKS):
             window = self.rng.randbytes(2 * rows)
-            if enable >> bank & 1:
+            if memories := all_memories >> 2 * bank & 3:
                 self.last_read = self.cycle
                 first = ctx.get(read.word[bank])
-                count = 1 + (wide >> bank & 1)
+                count = 2 if memories == 3 else 1
+                assert memories == 3 or memories == 1 << first % 2
                 assert self.owned[bank, first : first + count].all(), "read outside the tensor"
                 window = self.scratchpad[bank, first : first + count].tobytes() + window[count * rows :]
             windows.append(window)

@@ -198,10 +198,11 @@ class Bench:
         windows = bytearray()
         for bank in range(BANKS):
             window = self.rng.randbytes(2 * rows)
-            if ctx.get(feed.read.enable[bank]):
+            if memories := ctx.get(feed.read.memories) >> 2 * bank & 3:
                 self.last_read = self.cycle
                 first = ctx.get(feed.read.word[bank])
-                count = 1 + ctx.get(feed.read.wide[bank])
+                count = 2 if memories == 3 else 1
+                assert memories == 3 or memories == 1 << first % 2
                 self.words.append(first)
                 if first + count <= BANK_WORDS:
                     window = self.scratchpad[bank, first : first + count].tobytes() + window[count * rows :]

@@ -116,9 +116,9 @@ class Traffic:
     def drive(self, ctx: SimulatorContext) -> None:
         dut, cycle = self.dut, self.cycle
         feed = list(enumerate(cycle.feed))
+        memories = {memory for _, access in feed if access for memory in access.memories(True, access.wide)}
         values: list[tuple[Any, int]] = [
-            (dut.feed.enable, sum(1 << bank for bank, access in feed if access)),
-            (dut.feed.wide, sum(1 << bank for bank, access in feed if access and access.wide)),
+            (dut.feed.memories, sum(1 << 2 * bank + parity for bank, parity in memories)),
             *((dut.feed.word[bank], access.word) for bank, access in feed if access),
         ]
         for request, access in ((dut.drain_read.request, cycle.drain), (dut.store_read.request, cycle.store)):
@@ -267,7 +267,7 @@ def test_a_read_sees_what_was_written_two_cycles_before(config: Config):
         await ctx.tick()
         ctx.set(dut.load_write.valid, 0)
         await ctx.tick()
-        set_together(ctx, [(dut.feed.enable, 1), (dut.feed.word[0], 5)])
+        set_together(ctx, [(dut.feed.memories, 0b10), (dut.feed.word[0], 5)])
         await ctx.tick().repeat(scratchpad_latency(config))
         answers.append(ctx.get(Value.cast(dut.feed.data[0])) & 0xFFFFFFFF)
 
@@ -290,7 +290,7 @@ def test_halt_takes_writes_and_does_not_perform_them():
         assert ready == [1, 1]
         set_together(ctx, [(load.valid, 0), (drain.valid, 0)])
         await ctx.tick()
-        set_together(ctx, [(dut.feed.enable, 3), (dut.feed.wide, 3)])
+        set_together(ctx, [(dut.feed.memories, 0b1111)])
         await ctx.tick().repeat(scratchpad_latency(TINY))
         words.extend(ctx.get(Value.cast(dut.feed.data[bank])) for bank in range(2))
 

@@ -50,7 +50,8 @@ class Lane(Component):
     """The queue of one unit.
 
     Whether a command's tickets are there is found out one cycle ahead: in the cycle after a start, the next command is
-    not offered. No unit is ready for it by then.
+    not offered. No unit is ready for it by then. In that cycle it moves from the queue's memory into a register, where
+    the unit's way begins.
 
     i: commands of this unit. port: the unit. finished: ticket counters of all units; done: which of them are counting.
     halt: hand out nothing more.
@@ -102,13 +103,15 @@ class Lane(Component):
         count = Signal(range(COMMANDS_IN_UNIT + 1))
         unsatisfied = Signal(len(TICKET_UNITS))
         satisfied, looked_at = Signal(), Signal()
+        offered = Signal(self._command_bits, reset_less=True)
         m.d.sync += [
+            offered.eq(command),
             unsatisfied.eq(unsatisfied_waits(command, self.finished, self.done)),
             looked_at.eq(~self.started),
         ]
         m.d.comb += [
             satisfied.eq(looked_at & ~unsatisfied.any()),
-            self.port.command.payload.eq(command),
+            self.port.command.payload.eq(offered),
             self.port.command.valid.eq(queue.o.valid & satisfied & (count != COMMANDS_IN_UNIT) & ~self.halt),
             self.started.eq(self.port.command.valid & self.port.command.ready),
             queue.o.ready.eq(self.started),

@@ -80,12 +80,17 @@ class Execute(Component):
         connect(m, flipped(self.weights), loader.i)
         connect(m, flipped(self.params), loader.params)
         connect(m, flipped(self.accumulator), accumulator.read)
+        # Whether there are tiles, from a register: the way to the first pixel of a pass begins with it.
+        some_tiles, tile_comes = Signal(), Signal()
+        m.d.comb += tile_comes.eq(tiles.w_en & tiles.w_rdy)
+        with m.If(tile_comes ^ (tiles.r_en & tiles.r_rdy)):
+            m.d.sync += some_tiles.eq(tile_comes | (tiles.level != 1))
         m.d.comb += [
             tiles.w_data.eq(sequencer.tiles.payload),
             tiles.w_en.eq(sequencer.tiles.valid),
             sequencer.tiles.ready.eq(tiles.w_rdy),
             loader.tiles.payload.eq(tiles.r_data),
-            loader.tiles.valid.eq(tiles.r_rdy),
+            loader.tiles.valid.eq(some_tiles),
             tiles.r_en.eq(loader.tiles.ready),
             array.weights.eq(loader.word),
             array.load.eq(loader.load),

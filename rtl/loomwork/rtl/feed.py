@@ -101,8 +101,7 @@ class Feed(Component):
 
         m.d.comb += [
             window.asked.eq(tags[window.latency - 1].valid),
-            self.read.enable.eq(window.reads.enable),
-            self.read.wide.eq(window.reads.wide),
+            self.read.memories.eq(window.reads.memories),
             self.read.word.eq(window.reads.word),
             self.done.eq(tags[data_time].final),
         ]

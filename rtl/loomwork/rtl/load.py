@@ -83,21 +83,27 @@ class Load(Component):
         ]
         m.d.sync += pending.eq(pending + taken - self.unit.done)
 
+        # Beats and word addresses meet in front of the scratchpad, which may refuse what they make: it is kept then, so
+        # that the queue of beats need not know.
         beat = reader.beats
-        written = Signal()
+        layout = data.StructLayout({"write": word_write_layout(self._config), "last": 1})
+        m.submodules.writes = writes = Skid(layout)
         m.d.comb += [
             widener.i.payload.eq(beat.payload.data),
             widener.i.valid.eq(beat.valid & ~beat.payload.error),
             beat.ready.eq(widener.i.ready & ~beat.payload.error),
-            self.write.payload.bank.eq(words.payload.bank),
-            self.write.payload.word.eq(words.payload.word),
-            self.write.payload.data.eq(widener.o.payload),
-            self.write.valid.eq(widener.o.valid & words.valid & ~self.halt),
-            written.eq(self.write.valid & self.write.ready),
-            widener.o.ready.eq(written),
-            words.ready.eq(written),
+            writes.i.payload.write.bank.eq(words.payload.bank),
+            writes.i.payload.write.word.eq(words.payload.word),
+            writes.i.payload.write.data.eq(widener.o.payload),
+            writes.i.payload.last.eq(words.payload.last),
+            writes.i.valid.eq(widener.o.valid & words.valid),
+            widener.o.ready.eq(words.valid & writes.i.ready),
+            words.ready.eq(widener.o.valid & writes.i.ready),
+            self.write.payload.eq(writes.o.payload.write),
+            self.write.valid.eq(writes.o.valid & ~self.halt),
+            writes.o.ready.eq(self.write.ready & ~self.halt),
         ]
-        m.d.sync += self.unit.done.eq(written & words.payload.last)
+        m.d.sync += self.unit.done.eq(self.write.valid & self.write.ready & writes.o.payload.last)
 
         code = Signal(ErrorCode)
         failed = Signal()

@@ -15,6 +15,8 @@ from loomwork.arch.isa import COMMAND_BYTES
 COMMAND_BITS = 8 * COMMAND_BYTES
 WORD_ADDRESS_BITS = 18
 """Width of a word address within a scratchpad bank: wider than any bank, so that an overrun is seen, not wrapped."""
+PARITIES = 2
+"""Memories of a bank: one of the even words and one of the odd ones."""
 ACCUMULATOR_LATENCY = 2
 """Cycles from an accumulator read to its data."""
 COMMANDS_IN_UNIT = 8
@@ -51,15 +53,15 @@ class UnitPort(Signature):
 class FeedRead(Signature):
     """Reads of the feed: a window of two neighbouring words in each of the four banks, every cycle, never refused.
 
-    enable: banks to read. wide: banks of which the second word matters too. word: first word.
+    memories: which are read, bit `PARITIES * bank + parity`; both of a bank where the second word matters too.
+    word: first word.
     data: `[BANKS][2 * rows] bytes`, `scratchpad_latency` cycles later; byte 0 is byte 0 of `word`.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__(
             {
-                "enable": Out(BANKS),
-                "wide": Out(BANKS),
+                "memories": Out(BANKS * PARITIES),
                 "word": Out(data.ArrayLayout(WORD_ADDRESS_BITS, BANKS)),
                 "data": In(data.ArrayLayout(data.ArrayLayout(8, 2 * config.rows), BANKS)),
             }

@@ -68,8 +68,10 @@ class ReadMaster(Component):
         axi = self.axi
         outstanding = Signal(range(MAX_OUTSTANDING + 1))
         accept, accepted, completed = Signal(), Signal(), Signal()
+        may_accept = Signal(init=1)  # a cycle late, in which one more may be accepted
+        m.d.sync += may_accept.eq(outstanding < MAX_OUTSTANDING - 1)
         m.d.comb += [
-            accept.eq((~axi.arvalid | axi.arready) & ~self.halt & (outstanding != MAX_OUTSTANDING)),
+            accept.eq((~axi.arvalid | axi.arready) & ~self.halt & may_accept),
             self.idle.eq(outstanding == 0),
         ]
         m.d.sync += outstanding.eq(outstanding + accepted - completed)

@@ -10,9 +10,15 @@ from amaranth.lib.wiring import Component, In, Out
 from loomwork.arch.config import BANKS, Config
 from loomwork.rtl.block_memory import block_memory
 from loomwork.rtl.delay import delay
-from loomwork.rtl.ports import WORD_ADDRESS_BITS, FeedRead, WindowRead, scratchpad_latency, window_write_layout
+from loomwork.rtl.ports import (
+    PARITIES,
+    WORD_ADDRESS_BITS,
+    FeedRead,
+    WindowRead,
+    scratchpad_latency,
+    window_write_layout,
+)
 
-PARITIES = 2
 EVEN, ODD = range(PARITIES)
 
 
@@ -21,9 +27,9 @@ def word_write_layout(config: Config) -> data.StructLayout:
     return data.StructLayout({"bank": 2, "word": WORD_ADDRESS_BITS, "data": data.ArrayLayout(8, config.rows)})
 
 
-def touches(word: Value, first: Any, second: Any, parity: int) -> Value:
-    """Whether a window at `word`, of which the words `first` and `second` matter, uses the memory of this parity."""
-    return Mux(word[0] == parity, first, second)
+def touches(word: Value, wide: Value, parity: int) -> Value:
+    """Whether a window at `word` uses the memory of this parity. wide: its second word matters too."""
+    return (word[0] == parity) | wide
 
 
 def address(word: Value, parity: int) -> Value:
@@ -101,13 +107,9 @@ class Scratchpad(Component):
     def _read(self, m: Module, ports: dict[tuple[int, int], Any]) -> None:
         feed, drain, store = self.feed, self.drain_read.request, self.store_read.request
         domain = "sync" if self._config.read_register else "comb"
-        # One bit for each memory, in the order of `ports`.
-        fed = Signal(len(ports))
+        fed = feed.memories  # in the order of `ports`
         drain_meets = clash(drain.payload, store.payload, wide=drain.payload.wide | store.payload.wide)
         m.d.comb += [
-            fed.eq(
-                Cat(feed.enable[bank] & touches(feed.word[bank], 1, feed.wide[bank], parity) for bank, parity in ports)
-            ),
             drain.ready.eq(~self._meets(drain.payload, fed)),
             store.ready.eq(~(self._meets(store.payload, fed) | (drain.valid & drain_meets))),
         ]
@@ -115,7 +117,7 @@ class Scratchpad(Component):
             drains, stores = (
                 request.valid
                 & (request.payload.bank == bank)
-                & touches(request.payload.word, 1, request.payload.wide, parity)
+                & touches(request.payload.word, request.payload.wide, parity)
                 for request in (drain, store)
             )
             # The drain is the last to know what it wants: its turn comes late.
@@ -128,7 +130,11 @@ class Scratchpad(Component):
 
         m.d.sync += [
             self.feed_error.eq(
-                Cat(feed.enable[bank] & self._beyond(feed.word[bank], feed.wide[bank]) for bank in range(BANKS)).any()
+                Cat(
+                    fed.word_select(bank, PARITIES).any()
+                    & self._beyond(feed.word[bank], fed.word_select(bank, PARITIES).all())
+                    for bank in range(BANKS)
+                ).any()
             ),
             self.drain_read_error.eq(drain.valid & drain.ready & self._beyond(drain.payload.word, drain.payload.wide)),
             self.store_read_error.eq(store.valid & store.ready & self._beyond(store.payload.word, store.payload.wide)),
@@ -138,7 +144,7 @@ class Scratchpad(Component):
     def _meets(request: data.View, memories: Value) -> Value:
         """Whether a window uses one of the memories, which are in the order of banks."""
         of_bank = memories.word_select(request.bank, PARITIES)
-        return Cat(touches(request.word, 1, request.wide, parity) & of_bank[parity] for parity in range(PARITIES)).any()
+        return Cat(touches(request.word, request.wide, parity) & of_bank[parity] for parity in range(PARITIES)).any()
 
     def _deliver(self, m: Module, ports: dict[tuple[int, int], Any]) -> None:
         """A register behind each memory, whose output is slow; then its words in the order of each reader's window."""
@@ -203,7 +209,7 @@ class Scratchpad(Component):
             drain_data.append(late(f"drain_data_{parity}", half))
             enabled.append(late(f"enabled_{parity}", drain.mask.word_select(second, rows)))
         for (bank, parity), port in ports.items():
-            by_drain = self.drain_write.valid & (drain.bank == bank) & touches(drain.word, 1, drain.wide, parity)
+            by_drain = self.drain_write.valid & (drain.bank == bank) & touches(drain.word, drain.wide, parity)
             by_load = self.load_write.valid & (load.bank == bank) & (load.word[0] == parity) & self.load_write.ready
             drains = Signal(name=f"drains_{bank}_{parity}")
             loads = Signal(name=f"loads_{bank}_{parity}")

@@ -51,7 +51,7 @@ class PassSequencer(Component):
         connect(m, cutter.passes, flipped(self.passes))
         connect(m, cutter.tiles, flipped(self.tiles))
         layout = command_layout("CONVOLVE")
-        command = Signal(layout)
+        command, coming = Signal(layout), data.View(layout, self.command.payload[: layout.size])
         origin, row_words, y_words, ring_words, ring_end = (
             Signal(SLOT_BITS, name=name) for name in ("origin", "row_words", "y_words", "ring_words", "ring_end")
         )
@@ -67,7 +67,9 @@ class PassSequencer(Component):
         error = Signal(ErrorCode)
         m.d.comb += self.error.eq(error)
         step = Signal(range(5))
-        product = self._multiply(m, command, step)
+        # One multiplier for all products of a command: that of what is set in one step is there in the next but one.
+        factor, multiplicand, product = Signal(signed(11)), Signal(12), Signal(SLOT_BITS)
+        m.d.sync += [multiplicand.eq(command.pitch), product.eq(factor * multiplicand)]
         if self._config.block_sparsity:
             skip = command_layout("SKIP")
             m.d.comb += [
@@ -79,7 +81,8 @@ class PassSequencer(Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.command.ready.eq(~self.halt)
-                m.d.sync += [command.eq(self.command.payload[: layout.size]), step.eq(0)]
+                m.d.sync += [command.eq(coming), step.eq(0)]
+                m.d.sync += [factor.eq(coming.y_start >> 2), multiplicand.eq(coming.pitch)]
                 with m.If(self.command.valid & self.command.ready):
                     m.next = "PREPARE"
                     if self._config.block_sparsity:
@@ -89,10 +92,13 @@ class PassSequencer(Component):
             with m.State("PREPARE"):
                 m.d.sync += [step.eq(step + 1), y_words.eq(quarter_steps)]
                 with m.Switch(step):
+                    with m.Case(0):
+                        m.d.sync += factor.eq(command.row_step >> 2)
                     with m.Case(1):
-                        m.d.sync += origin.eq(command.base + product)
+                        m.d.sync += [origin.eq(command.base + product), factor.eq(command.ring)]
                     with m.Case(2):
                         m.d.sync += row_words.eq(product)
+                        m.d.sync += [factor.eq(command.tile_height), multiplicand.eq(command.tile_width)]
                     with m.Case(3):
                         # Without a ring both are such that nothing changes: zero words less from the first word on.
                         m.d.sync += [ring_words.eq(product), ring_end.eq(command.base + product)]
@@ -123,21 +129,3 @@ class PassSequencer(Component):
         if not self._config.block_sparsity:
             illegal |= command.opcode == BY_MNEMONIC["SKIP"].opcode
         return illegal
-
-    @staticmethod
-    def _multiply(m: Module, command: data.View, step: Signal) -> Signal:
-        """One multiplier for all products of a command: the product of each `step` is there in the next."""
-        factor, multiplicand = Signal(signed(11)), Signal(12)
-        product = Signal(SLOT_BITS)
-        m.d.comb += multiplicand.eq(command.pitch)
-        with m.Switch(step):
-            with m.Case(0):
-                m.d.comb += factor.eq(command.y_start >> 2)
-            with m.Case(1):
-                m.d.comb += factor.eq(command.row_step >> 2)
-            with m.Case(2):
-                m.d.comb += factor.eq(command.ring)
-            with m.Case(3):
-                m.d.comb += [factor.eq(command.tile_height), multiplicand.eq(command.tile_width)]
-        m.d.sync += product.eq(factor * multiplicand)
-        return product

@@ -9,7 +9,8 @@ from amaranth.utils import exact_log2
 from loomwork.arch.config import BANKS, Config
 from loomwork.rtl.align import alignment_layout, span_layout, turn_layout
 from loomwork.rtl.passes import BYTE_BITS, SLOT_BITS
-from loomwork.rtl.ports import WORD_ADDRESS_BITS
+from loomwork.rtl.ports import PARITIES, WORD_ADDRESS_BITS
+from loomwork.rtl.scratchpad import touches
 from loomwork.rtl.walk import place_layout, position_layout
 
 WORD_BITS = 16
@@ -18,7 +19,8 @@ WORD_BITS = 16
 
 def reads_layout() -> data.StructLayout:
     """Requests to the four banks, as in `FeedRead`."""
-    return data.StructLayout({"enable": BANKS, "wide": BANKS, "word": data.ArrayLayout(WORD_ADDRESS_BITS, BANKS)})
+    words = data.ArrayLayout(WORD_ADDRESS_BITS, BANKS)
+    return data.StructLayout({"memories": data.ArrayLayout(PARITIES, BANKS), "word": words})
 
 
 class Window(Component):
@@ -158,6 +160,12 @@ class Window(Component):
         ]
         return read
 
+    @staticmethod
+    def _is_used(hits: list[Value], reads: list[data.View], parity: int) -> Value:
+        """Whether a read that hits a bank uses its memory of this parity."""
+        used = [hit & touches(read.word, read.wide, parity) for hit, read in zip(hits, reads, strict=True)]
+        return Cat(used).any()
+
     def _choose_banks(self, m: Module, reads: list[data.View]) -> None:
         """One stage: each bank gets the read of the segment whose row it holds (there is at most one)."""
 
@@ -168,9 +176,11 @@ class Window(Component):
 
         for number in range(BANKS):
             hits: list[Value] = [read.present & (read.span.bank == number) for read in reads]
+            # Which memories these are is known as soon as the reads, for the drain's way is long.
             m.d.sync += [
-                self.reads.enable[number].eq(Cat(hits).any() & self.asked),
-                self.reads.wide[number].eq(pick(hits, "wide")),
+                self.reads.memories[number].eq(
+                    Cat(self.asked & self._is_used(hits, reads, parity) for parity in range(PARITIES))
+                ),
                 self.reads.word[number].eq(pick(hits, "word")),
                 self.alignment.banks[number].eq(pick(hits, "turn")),
             ]

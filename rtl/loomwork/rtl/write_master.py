@@ -68,12 +68,12 @@ class WriteMaster(Component):
         m.submodules.lengths = lengths = Queue(len(axi.awlen), BURSTS_AHEAD)
         outstanding = Signal(range(MAX_OUTSTANDING + 1))
         accepted, responded = Signal(), Signal()
+        may_accept = Signal(init=1)  # a cycle late, in which one more may be accepted
+        m.d.sync += may_accept.eq(outstanding < MAX_OUTSTANDING - 1)
         length = Signal.like(axi.awlen)
         drive_constants(m, axi, "aw", self._config)
         m.d.comb += [
-            request.ready.eq(
-                (~axi.awvalid | axi.awready) & lengths.i.ready & ~self.halt & (outstanding != MAX_OUTSTANDING)
-            ),
+            request.ready.eq((~axi.awvalid | axi.awready) & lengths.i.ready & ~self.halt & may_accept),
             accepted.eq(request.valid & request.ready),
             length.eq(request.payload.beats - 1),
             lengths.i.payload.eq(length),

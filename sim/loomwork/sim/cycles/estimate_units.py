@@ -9,8 +9,7 @@ from loomwork.arch.isa import Combine, Params, Source
 from loomwork.rtl.accumulator import HALVES, REUSE_CYCLES
 from loomwork.rtl.feed import PIXELS_AHEAD
 from loomwork.rtl.pe import PE
-from loomwork.rtl.ports import scratchpad_latency
-from loomwork.rtl.scratchpad import PARITIES
+from loomwork.rtl.ports import PARITIES, scratchpad_latency
 from loomwork.sim.cycles.convolution import Shape
 from loomwork.sim.cycles.drain import BEGIN_CYCLES, DrainCycles
 from loomwork.sim.cycles.estimate_bus import FAIR_SHARE, Weights

@@ -81,6 +81,8 @@ class Load:
         self._drained = [Cursor(drained)]
         self._placed = Timeline(clock)
         self._addressed = Timeline(clock)
+        self._last_address = -1  # when that of the last word of a command is there
+        self._to_pop = 0  # words of a burst that are in the queue
 
     def run(self) -> Process:
         """The process that takes commands and has their rows checked, one after the other."""
@@ -120,45 +122,60 @@ class Load:
         """The process that writes the words as their beats come, and gives way to the drain."""
         lane, ratio = self._lane, self._config.rows // self._config.bus_bytes
         write = self._write_beats if ratio == 1 else self._write_words
-        written = -1
+        behind = 0  # the cycle behind the latest write
+        self._last_address = -1
         for number, command in enumerate(lane.commands):
             if len(self._placed.times) <= number:
                 yield self._placed, number + 1
-            addressed = max(self._placed.times[number] + QUEUE_CYCLES, written + 1)
+            addressed = max(self._placed.times[number] + QUEUE_CYCLES, self._last_address + 1)
             self._addressed.add(addressed)
-            written = yield from write(transfer_words(command), max(written + 1, addressed + ADDRESS_CYCLES))
-            lane.finish(written + 1)
+            behind = yield from write(transfer_words(command), addressed + ADDRESS_CYCLES, behind)
+            lane.finish(behind)
 
-    def _write_beats(self, memories: bytes, cycle: int) -> Search:
-        """Write words of one beat each, burst by burst. Returns the cycle of the last one."""
-        reader, written = self._reader, 0
-        while written < len(memories):
+    def _write_beats(self, memories: bytes, cycle: int, behind: int) -> Search:
+        """Write words of one beat each, burst by burst, the first one not before `cycle`. behind: the cycle behind the
+        write before. Returns the one behind the last write.
+
+        A word leaves the queue when the one before is written, whether it is written itself or kept.
+        """
+        reader, number = self._reader, 0
+        self._last_address = cycle
+        while number < len(memories):
             beat = len(reader.popped.times)
             arrival = yield from reader.arrival(beat)
-            count = min(len(memories) - written, reader.rest_of_burst(beat))
-            burst = memories[written : written + count]
-            cycle = yield from give_way(self._clock, self._drained, burst, max(cycle, arrival), self._pop)
-            written += count
-        return cycle - 1
+            cycle = max(cycle, arrival, behind)
+            count = min(len(memories) - number, reader.rest_of_burst(beat))
+            burst = memories[number : number + count]
+            reader.popped.add(cycle)
+            self._to_pop = count - 1
+            cycle = behind = yield from give_way(self._clock, self._drained, burst, cycle, self._pop)
+            number += count
+        if len(memories) > 1:
+            self._last_address = reader.popped.times[-2] + 1
+        return behind
 
     def _pop(self, cycle: int, count: int) -> None:
-        """Beats leave the queue."""
-        self._reader.popped.extend(range(cycle, cycle + count))
+        """Words are written; those behind them leave the queue."""
+        count = min(count, self._to_pop)
+        self._to_pop -= count
+        self._reader.popped.extend(range(cycle + 1, cycle + 1 + count))
 
-    def _write_words(self, memories: bytes, cycle: int) -> Search:
-        """Write words of several beats each. Returns the cycle of the last one."""
+    def _write_words(self, memories: bytes, cycle: int, behind: int) -> Search:
+        """The same for words of several beats each."""
         reader, ratio = self._reader, self._config.rows // self._config.bus_bytes
+        self._to_pop = 0
         popped = -1
         for number in range(len(memories)):
+            self._last_address = max(cycle, popped + 1)
             for place in range(ratio):
                 arrival = yield from reader.arrival(len(reader.popped.times))
                 popped = max(popped + 1, arrival)
-                if place < ratio - 1:
-                    reader.popped.add(popped)
+                if place == ratio - 1:
+                    popped = max(popped, cycle, behind)
+                reader.popped.add(popped)
             word = memories[number : number + 1]
-            cycle = yield from give_way(self._clock, self._drained, word, max(cycle, popped), self._pop)
-            popped = cycle - 1
-        return cycle - 1
+            behind = yield from give_way(self._clock, self._drained, word, popped, self._pop)
+        return behind
 
 
 class Store:
