@@ -5,6 +5,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from amaranth.sim import Simulator, SimulatorContext
@@ -14,7 +15,7 @@ from loomwork.arch.command import Command, encode
 from loomwork.arch.config import BANKS, Config
 from loomwork.arch.isa import Params
 from loomwork.rtl.drain import Drain
-from loomwork.rtl.ports import ACCUMULATOR_LATENCY, COMMANDS_IN_UNIT, scratchpad_latency
+from loomwork.rtl.ports import ACCUMULATOR_LATENCY, COMMANDS_IN_UNIT, MEMORIES, PARITIES, window_latency
 from tests.rtl.drain_model import BlockParameters
 
 FINISHED_BLOCKS = 2
@@ -70,9 +71,11 @@ class DrainBench:
         self._word_arrived = False
         self._blocks = deque(self.blocks)
         self._finished_blocks = self._progress = self._unanswered = 0
-        self._reads = deque[int | None]([None] * scratchpad_latency(self.config))
+        self._reads = deque[int | None]([None] * window_latency(self.config))
         self._pixels = deque[int | None]([None] * ACCUMULATOR_LATENCY)
         self._refused: int | None = None
+        self._fed = 0  # memories that the feed takes, in this cycle and in the next one
+        self._next_fed = 0
 
         dut = Drain(self.config)
         simulator = Simulator(dut)
@@ -117,6 +120,8 @@ class DrainBench:
             word, index, last = self._words[0]
             ctx.set(dut.params.payload, {"word": word, "index": index, "last": last})
         ctx.set(dut.read.request.ready, self._luck())
+        self._fed, self._next_fed = self._next_fed, 0 if self._luck() else self.rng.getrandbits(MEMORIES)
+        ctx.set(dut.next_memories, self._next_fed)
         writes = self.cycles >= self.writes_after and self.rng.random() < self.write_patience
         ctx.set(dut.write.ready, self._luck() and writes)
         ctx.set(dut.read.data.as_value(), self._data(self._reads.popleft(), 2 * self.config.rows))
@@ -150,12 +155,17 @@ class DrainBench:
             payload = ctx.get(request.payload)
             assert self._refused in (None, payload.as_bits()), "a request changed while it was refused"
             self._refused = payload.as_bits()
-            if ctx.get(request.ready):
+            if self._takes(payload) if self.config.read_register else ctx.get(request.ready):
                 taken, self._refused = self._window(payload.bank, payload.word, payload.wide), None
                 self.last_access = self.cycles
         else:
             assert self._refused is None or self._halted, "a request was withdrawn"
         self._reads.append(taken)
+
+    def _takes(self, request: Any) -> bool:
+        """Whether the feed leaves the memories of a request alone."""
+        parities = (0, 1) if request.wide else (request.word % PARITIES,)
+        return not any(self._fed >> PARITIES * request.bank + parity & 1 for parity in parities)
 
     def _window(self, bank: int, word: int, wide: int) -> int:
         """Two words; noise in place of the second one when it is not asked for."""

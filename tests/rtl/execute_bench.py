@@ -16,7 +16,7 @@ from loomwork.arch.isa import Params, params_words
 from loomwork.arch.reduction import depthwise_passes, passes
 from loomwork.arch.skip import skip_operands
 from loomwork.rtl.execute import Execute
-from loomwork.rtl.ports import ACCUMULATOR_LATENCY, scratchpad_latency
+from loomwork.rtl.ports import ACCUMULATOR_LATENCY, feed_latency
 
 SEED = 20250301
 BANK_WORDS = 512
@@ -290,7 +290,7 @@ class Bench:
         self.commands = deque(command for job in self.jobs for command in job.commands)
         self.command_count = len(self.commands)
         self.pixels = deque(job.pixels for job in self.jobs for _ in range(job.operands["blocks"]))
-        self.reads: deque[list[bytes]] = deque([[]] * scratchpad_latency(self.config))
+        self.reads: deque[list[bytes]] = deque([[]] * feed_latency(self.config))
         self.drained = deque([0] * ACCUMULATOR_LATENCY)
         self.asked = self.taken = 0
         self.last_read = -1

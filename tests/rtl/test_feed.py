@@ -17,7 +17,7 @@ from loomwork.arch.config import BANKS, FORMAL, SMALL, TINY, Config
 from loomwork.arch.isa import Params
 from loomwork.arch.reduction import depthwise_passes, passes
 from loomwork.rtl.feed import PIXELS_AHEAD, Feed
-from loomwork.rtl.ports import WORD_ADDRESS_BITS, scratchpad_latency
+from loomwork.rtl.ports import WORD_ADDRESS_BITS, feed_latency
 from loomwork.rtl.sequencer import PassSequencer
 
 SEED = 20250307
@@ -147,7 +147,7 @@ class Bench:
         self.config, self.operands, self.stall = config, operands, stall
         self.rng = random.Random(seed)
         self.scratchpad = np.random.default_rng(seed).integers(-128, 128, (BANKS, BANK_WORDS, config.rows), np.int8)
-        self.reads: deque[bytes] = deque([b""] * scratchpad_latency(self.config))
+        self.reads: deque[bytes] = deque([b""] * feed_latency(self.config))
         self.pixels: list[Pixel] = []
         self.tiles: list[int] = []
         self.words: list[int] = []
@@ -223,7 +223,7 @@ def test_brings_the_bytes_of_every_pixel(config: Config, stall: float, seed: int
     bench.run(20000, len(expected))
     assert bench.pixels == expected, f"seed {seed}"
     assert len(bench.done) == len(operands)
-    assert bench.done[-1] >= bench.last_read + scratchpad_latency(config)
+    assert bench.done[-1] >= bench.last_read + feed_latency(config)
     assert max(bench.words, default=0) < BANK_WORDS
     tiles: list[int] = []
     for o in operands:

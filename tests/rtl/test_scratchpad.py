@@ -13,7 +13,7 @@ from amaranth.hdl import Value
 from amaranth.sim import SimulatorContext
 
 from loomwork.arch.config import BANKS, FORMAL, MID, TINY, Config
-from loomwork.rtl.ports import scratchpad_latency
+from loomwork.rtl.ports import feed_latency, window_latency
 from loomwork.rtl.scratchpad import Scratchpad
 from tests.rtl.unit_driver import set_together, simulate
 
@@ -72,7 +72,8 @@ class Traffic:
 
     def __post_init__(self) -> None:
         self.banks = [bytearray(self.config.bank_words * self.config.rows) for _ in range(BANKS)]
-        self.expected: deque[dict[str, Any]] = deque({} for _ in range(scratchpad_latency(self.config)))
+        self.expected: deque[dict[str, Any]] = deque({} for _ in range(window_latency(self.config)))
+        self.fed: deque[list[bytes | None]] = deque([] for _ in range(feed_latency(self.config)))
         self.errors: dict[str, bool] = {}
         self.cycle = Cycle()
         self.just_written = set[Place]()
@@ -141,8 +142,10 @@ class Traffic:
         ready, errors, answers = sample[:4], sample[4:9], sample[9:]
         assert dict(zip(PORTS, errors, strict=True)) == {name: self.errors.get(name, False) for name in PORTS}
         self.errors = {}
-        self.check_data(self.expected.popleft(), *answers)
-        self.expected.append(self.take_reads(*ready[:2]))
+        self.check_data(self.expected.popleft() | {"feed": self.fed.popleft()}, *answers)
+        taken = self.take_reads(*ready[:2])
+        self.fed.append(taken.pop("feed"))
+        self.expected.append(taken)
         self.take_writes(*ready[2:])
 
     def check_data(
@@ -241,7 +244,7 @@ def test_holds_bytes(config: Config, beyond: float):
 @pytest.mark.parametrize("config", [TINY, LATE], ids=lambda config: config.name)
 def test_a_store_is_served_every_cycle_when_it_is_alone(config: Config):
     dut = Scratchpad(config)
-    latency = scratchpad_latency(config)
+    latency = window_latency(config)
     answers: list[int] = []
 
     async def main(ctx: SimulatorContext):
@@ -268,7 +271,7 @@ def test_a_read_sees_what_was_written_two_cycles_before(config: Config):
         ctx.set(dut.load_write.valid, 0)
         await ctx.tick()
         set_together(ctx, [(dut.feed.memories, 0b10), (dut.feed.word[0], 5)])
-        await ctx.tick().repeat(scratchpad_latency(config))
+        await ctx.tick().repeat(feed_latency(config))
         answers.append(ctx.get(Value.cast(dut.feed.data[0])) & 0xFFFFFFFF)
 
     simulate(dut, main)
@@ -291,7 +294,7 @@ def test_halt_takes_writes_and_does_not_perform_them():
         set_together(ctx, [(load.valid, 0), (drain.valid, 0)])
         await ctx.tick()
         set_together(ctx, [(dut.feed.memories, 0b1111)])
-        await ctx.tick().repeat(scratchpad_latency(TINY))
+        await ctx.tick().repeat(feed_latency(TINY))
         words.extend(ctx.get(Value.cast(dut.feed.data[bank])) for bank in range(2))
 
     simulate(dut, main)

@@ -16,7 +16,7 @@ from loomwork.arch.command import Command
 from loomwork.arch.config import BASE, SMALL, TINY, Config
 from loomwork.arch.isa import READABLE_WINDOWS, WRITABLE_WINDOWS, Window
 from loomwork.arch.registers import ErrorCode
-from loomwork.rtl.ports import scratchpad_latency
+from loomwork.rtl.ports import window_latency
 from loomwork.rtl.scratchpad_reader import QUEUE_BEATS
 from loomwork.rtl.store import Store
 from loomwork.rtl.write_master import WriteMaster
@@ -53,7 +53,7 @@ class Bench:
 
     async def serve_words(self, ctx: SimulatorContext) -> None:
         read = self.store.read
-        under_way: deque[bytes | None] = deque([None] * (scratchpad_latency(self.config) - 1))
+        under_way: deque[bytes | None] = deque([None] * (window_latency(self.config) - 1))
         while True:
             ctx.set(read.request.ready, self.rng.random() >= self.stall)
             _, _, valid, ready, bank, word, wide = await ctx.tick().sample(

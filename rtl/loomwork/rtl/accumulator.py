@@ -87,9 +87,9 @@ class AccumulatorColumn(Component):
             self.progresses.eq(entries[3].valid & entries[3].overwrite & entries[3].closes & ~entries[3].last),
         ]
 
-        psums = [self.psum, Signal.like(self.psum, name="psum_1"), Signal.like(self.psum, name="psum_2")]
+        psums = [self.psum, *(Signal.like(self.psum, name=f"psum_{n}", reset_less=True) for n in (1, 2))]
         m.d.sync += [psums[1].eq(psums[0]), psums[2].eq(psums[1])]
-        total = Signal(signed(32))
+        total = Signal(signed(32), reset_less=True)
 
         read_half = delay(m, "read_half", self.half, ACCUMULATOR_LATENCY)
         found = []

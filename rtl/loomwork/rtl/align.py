@@ -90,38 +90,42 @@ class Align(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         rows = self._rows
-        alignments = [Signal(self._alignment, name=f"alignment_{stage}") for stage in (1, 2)]
+        # Nothing is reset here: there are thousands of registers, and none says whether it holds something.
+        alignments = [Signal(self._alignment, name=f"alignment_{stage}", reset_less=True) for stage in (1, 2)]
         m.d.sync += [alignments[0].eq(self.alignment), alignments[1].eq(alignments[0])]
 
         rotated: list[Value] = []
         for number in range(BANKS):
             window, turn = self.words[number], self.alignment.banks[number]
-            merged = Signal(8 * rows, name=f"merged_{number}")
+            merged = Signal(8 * rows, name=f"merged_{number}", reset_less=True)
             m.d.sync += merged.eq(
                 Cat(Mux(turn.merge > byte, window[byte + rows], window[byte]) for byte in range(rows))
             )
             turned: Value = merged
             for level in range(exact_log2(rows)):
                 turned = Mux(alignments[0].banks[number].rotate[level], turned.rotate_right(8 << level), turned)
-            rotated.append(Signal(8 * rows, name=f"rotated_{number}"))
+            rotated.append(Signal(8 * rows, name=f"rotated_{number}", reset_less=True))
             m.d.sync += rotated[-1].eq(turned)
 
-        depthwise = [Signal(name=f"depthwise_{stage}") for stage in (1, 2)]
+        depthwise = [Signal(name=f"depthwise_{stage}", reset_less=True) for stage in (1, 2)]
         m.d.sync += [depthwise[0].eq(self.depthwise), depthwise[1].eq(depthwise[0])]
-        covers = [Signal(rows, name=f"cover_{number}") for number in range(BANKS)]
+        covers = [Signal(rows, name=f"cover_{number}", reset_less=True) for number in range(BANKS)]
         for cover, span in zip(covers, self.alignment.spans, strict=True):
             m.d.sync += cover.eq(thermometer(span.high, rows) & ~thermometer(span.low, rows))
         for row in range(rows):
             covering: list[Value] = [cover[row] for cover in covers]
             if self._buses:
                 covering[1:] = [cover & ~depthwise[0] for cover in covering[1:]]
-            covered, bank = Signal(name=f"covered_{row}"), Signal(range(BANKS), name=f"bank_{row}")
+            covered = Signal(name=f"covered_{row}", reset_less=True)
+            bank = Signal(range(BANKS), name=f"bank_{row}", reset_less=True)
             m.d.sync += covered.eq(Cat(covering).any())
             for span, cover in zip(alignments[0].spans, covering, strict=True):
                 with m.If(cover):
                     m.d.sync += bank.eq(span.bank)
             byte = Array(value[8 * row : 8 * row + 8] for value in rotated)[bank]
-            m.d.sync += self.o[row].eq(Mux(covered, byte, alignments[1].pad))
+            result = Signal(8, name=f"result_{row}", reset_less=True)
+            m.d.sync += result.eq(Mux(covered, byte, alignments[1].pad))
+            m.d.comb += self.o[row].eq(result)
         if self._buses:
             self._fill_buses(m, rotated, alignments, covers, depthwise)
         return m
@@ -136,12 +140,11 @@ class Align(Component):
     ) -> None:
         """The last two stages once more, for each span but the first, and without choosing between them."""
         for number in range(1, 1 + self._buses):
-            bus = self.buses[number - 1]
+            bus = Signal.like(self.buses[number - 1], name=f"bus_{number}", reset_less=True)
+            m.d.comb += self.buses[number - 1].eq(bus)
             span = alignments[0].spans[number]
-            covered, bank = (
-                Signal(self._cols, name=f"bus_covered_{number}"),
-                Signal(range(BANKS), name=f"bus_bank_{number}"),
-            )
+            covered = Signal(self._cols, name=f"bus_covered_{number}", reset_less=True)
+            bank = Signal(range(BANKS), name=f"bus_bank_{number}", reset_less=True)
             with m.If(depthwise[0]):
                 m.d.sync += [bank.eq(span.bank), covered.eq(covers[number])]
             with m.If(depthwise[1]):

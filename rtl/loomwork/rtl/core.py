@@ -123,6 +123,7 @@ class Core(Component):
         connect(m, store.read, scratchpad.store_read)
         connect(m, stream.words, execute.weights)
         connect(m, execute.params, drain.params)
+        m.d.comb += drain.next_memories.eq(execute.next_memories)
         connect(m, drain.accumulator, execute.accumulator)
         # Ports.
         connect_flat(m, self, "m_axi", read_master.axi)

@@ -81,11 +81,12 @@ class Decoder(Component):
         m.d.sync += self.error.eq(ErrorCode.NONE)
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
+        # Whether there is a command is known late: the place for it is written in any case.
+        with m.If(self.i.ready):
+            m.d.sync += [self.o.payload.command.eq(command), self.o.payload.unit.eq(unit)]
         with m.If(self.i.valid & self.i.ready):
             m.d.sync += [
-                self.o.payload.command.eq(command),
                 self.o.payload.index.eq(self.i.payload.index),
-                self.o.payload.unit.eq(unit),
                 self.o.valid.eq(code == ErrorCode.NONE),
                 self.error.eq(code),
                 self.error_index.eq(self.i.payload.index),

@@ -14,7 +14,7 @@ from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.accumulator import REUSE_CYCLES, TAG, Accumulator
 from loomwork.rtl.array import SystolicArray
 from loomwork.rtl.feed import Feed
-from loomwork.rtl.ports import AccumulatorRead, FeedRead, UnitPort, params_layout
+from loomwork.rtl.ports import MEMORIES, AccumulatorRead, FeedRead, UnitPort, params_layout
 from loomwork.rtl.sequencer import PassSequencer
 from loomwork.rtl.weights import WeightLoader
 
@@ -33,8 +33,8 @@ class Execute(Component):
     unit: raw commands. `done` comes when the data of a command's last scratchpad read is there, in order; the
     next command may be taken before. A SKIP is done when all before it are. `error`: see `PassSequencer`, once all
     commands before are done; nothing is executed after it.
-    read: scratchpad. weights: `[cols] bytes` per word, in the order of use. params: parameters found among them.
-    accumulator: the drain's requests.
+    read, next_memories: see `Feed`. weights: `[cols] bytes` per word, in the order of use. params: parameters found
+    among them. accumulator: the drain's requests.
     halt: take no weights, start no pixel from now on, and begin no reads from the next cycle on; only a reset makes
     sense after it.
     array_active: a pixel enters the array. wait_weights, wait_accumulator: one could, but for its pass's weights, or
@@ -43,6 +43,7 @@ class Execute(Component):
 
     unit: Any
     read: Any
+    next_memories: Signal
     weights: stream.Interface
     params: stream.Interface
     accumulator: Any
@@ -57,6 +58,7 @@ class Execute(Component):
             {
                 "unit": In(UnitPort()),
                 "read": Out(FeedRead(config)),
+                "next_memories": Out(MEMORIES),
                 "weights": In(stream.Signature(data.ArrayLayout(8, config.cols))),
                 "params": Out(stream.Signature(params_layout(config))),
                 "accumulator": In(AccumulatorRead(config)),
@@ -94,6 +96,7 @@ class Execute(Component):
             tiles.r_en.eq(loader.tiles.ready),
             array.weights.eq(loader.word),
             array.load.eq(loader.load),
+            self.next_memories.eq(feed.next_memories),
             accumulator.tag.eq(array.o_tag),
             accumulator.psums.eq(array.psums),
             *(part.halt.eq(self.halt) for part in (sequencer, feed, loader)),

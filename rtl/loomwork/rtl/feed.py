@@ -11,7 +11,7 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from loomwork.arch.config import Config
 from loomwork.rtl.align import Align, buses_layout
 from loomwork.rtl.passes import pass_layout
-from loomwork.rtl.ports import FeedRead, scratchpad_latency
+from loomwork.rtl.ports import MEMORIES, FeedRead, feed_latency
 from loomwork.rtl.queue import BlockQueue
 from loomwork.rtl.walk import Walk, marks_layout
 from loomwork.rtl.window import Window
@@ -19,6 +19,11 @@ from loomwork.rtl.window import Window
 PIXELS_AHEAD = 17
 """Pixels between the walk and the array: what is in the pipeline (13 cycles from a pixel's position to the return of
 its place) and some more. One is the output register of the queue, the others a power of two."""
+
+
+def read_cycles(config: Config) -> int:
+    """Cycles from the beginning of a pixel to its scratchpad reads."""
+    return Window.latency + config.read_register
 
 
 def pixel_layout(config: Config) -> data.StructLayout:
@@ -40,13 +45,15 @@ class Feed(Component):
     within a pass. From then on each pixel taken lets one more begin, which is there before those in front of it are
     gone, because PIXELS_AHEAD exceeds the cycles from a place's return to the arrival of the pixel that gets it.
 
-    passes: from the sequencer. read: scratchpad. pixels: to the array, one per cycle without a gap between passes.
+    passes: from the sequencer. pixels: to the array, one per cycle without a gap between passes.
+    read: scratchpad. next_memories: `read.memories` of the next cycle; only there with `read_register`.
     done: one cycle, when the data of a command's last read is there. running: there are pixels between walk and array.
     halt: begin no more reads from the next cycle on.
     """
 
     passes: stream.Interface
     read: Any
+    next_memories: Signal
     pixels: stream.Interface
     done: Signal
     running: Signal
@@ -58,6 +65,7 @@ class Feed(Component):
             {
                 "passes": In(stream.Signature(pass_layout(config))),
                 "read": Out(FeedRead(config)),
+                "next_memories": Out(MEMORIES),
                 "pixels": Out(stream.Signature(pixel_layout(config))),
                 "done": Out(1),
                 "running": Out(1),
@@ -88,8 +96,7 @@ class Feed(Component):
 
         # What travels beside the reads: one signal per cycle from the walk to the queue.
         tag = data.StructLayout({"valid": 1, "final": 1, "marks": marks_layout(self._config)})
-        latency = scratchpad_latency(self._config)
-        data_time = window.latency + latency
+        data_time = read_cycles(self._config) + feed_latency(self._config)
         tags = [Signal(tag, name=f"tag_{cycle}") for cycle in range(data_time + align.latency + 1)]
         m.d.comb += [
             tags[0].valid.eq(begins),
@@ -101,11 +108,18 @@ class Feed(Component):
 
         m.d.comb += [
             window.asked.eq(tags[window.latency - 1].valid),
-            self.read.memories.eq(window.reads.memories),
-            self.read.word.eq(window.reads.word),
             self.done.eq(tags[data_time].final),
         ]
-        alignments = [Signal.like(window.alignment, name=f"alignment_{cycle}") for cycle in range(latency)]
+        # Who asks for what the feed takes hears of it a cycle before.
+        domain = "comb"
+        if self._config.read_register:
+            domain = "sync"
+            m.d.comb += self.next_memories.eq(window.reads.memories)
+        m.d[domain] += [self.read.memories.eq(window.reads.memories), self.read.word.eq(window.reads.word)]
+        alignments = [
+            Signal.like(window.alignment, name=f"alignment_{cycle}", reset_less=True)
+            for cycle in range(data_time - window.latency)
+        ]
         stages = [window.alignment, *alignments]
         m.d.sync += [late.eq(early) for early, late in pairwise(stages)]
         m.d.comb += [align.words.eq(self.read.data), align.alignment.eq(alignments[-1])]

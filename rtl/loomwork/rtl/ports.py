@@ -17,6 +17,8 @@ WORD_ADDRESS_BITS = 18
 """Width of a word address within a scratchpad bank: wider than any bank, so that an overrun is seen, not wrapped."""
 PARITIES = 2
 """Memories of a bank: one of the even words and one of the odd ones."""
+MEMORIES = BANKS * PARITIES
+"""Of the scratchpad. A set of them has bit `PARITIES * bank + parity` for each."""
 ACCUMULATOR_LATENCY = 2
 """Cycles from an accumulator read to its data."""
 COMMANDS_IN_UNIT = 8
@@ -26,9 +28,14 @@ ERROR_BITS = 3
 PARAMS_INDEX_BITS = 4
 
 
-def scratchpad_latency(config: Config) -> int:
-    """Cycles from an accepted scratchpad read to its data."""
+def feed_latency(config: Config) -> int:
+    """Cycles from a scratchpad read of the feed to its data."""
     return 2 + config.read_register
+
+
+def window_latency(config: Config) -> int:
+    """Cycles from an accepted scratchpad read of the drain or of STORE to its data."""
+    return feed_latency(config) + config.read_register
 
 
 class UnitPort(Signature):
@@ -53,15 +60,15 @@ class UnitPort(Signature):
 class FeedRead(Signature):
     """Reads of the feed: a window of two neighbouring words in each of the four banks, every cycle, never refused.
 
-    memories: which are read, bit `PARITIES * bank + parity`; both of a bank where the second word matters too.
+    memories: which are read; both of a bank where the second word matters too.
     word: first word.
-    data: `[BANKS][2 * rows] bytes`, `scratchpad_latency` cycles later; byte 0 is byte 0 of `word`.
+    data: `[BANKS][2 * rows] bytes`, `feed_latency` cycles later; byte 0 is byte 0 of `word`.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__(
             {
-                "memories": Out(BANKS * PARITIES),
+                "memories": Out(MEMORIES),
                 "word": Out(data.ArrayLayout(WORD_ADDRESS_BITS, BANKS)),
                 "data": In(data.ArrayLayout(data.ArrayLayout(8, 2 * config.rows), BANKS)),
             }
@@ -71,8 +78,8 @@ class FeedRead(Signature):
 class WindowRead(Signature):
     """Reads of a window of two neighbouring words of one bank, when the bank is free (drain, store).
 
-    request: stream of {bank, word, wide}. data: `[2 * rows] bytes`; data_valid comes `scratchpad_latency` cycles after
-    the request was taken, in order, and cannot be held back.
+    request: stream of {bank, word, wide}. data: `[2 * rows] bytes`; data_valid comes `window_latency` cycles after the
+    request was taken, in order, and cannot be held back.
     """
 
     def __init__(self, config: Config) -> None:

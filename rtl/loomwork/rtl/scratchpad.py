@@ -15,7 +15,8 @@ from loomwork.rtl.ports import (
     WORD_ADDRESS_BITS,
     FeedRead,
     WindowRead,
-    scratchpad_latency,
+    feed_latency,
+    window_latency,
     window_write_layout,
 )
 
@@ -32,6 +33,12 @@ def touches(word: Value, wide: Value, parity: int) -> Value:
     return (word[0] == parity) | wide
 
 
+def meets(bank: Value, word: Value, wide: Value, memories: Value) -> Value:
+    """Whether a window uses one of a set of memories. wide: its second word matters."""
+    of_bank = memories.word_select(bank, PARITIES)
+    return Cat(touches(word, wide, parity) & of_bank[parity] for parity in range(PARITIES)).any()
+
+
 def address(word: Value, parity: int) -> Value:
     """Where the memory of this parity holds its word of the window at `word`."""
     return (word[1:] + word[0])[: WORD_ADDRESS_BITS - 1] if parity == EVEN else word[1:]
@@ -46,8 +53,8 @@ class Scratchpad(Component):
     """Four banks; word `w` of a bank lies in its memory of parity `w % 2`. Word addresses count within the bank.
 
     feed: reads that are never refused. drain_read, store_read: reads that wait until the memories they touch are free
-    of feed (and drain). Data come `scratchpad_latency` cycles after a read was taken; a read in the second cycle after
-    a write was taken sees it. No one reads a word in that cycle or before: the tickets see to that.
+    of feed (and drain). Data come `feed_latency` and `window_latency` cycles after a read was taken; a read in the
+    second cycle after a write was taken sees it. No one reads a word in that cycle or before: the tickets see to that.
     drain_write: always taken. load_write: waits until its memory is free of drain.
     halt: writes are taken and not performed.
     <port>_error: one cycle, in the cycle after the access was taken: it touched a word behind the last one. Such a
@@ -110,8 +117,10 @@ class Scratchpad(Component):
         fed = feed.memories  # in the order of `ports`
         drain_meets = clash(drain.payload, store.payload, wide=drain.payload.wide | store.payload.wide)
         m.d.comb += [
-            drain.ready.eq(~self._meets(drain.payload, fed)),
-            store.ready.eq(~(self._meets(store.payload, fed) | (drain.valid & drain_meets))),
+            drain.ready.eq(~meets(drain.payload.bank, drain.payload.word, drain.payload.wide, fed)),
+            store.ready.eq(
+                ~meets(store.payload.bank, store.payload.word, store.payload.wide, fed) & ~(drain.valid & drain_meets)
+            ),
         ]
         for number, (bank, parity) in enumerate(ports):
             drains, stores = (
@@ -140,16 +149,11 @@ class Scratchpad(Component):
             self.store_read_error.eq(store.valid & store.ready & self._beyond(store.payload.word, store.payload.wide)),
         ]
 
-    @staticmethod
-    def _meets(request: data.View, memories: Value) -> Value:
-        """Whether a window uses one of the memories, which are in the order of banks."""
-        of_bank = memories.word_select(request.bank, PARITIES)
-        return Cat(touches(request.word, request.wide, parity) & of_bank[parity] for parity in range(PARITIES)).any()
-
     def _deliver(self, m: Module, ports: dict[tuple[int, int], Any]) -> None:
         """A register behind each memory, whose output is slow; then its words in the order of each reader's window."""
         layout = data.ArrayLayout(8, 2 * self._config.rows)
-        latency = scratchpad_latency(self._config)
+        latency = feed_latency(self._config)
+        domain = "comb" if window_latency(self._config) == latency else "sync"
         words: dict[tuple[int, int], Signal] = {}
         for (bank, parity), port in ports.items():
             words[bank, parity] = Signal(8 * self._config.rows, name=f"word_{bank}_{parity}", reset_less=True)
@@ -167,7 +171,7 @@ class Scratchpad(Component):
             taken = Signal(latency, name=f"{name}_taken")
             m.d.sync += taken.eq(Cat(port.request.valid & port.request.ready, taken))
             even, odd = (Array(words[bank, parity] for bank in range(BANKS))[from_bank] for parity in range(PARITIES))
-            m.d.comb += [
+            m.d[domain] += [
                 port.data.eq(layout(window(even, odd, starts_odd))),
                 port.data_valid.eq(taken[-1]),
             ]

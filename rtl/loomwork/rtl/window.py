@@ -55,7 +55,7 @@ class Window(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        pads = [Signal(signed(8), name=f"pad_{stage}") for stage in range(1, self.latency)]
+        pads = [Signal(signed(8), name=f"pad_{stage}", reset_less=True) for stage in range(1, self.latency)]
         m.d.sync += [
             late.eq(early) for early, late in zip([self.i.pad, *pads], [*pads, self.alignment.pad], strict=True)
         ]
@@ -70,10 +70,12 @@ class Window(Component):
         behind the end of a ring lie at its beginning. Also how many array rows each segment has.
         """
         rows = self._rows
-        segments = [data.View(self._places, Signal(self._places.size, name=f"segments_{stage}")) for stage in (1, 2)]
+        # As in `Align`, nothing is reset but what others see.
+        segments = [Signal(self._places, name=f"segments_{stage}", reset_less=True) for stage in (1, 2)]
         m.d.sync += [segments[0].eq(self.i.segments), segments[1].eq(segments[0])]
-        row_bytes, bytes_behind = Signal(16), Signal(signed(17))  # of the image row; behind a window at its beginning
-        ring_words, ring_end = Signal(SLOT_BITS), Signal(SLOT_BITS)
+        row_bytes = Signal(16, reset_less=True)
+        bytes_behind = Signal(signed(17), reset_less=True)  # of the image row, behind a window at its beginning
+        ring_words, ring_end = Signal(SLOT_BITS, reset_less=True), Signal(SLOT_BITS, reset_less=True)
         m.d.sync += [
             row_bytes.eq(self.i.row_bytes),
             bytes_behind.eq(self.i.row_bytes - rows),
@@ -84,12 +86,12 @@ class Window(Component):
             slot = segments[0][number].slot
             with m.If(slot >= ring_end):
                 m.d.sync += segments[1][number].slot.eq(slot - ring_words)
-        rooms = [Signal(range(rows + 1), name=f"room_{number}") for number in range(BANKS)]
+        rooms = [Signal(range(rows + 1), name=f"room_{number}", reset_less=True) for number in range(BANKS)]
         for number, room in enumerate(rooms):
             m.d.sync += room.eq(segments[0][number].end - segments[0][number].first)
         views: list[data.View] = []
         for name, start in (("head", self.i.start), ("tail", 0)):
-            x = Signal(signed(BYTE_BITS + 1), name=f"{name}_x")
+            x = Signal(signed(BYTE_BITS + 1), name=f"{name}_x", reset_less=True)
             view = Signal(
                 data.StructLayout(
                     {
@@ -101,6 +103,7 @@ class Window(Component):
                     }
                 ),
                 name=name,
+                reset_less=True,
             )
             m.d.sync += x.eq(self.i.x + start)
             offset, word = x[: exact_log2(rows)], x >> exact_log2(rows)
@@ -132,6 +135,7 @@ class Window(Component):
                 }
             ),
             name=f"clipped_{number}",
+            reset_less=True,
         )
         m.d.sync += [
             clipped.on.eq(segment.on),
@@ -146,6 +150,7 @@ class Window(Component):
         read = Signal(
             data.StructLayout({"present": 1, "wide": 1, "word": WORD_ADDRESS_BITS, **self._turn_and_span}),
             name=f"read_{number}",
+            reset_less=True,
         )
         overruns = clipped.address[WORD_ADDRESS_BITS:].any()
         m.d.sync += [

@@ -119,11 +119,16 @@ class WindowReader(Component):
 
     def _error_is_next(self, m: Module) -> Value:
         """Whether the first beat with an error is the next one to be taken; counted, for block RAM would be late."""
-        in_front = Signal(range(self._config.stream_beats + 1))
-        failed = Signal()
+        came = Signal(range(self._config.stream_beats + 1))  # beats before the first error
+        left = Signal.like(came)
+        failed, is_next = Signal(), Signal()
         with m.If(self.arriving_error):
             m.d.sync += failed.eq(1)
-        good = self.arriving & ~self.arriving_error & ~failed
-        with m.If(good ^ (self.beats.valid & self.beats.ready)):
-            m.d.sync += in_front.eq(Mux(good, in_front + 1, in_front - 1))
-        return failed & (in_front == 0)
+        with m.If(self.arriving & ~self.arriving_error & ~failed):
+            m.d.sync += came.eq(came + 1)
+        # A beat is seen two cycles after it came: `came` stands still by then. Whether one leaves is known last.
+        leaves = self.beats.valid & self.beats.ready
+        with m.If(leaves):
+            m.d.sync += left.eq(left + 1)
+        m.d.sync += is_next.eq(failed & Mux(leaves, came == (left + 1)[: len(left)], came == left))
+        return is_next

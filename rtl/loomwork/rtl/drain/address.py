@@ -10,8 +10,12 @@ from loomwork.arch.config import Config
 from loomwork.arch.isa import Source
 from loomwork.rtl.command import command_layout
 from loomwork.rtl.drain.layouts import point_layout, step_layout
-from loomwork.rtl.ports import WORD_ADDRESS_BITS
+from loomwork.rtl.ports import MEMORIES, WORD_ADDRESS_BITS
+from loomwork.rtl.scratchpad import meets
 from loomwork.rtl.technology import Operand, technology_of
+
+_WINDOWS = ("word", "operand_word")
+"""What a step may read, source and operand: the names of their first words."""
 
 
 def sum_below(one: Value, other: Value, bits: int) -> tuple[Value, Value]:
@@ -31,8 +35,10 @@ class Address(Component):
     for, so that all in front of it need not know in the same cycle whether `o` is taken.
 
     command: the DRAIN, constant from its first point to its last step. operand_base, operand_pitch: of COMBINE.
-    i: points. o: steps (layouts.py). progress: see `AccumulatorRead`. filled: the pixel of the step is below it; may
-    be late when it grows by more than one, and be wrong when it falls while no block is finished.
+    i: points. o: steps (layouts.py). next_memories: those that the feed takes in the next cycle. refused: the windows
+    of the step, of its source and its operand, that use one which the feed takes; only there with `read_register`.
+    progress: see `AccumulatorRead`. filled: the pixel of the step is below it; may be late when it grows by more than
+    one, and be wrong when it falls while no block is finished.
     """
 
     command: data.View
@@ -40,6 +46,8 @@ class Address(Component):
     operand_pitch: Signal
     i: stream.Interface
     o: stream.Interface
+    next_memories: Signal
+    refused: Signal
     progress: Signal
     filled: Signal
 
@@ -54,6 +62,8 @@ class Address(Component):
                 "operand_pitch": In(12),
                 "i": In(stream.Signature(point_layout(config))),
                 "o": Out(stream.Signature(step_layout(config))),
+                "next_memories": In(MEMORIES),
+                "refused": Out(len(_WINDOWS)),
                 "progress": In(range(config.accumulator_depth)),
                 "filled": Out(1),
             }
@@ -146,6 +156,13 @@ class Address(Component):
             (is_next, [s.pixel == self.progress for s in (step, new, spare)]),
         ):
             m.d.sync += flag.eq(Mux(leaves, Mux(is_spare, compared[2], compared[1]), compared[0]))
+
+        if config.read_register:
+            for place, word in enumerate(_WINDOWS):
+                now, later, kept = (
+                    meets(one.bank, one[word], one.wide, self.next_memories) for one in (step, new, spare)
+                )
+                m.d.sync += self.refused[place].eq(Mux(leaves, Mux(is_spare, kept, later), now))
 
         with m.If(advance):
             m.d.sync += spare.eq(new)

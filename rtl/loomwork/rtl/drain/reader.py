@@ -14,7 +14,7 @@ from loomwork.rtl.delay import delay
 from loomwork.rtl.drain.layouts import launched_layout, step_layout
 from loomwork.rtl.drain.parameters import lanes_of
 from loomwork.rtl.drain.shifter import Extractor
-from loomwork.rtl.ports import ACCUMULATOR_LATENCY, AccumulatorRead, WindowRead, scratchpad_latency
+from loomwork.rtl.ports import ACCUMULATOR_LATENCY, AccumulatorRead, WindowRead, window_latency
 
 
 class Reader(Component):
@@ -26,7 +26,7 @@ class Reader(Component):
     i: steps. command: the DRAIN they belong to. has_operand: an operand tensor is read. filled: see `Address`.
     room: there is a place for one more result. parameters_ready, buffer: the next block's parameters are in `buffer`.
     bank: of the settings for the step at `i`.
-    halt: launch nothing more. read, accumulator: see ports.py.
+    refused: see `Address`. halt: launch nothing more. read, accumulator: see ports.py.
 
     launch: the step at `i` is launched. outside: it wants a pixel that the accumulators do not have; it never will be.
     o: the same step `latency` cycles after its launch, with its values: `source` int32 and `operand` int8 by lane.
@@ -41,6 +41,7 @@ class Reader(Component):
     parameters_ready: Signal
     buffer: Signal
     bank: Signal
+    refused: Signal
     halt: Signal
     read: Any
     accumulator: Any
@@ -55,7 +56,7 @@ class Reader(Component):
     def __init__(self, config: Config) -> None:
         self._config = config
         self._extractor = Extractor(8, config.requant_lanes, config.rows)
-        self.latency = scratchpad_latency(self._config) + self._extractor.latency
+        self.latency = window_latency(self._config) + self._extractor.latency
         super().__init__(
             {
                 "i": In(stream.Signature(step_layout(config))),
@@ -66,6 +67,7 @@ class Reader(Component):
                 "parameters_ready": In(1),
                 "buffer": In(1),
                 "bank": In(1),
+                "refused": In(2),
                 "halt": In(1),
                 "read": Out(WindowRead(config)),
                 "accumulator": Out(AccumulatorRead(config)),
@@ -92,7 +94,12 @@ class Reader(Component):
             from_scratchpad.eq(self.command.source == Source.SCRATCHPAD),
             has_parameters.eq(self.command.params != Params.UNIFORM),
         ]
-        source_read, is_ready, first_of_two = Signal(), Signal(), Signal()
+        source_read, is_ready, first_of_two, granted = Signal(), Signal(), Signal(), Signal()
+        reads_source = from_scratchpad & ~source_read
+        if self._config.read_register:
+            m.d.comb += granted.eq(~Mux(reads_source, self.refused[0], self.refused[1]))
+        else:
+            m.d.comb += granted.eq(request.ready)
         is_there = accumulator.ready | (self.filled & ~step.flags.block_last)
         accumulator_ready = is_there & ~accumulator.release
         m.d.comb += [
@@ -104,20 +111,20 @@ class Reader(Component):
                 & (self.parameters_ready | ~has_parameters)
                 & (from_scratchpad | accumulator_ready & ~step.outside)
             ),
-            first_of_two.eq(from_scratchpad & self.has_operand & ~source_read),
+            first_of_two.eq(reads_source & self.has_operand),
             request.valid.eq(is_ready & (from_scratchpad | self.has_operand)),
             request.payload.bank.eq(step.bank),
-            request.payload.word.eq(Mux(from_scratchpad & ~source_read, step.word, step.operand_word)),
+            request.payload.word.eq(Mux(reads_source, step.word, step.operand_word)),
             request.payload.wide.eq(step.wide),
-            self.launch.eq(is_ready & (~request.valid | request.ready) & ~first_of_two),
+            self.launch.eq(is_ready & (~request.valid | granted) & ~first_of_two),
             self.i.ready.eq(self.launch),
             accumulator.enable.eq(self.launch & ~from_scratchpad),
             accumulator.pixel.eq(step.pixel),
             self.wait_accumulator.eq(self.i.valid & ~from_scratchpad & ~accumulator_ready),
-            self.wait_bank.eq(request.valid & ~request.ready),
+            self.wait_bank.eq(request.valid & ~granted),
         ]
         m.d.sync += accumulator.release.eq(accumulator.enable & step.flags.block_last)
-        with m.If(request.valid & request.ready):
+        with m.If(request.valid & granted):
             m.d.sync += source_read.eq(first_of_two)
 
         # Steps on their way.
@@ -139,10 +146,10 @@ class Reader(Component):
         m.submodules.extractor = self._extractor
         m.d.comb += [
             self._extractor.i.eq(self.read.data),
-            self._extractor.amount.eq(delay(m, "byte", step.byte, scratchpad_latency(self._config))),
+            self._extractor.amount.eq(delay(m, "byte", step.byte, window_latency(self._config))),
         ]
         held = Signal(len(self._extractor.o), reset_less=True)
-        with m.If(delay(m, "first", request.valid & request.ready & first_of_two, self.latency, reset=True)):
+        with m.If(delay(m, "first", request.valid & granted & first_of_two, self.latency, reset=True)):
             m.d.sync += held.eq(self._extractor.o)
 
         group = data.View(self.o.shape(), at_pixel).flags.group

@@ -17,13 +17,15 @@ from loomwork.rtl.drain.reader import Reader
 from loomwork.rtl.drain.sequencer import Sequencer
 from loomwork.rtl.drain.walker import Walker
 from loomwork.rtl.drain.writer import Writer
-from loomwork.rtl.ports import AccumulatorRead, UnitPort, WindowRead, params_layout, window_write_layout
+from loomwork.rtl.ports import MEMORIES, AccumulatorRead, UnitPort, WindowRead, params_layout, window_write_layout
 
 
 class Drain(Component):
     """The DRAIN unit.
 
-    unit: commands. read, write: of the scratchpad. accumulator: finished blocks. params: parameters of each block.
+    unit: commands. read, write: of the scratchpad. next_memories: those that the feed takes in the next cycle; with
+    `read_register` the drain finds out by itself whether a read is taken.
+    accumulator: finished blocks. params: parameters of each block.
     halt: the engine has stopped: read and write nothing more.
     wait_accumulator, wait_bank: cycles lost while a block is not finished, or a bank not free.
 
@@ -41,6 +43,7 @@ class Drain(Component):
     unit: Any
     accumulator: Any
     read: Any
+    next_memories: Signal
     write: stream.Interface
     params: stream.Interface
     halt: Signal
@@ -54,6 +57,7 @@ class Drain(Component):
                 "unit": In(UnitPort()),
                 "accumulator": Out(AccumulatorRead(config)),
                 "read": Out(WindowRead(config)),
+                "next_memories": In(MEMORIES),
                 "write": Out(stream.Signature(window_write_layout(config))),
                 "params": In(stream.Signature(params_layout(config))),
                 "halt": In(1),
@@ -93,6 +97,8 @@ class Drain(Component):
             address.operand_base.eq(combine.operand_base),
             address.operand_pitch.eq(combine.operand_pitch),
             address.progress.eq(self.accumulator.progress),
+            address.next_memories.eq(self.next_memories),
+            reader.refused.eq(address.refused),
             reader.command.eq(drain),
             reader.filled.eq(address.filled),
             reader.has_operand.eq(has_operand(drain.combine)),

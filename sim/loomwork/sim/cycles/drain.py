@@ -9,7 +9,7 @@ from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine, Params, Source
 from loomwork.rtl.drain.lane import Lane as DrainLane
 from loomwork.rtl.drain.shifter import LEVELS_PER_STAGE
-from loomwork.rtl.ports import scratchpad_latency
+from loomwork.rtl.ports import window_latency
 from loomwork.sim.cycles.accesses import Accesses, Cursor, give_way
 from loomwork.sim.cycles.banks import drain_pixels, drain_reads, drain_writes
 from loomwork.sim.cycles.commands import Step
@@ -29,7 +29,7 @@ class DrainCycles:
     def __init__(self, config: Config) -> None:
         # Extractor and inserter: stages of so many levels of multiplexers, which shift by up to a word.
         insert = ceil((config.rows - 1).bit_length() / LEVELS_PER_STAGE)
-        self.read = scratchpad_latency(config) + insert
+        self.read = window_latency(config) + insert
         self.write = {mode: self.read + cycles + QUEUE_CYCLES + insert for mode, cycles in DrainLane.latency.items()}
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from loomwork.arch.config import Config
 from loomwork.rtl.burst import burst_limit
 from loomwork.rtl.fetch import PREFETCH_BEATS
-from loomwork.rtl.ports import scratchpad_latency
+from loomwork.rtl.ports import window_latency
 from loomwork.rtl.scratchpad_reader import QUEUE_BEATS
 from loomwork.sim.cycles.lanes import Lane
 from loomwork.sim.cycles.reads import ADDRESS_CYCLES as BUS_CYCLES
@@ -192,7 +192,7 @@ class Store:
             self.beats += beats
             slowness = 1 / (1 - self._feed.reading(start))
             burst = min(beats, longest)
-            read = start + ADDRESS_CYCLES + ceil(burst / ratio * slowness) + scratchpad_latency(config)
+            read = start + ADDRESS_CYCLES + ceil(burst / ratio * slowness) + window_latency(config)
             first = read + 1 + QUEUE_CYCLES
             sent = first + max(beats - 1, ceil((words - burst / ratio) * slowness) + burst - 1)
             self.idle = sent + self._latency + 2

@@ -9,7 +9,7 @@ from loomwork.arch.isa import Combine, Params, Source
 from loomwork.rtl.accumulator import HALVES, REUSE_CYCLES
 from loomwork.rtl.feed import PIXELS_AHEAD
 from loomwork.rtl.pe import PE
-from loomwork.rtl.ports import PARITIES, scratchpad_latency
+from loomwork.rtl.ports import PARITIES, feed_latency
 from loomwork.sim.cycles.convolution import Shape
 from loomwork.sim.cycles.drain import BEGIN_CYCLES, DrainCycles
 from loomwork.sim.cycles.estimate_bus import FAIR_SHARE, Weights
@@ -61,7 +61,7 @@ class Array:
             yield from self._convolve(shape, prepared + feed_cycles(self._config))
             # The walk leaves the last pass to others a little before the array has it.
             ready = max(start + PREPARE_CYCLES + 1, self._begun - PIXELS_AHEAD)
-            self._finish(max(start + 1, self._ended - PIXELS_AHEAD + scratchpad_latency(self._config)), self._ended)
+            self._finish(max(start + 1, self._ended - PIXELS_AHEAD + feed_latency(self._config)), self._ended)
 
     def _finish(self, done: int, busy_until: int = 0) -> None:
         """The next command is reported: in order."""

@@ -14,9 +14,9 @@ from loomwork.arch.config import Config
 from loomwork.rtl.accumulator import HALVES, REUSE_CYCLES
 from loomwork.rtl.align import Align
 from loomwork.rtl.execute import TILES_AHEAD
+from loomwork.rtl.feed import read_cycles
 from loomwork.rtl.pe import PE
-from loomwork.rtl.ports import scratchpad_latency
-from loomwork.rtl.window import Window
+from loomwork.rtl.ports import feed_latency
 from loomwork.sim.cycles.convolution import Shape
 from loomwork.sim.cycles.lanes import Lane
 from loomwork.sim.cycles.reads import QUEUE_CYCLES
@@ -31,7 +31,7 @@ PARAMETER_BUFFERS = 2
 
 def data_cycles(config: Config) -> int:
     """From the beginning of a pixel to its data."""
-    return Window.latency + scratchpad_latency(config)
+    return read_cycles(config) + feed_latency(config)
 
 
 def feed_cycles(config: Config) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from loomwork.arch.config import Config
 from loomwork.rtl.burst import burst_limit
-from loomwork.rtl.ports import scratchpad_latency
+from loomwork.rtl.ports import window_latency
 from loomwork.rtl.scratchpad_reader import MIN_QUEUE_WORDS, QUEUE_BEATS
 from loomwork.rtl.stream_reader import COMMANDS_AHEAD as STREAMS_AHEAD
 from loomwork.sim.cycles.accesses import Accesses, Cursor, give_way
@@ -235,7 +235,7 @@ class Store:
                     read = yield from give_way(
                         self._clock, self._others, memories[words:end], read, self._note, patience=self._patience
                     )
-                requested = max(requested, reads[needed - 1] + scratchpad_latency(config)) + 1
+                requested = max(requested, reads[needed - 1] + window_latency(config)) + 1
                 first = max(sent + 1, requested + QUEUE_CYCLES)
                 sent = first + burst - 1
                 # A word leaves the queue with its last beat.

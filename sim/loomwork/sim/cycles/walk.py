@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from loomwork.arch.config import Config
-from loomwork.rtl.feed import PIXELS_AHEAD
-from loomwork.rtl.window import Window
+from loomwork.rtl.feed import PIXELS_AHEAD, read_cycles
 from loomwork.sim.cycles.accesses import Accesses
 from loomwork.sim.cycles.banks import pass_reads
 from loomwork.sim.cycles.commands import Step
@@ -36,15 +35,16 @@ class Walk:
         # Passes with pixels of which the places may still be used: number of the first pixel, and when it was taken.
         self._recent: deque[tuple[int, int]] = deque([(-PIXELS_AHEAD, -PIXELS_AHEAD)], maxlen=PIXELS_AHEAD + 2)
         self._cache: dict[tuple[int, int, int], bytes] = {}
-        # Whether a pixel is begun is known in that cycle, and it reads `Window.latency` cycles later.
-        self.reads = Accesses(Window.latency - 1, self._memories)
+        # Whether a pixel is begun is known in that cycle, and it reads some cycles later.
+        self._read_cycles = read_cycles(config)
+        self.reads = Accesses(self._read_cycles - 1, self._memories)
 
     def begin(self, valid: int, columns: int) -> None:
         """Begin as many pixels of the next pass as there are places for. valid: the sequencer offers the pass."""
         # It is taken when the last pixel of the one before is left.
         self.taken = max(valid, self.last)
         self.first = max(self.taken, self._left(self._pixel - PIXELS_AHEAD)) + 1
-        self.reads.add(self.first + Window.latency, 0, min(columns, PIXELS_AHEAD), self._number)
+        self.reads.add(self.first + self._read_cycles, 0, min(columns, PIXELS_AHEAD), self._number)
 
     def go_on(self, entered: int, columns: int) -> None:
         """Begin the other pixels. entered: the array takes the first one, and from then on one per cycle."""
@@ -53,7 +53,7 @@ class Walk:
         if columns > PIXELS_AHEAD:
             # They get the places of this pass's first ones.
             following = max(self.first + PIXELS_AHEAD, entered + 1)
-            self.reads.add(following + Window.latency, PIXELS_AHEAD, columns - PIXELS_AHEAD, self._number)
+            self.reads.add(following + self._read_cycles, PIXELS_AHEAD, columns - PIXELS_AHEAD, self._number)
             self.last = following + columns - PIXELS_AHEAD - 1
         else:
             self.last = max(self.first + columns - 1, self._left(self._pixel - 1 - PIXELS_AHEAD) + 1)
