@@ -13,7 +13,7 @@ from loomwork.rtl.axi import Axi4Lite, Axi4Read, Axi4Write, connect_flat, flat_m
 from loomwork.rtl.control import Control
 from loomwork.rtl.counters import Counters
 from loomwork.rtl.csr import CSR_ADDRESS_BITS, Csr
-from loomwork.rtl.decoder import COMMAND_INDEX_BITS, Decoder
+from loomwork.rtl.decoder import COMMAND_INDEX_BITS, FETCHED, Decoder
 from loomwork.rtl.dispatch import ENGINES, Dispatch
 from loomwork.rtl.drain import Drain
 from loomwork.rtl.execute import Execute
@@ -24,6 +24,7 @@ from loomwork.rtl.ports import ERROR_BITS
 from loomwork.rtl.read_master import ReadMaster
 from loomwork.rtl.replica import Replica
 from loomwork.rtl.scratchpad import Scratchpad
+from loomwork.rtl.skid import Skid
 from loomwork.rtl.store import Store
 from loomwork.rtl.stream_reader import StreamReader
 from loomwork.rtl.write_master import WriteMaster
@@ -107,7 +108,12 @@ class Core(Component):
         load, execute, drain, store, stream = (units[unit] for unit in ENGINES)
 
         # Commands.
-        connect(m, fetch.o, decoder.i)
+        if config.read_register:
+            fetched = add("fetched", Skid(FETCHED))
+            connect(m, fetch.o, fetched.i)
+            connect(m, fetched.o, decoder.i)
+        else:
+            connect(m, fetch.o, decoder.i)
         connect(m, decoder.o, dispatch.i)
         for unit in ENGINES:
             connect(m, getattr(dispatch, unit.name.lower()), units[unit].unit)

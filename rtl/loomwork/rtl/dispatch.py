@@ -150,7 +150,8 @@ class Dispatch(Component):
     """Puts each command into the queue of its unit, hands out the heads of the queues, and counts tickets.
 
     i: legal commands in program order. load, execute, drain, store, stream: the units. halt: hand out nothing more.
-    ended: an END is reached and every unit has finished everything before it; stays so until reset.
+    ended: an END is reached and every unit has finished everything before it; stays so until reset. A cycle later with
+    `read_register`.
     wait_queue: a command waits for room in its queue.
     finished: a command was finished by any unit. stuck_index: about the oldest unfinished command of all (found by
     looking at one queue per cycle).
@@ -166,7 +167,7 @@ class Dispatch(Component):
     stuck_index: Signal
 
     def __init__(self, config: Config) -> None:
-        self._depth = config.queue_depth
+        self._depth, self._late = config.queue_depth, config.read_register
         names = [unit.name.lower() for unit in ENGINES]
         super().__init__(
             {
@@ -211,10 +212,12 @@ class Dispatch(Component):
         end_is_next = Signal()
         m.d.comb += [
             end_is_next.eq(self.i.valid & (self.i.payload.unit == Unit.CONTROL)),
-            self.ended.eq(end_is_next & ~Cat(lane.occupied for lane in lanes.values()).any()),
             self.finished.eq(Cat(lane.port.done for lane in lanes.values()).any()),
             self.wait_queue.eq(self.i.valid & ~self.i.ready & ~end_is_next),
         ]
+        m.d["sync" if self._late else "comb"] += self.ended.eq(
+            end_is_next & ~Cat(lane.occupied for lane in lanes.values()).any()
+        )
         with m.Switch(self.i.payload.unit):
             for unit, lane in lanes.items():
                 with m.Case(unit):

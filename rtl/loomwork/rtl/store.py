@@ -99,7 +99,7 @@ class Store(Component):
             m.d.comb += code.eq(ErrorCode.BUS_WRITE)
         with m.Elif(check.fault):
             m.d.comb += code.eq(ErrorCode.WINDOW)
-        all_requested = ~(rows.o.valid | check.busy | skid.o.valid | splitter.o.valid)
+        all_requested = rows.i.ready & ~(check.busy | skid.o.valid | splitter.o.valid)
         m.d.comb += finished.eq(
             (self.unit.busy & ~self.unit.done)
             & (all_requested & (unanswered == 0))

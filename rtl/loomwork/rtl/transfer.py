@@ -30,7 +30,8 @@ def placement(transfer: data.View) -> Value:
 
 
 class MemoryRows(Component):
-    """The rows of a transfer as spans of a window, one per cycle; rows that lie end to end are one span.
+    """The rows of a transfer as spans of a window, one per cycle; rows that lie end to end are one span. The first one
+    is there in the next cycle; with `read_register` in the one after that, for it is a product.
 
     i: transfers; the next one is taken after the last row of this one. o: one span per row.
     """
@@ -50,12 +51,26 @@ class MemoryRows(Component):
         bus_bytes = self._config.bus_bytes
         row_bytes, end_to_end = transfer.words * self._config.rows, Signal()
         m.d.comb += [self.i.ready.eq(~self.o.valid), end_to_end.eq(transfer.row_stride == row_bytes)]
-        with m.If(self.i.valid & self.i.ready):
+        length = Mux(end_to_end, row_bytes * transfer.rows, row_bytes)
+        begins = self.i.valid & self.i.ready
+        if self._config.read_register:
+            prepares, one_span, rows = Signal(), Signal(), Signal.like(transfer.rows)
+            m.d.comb += self.i.ready.eq(~self.o.valid & ~prepares)
+            m.d.sync += [prepares.eq(begins), one_span.eq(end_to_end), rows.eq(transfer.rows)]
+            length = row_bytes
+            of_row = span.length[: len(row_bytes)]
+            with m.If(prepares & one_span):
+                m.d.sync += span.length.eq(of_row * rows)
+            with m.If(prepares):
+                m.d.sync += self.o.valid.eq(1)
+        else:
+            with m.If(begins):
+                m.d.sync += self.o.valid.eq(1)
+        with m.If(begins):
             m.d.sync += [
-                self.o.valid.eq(1),
                 span.window.eq(transfer.window),
                 span.offset.eq(transfer.offset),
-                span.length.eq(Mux(end_to_end, row_bytes * transfer.rows, row_bytes)),
+                span.length.eq(length),
                 span.misaligned.eq(((transfer.offset | transfer.row_stride) & (bus_bytes - 1)) != 0),
                 stride.eq(transfer.row_stride),
                 left.eq(Mux(end_to_end, 1, transfer.rows)),

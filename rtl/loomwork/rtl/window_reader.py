@@ -90,10 +90,12 @@ class WindowReader(Component):
             request.valid.eq(burst.valid & may_request),
             burst.ready.eq(request.ready & may_request),
         ]
-        # Whether a beat is taken is known last: it chooses between sums that are there.
+        # Whether a beat is taken is known last: it chooses between sums that are there, or makes room a cycle later.
         is_requested, beats = request.valid & request.ready, burst.payload.beats
+        leaves = Signal()
+        m.d["sync" if self._config.read_register else "comb"] += leaves.eq(self.beats.valid & self.beats.ready)
         m.d.sync += room.eq(Mux(is_requested, room - beats, room))
-        with m.If(self.beats.valid & self.beats.ready):
+        with m.If(leaves):
             m.d.sync += room.eq(Mux(is_requested, room - (beats - 1), room + 1))
 
         m.d.comb += [

@@ -30,14 +30,14 @@ def estimate(
     lanes = {unit: Lane(clock, unit, lists[unit], config.queue_depth) for unit in ENGINES}
     for lane in lanes.values():
         lane.connect(lanes)
-    dispatcher = Dispatcher(config, commands, lanes, Fetch(clock, config, timing.latency))
+    dispatcher = Dispatcher(clock, config, commands, lanes, Fetch(clock, config, timing.latency))
     weights = Weights(config, lanes[Unit.STREAM], timing.latency)
     array = Array(clock, config, lanes[Unit.EXECUTE], shapes, weights)
     drain = Drain(config, lanes[Unit.DRAIN], array)
     load = Load(config, lanes[Unit.LOAD], weights, timing.latency)
     store = Store(config, lanes[Unit.STORE], array, timing.latency)
     for process in (
-        *(dispatcher.run(), load.run(), weights.run(), array.run(), drain.run(), store.run()),
+        *(dispatcher.decode(), dispatcher.hand_out(), load.run(), weights.run(), array.run(), drain.run(), store.run()),
         *(lane.shift() for lane in lanes.values()),
     ):
         clock.start(process)
@@ -53,4 +53,4 @@ def estimate(
         "read_beats": fetched + streamed + load.beats,
         "write_beats": store.beats,
     }
-    return outcome(lanes, dispatcher, store.idle, counters, exact=False)
+    return outcome(config, lanes, dispatcher, store.idle, counters, exact=False)

@@ -39,7 +39,7 @@ def predict_exactly(
     fetched = Reader(clock, replaced(config, stream_beats=PREFETCH_BEATS), bus, PREFETCH_BEATS)
     loaded = Reader(clock, config, bus, config.stream_beats)
     streamed = Reader(clock, config, bus, config.stream_beats)
-    dispatcher = Dispatcher(config, commands, lanes, fetched)
+    dispatcher = Dispatcher(clock, config, commands, lanes, fetched)
     stream = Stream(config, lanes[Unit.STREAM], streamed)
     words = words_of(config, streamed, [command.operands["words"] for command in lists[Unit.STREAM]])
     walk = Walk(config, lists[Unit.EXECUTE], shapes)
@@ -49,7 +49,7 @@ def predict_exactly(
     store = Store(clock, config, lanes[Unit.STORE], timing.latency, (walk.reads, drain.reads))
     fetched.offer(CHECK_CYCLES, 0, size)
     for process in (
-        *(dispatcher.run(), load.run(), load.finish(), stream.run(), stream.finish()),
+        *(dispatcher.decode(), dispatcher.hand_out(), load.run(), load.finish(), stream.run(), stream.finish()),
         *(execute.take_commands(), execute.run(), drain.run(), store.run()),
         *(lane.shift() for lane in lanes.values()),
     ):
@@ -65,4 +65,4 @@ def predict_exactly(
         "read_beats": bus.beats,
         "write_beats": store.beats,
     }
-    return outcome(lanes, dispatcher, max(bus.idle, store.idle), counters, exact=True)
+    return outcome(config, lanes, dispatcher, max(bus.idle, store.idle), counters, exact=True)

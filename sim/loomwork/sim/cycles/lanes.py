@@ -102,45 +102,63 @@ class Dispatcher:
     end: cycle in which END is reached; 0 as long as it is not known. waited: cycles in which a command waited for room.
     """
 
-    def __init__(self, config: Config, commands: Sequence[Step], lanes: dict[Unit, Lane], fetch: Beats) -> None:
+    def __init__(
+        self, clock: Clock, config: Config, commands: Sequence[Step], lanes: dict[Unit, Lane], fetch: Beats
+    ) -> None:
         self._commands = commands
         self._lanes = lanes
         self._fetch = fetch
         self._beats = max(1, COMMAND_BYTES // config.bus_bytes)
         self._per_beat = max(1, config.bus_bytes // COMMAND_BYTES)
+        self._keeps = config.read_register  # a command may be kept in front of the decoder
+        self._decoded = Timeline(clock)
+        self._handed = Timeline(clock)
         self.end = self.waited = 0
 
-    def run(self) -> Process:
-        """The process."""
-        counts = dict.fromkeys(Unit, 0)
-        taken = taken_before = (
-            handed
-        ) = -1  # when the latest beat, the command in front was taken; when its lane took it
-        lane, blocker = None, -1  # where that one goes, and what must have made room for it there
-        for number, command in enumerate(self._commands):
+    def decode(self) -> Process:
+        """The process of the decoder, which takes a command when the one before leaves it."""
+        decoded, handed, fetched = self._decoded, self._handed, self._fetch
+        taken = -1  # the latest beat leaves fetch
+        for number in range(len(self._commands)):
             early, last = self._beats_of(number)
             for beat in early:
-                arrival = yield from self._fetch.arrival(beat)
+                arrival = yield from fetched.arrival(beat)
                 taken = max(taken + 1, arrival)
-                self._fetch.popped.add(taken)
-            if lane is not None:
-                handed = taken_before + 1
-                if blocker >= 0:
-                    if len(lane.shifted.times) <= blocker:
-                        yield lane.shifted, blocker + 1
-                    handed = max(handed, lane.shifted.times[blocker] + 1)
-                self.waited += handed - taken_before - 1
-                lane.entered.add(handed)
-            arrival = yield from self._fetch.arrival(last)
-            taken = taken_before = max(taken + 1, arrival, handed)
+                fetched.popped.add(taken)
+            arrival = yield from fetched.arrival(last)
+            taken = max(taken + 1, arrival)
+            if number and self._keeps:
+                taken = max(taken, decoded.times[-1] + 1)
+            elif number:
+                if len(handed.times) < number:
+                    yield handed, number
+                taken = max(taken, handed.times[-1])
             if (number + 1) % self._per_beat == 0:
-                self._fetch.popped.add(taken)
+                fetched.popped.add(taken)
+            if number and len(handed.times) < number:
+                yield handed, number
+            decoded.add(max(taken, handed.times[-1]) if number else taken)
+
+    def hand_out(self) -> Process:
+        """The process that puts commands into the lanes, as soon as there is room."""
+        decoded, counts = self._decoded, dict.fromkeys(Unit, 0)
+        for number, command in enumerate(self._commands):
+            if len(decoded.times) <= number:
+                yield decoded, number + 1
+            handed = decoded.times[number] + 1
             if command.unit is Unit.CONTROL:
-                self.end = taken + 1
+                self.end = handed
                 return
             lane = self._lanes[command.unit]
             blocker = counts[command.unit] - (lane.depth - 1)
             counts[command.unit] += 1
+            if blocker >= 0:
+                if len(lane.shifted.times) <= blocker:
+                    yield lane.shifted, blocker + 1
+                handed = max(handed, lane.shifted.times[blocker] + 1)
+            self.waited += handed - decoded.times[number] - 1
+            lane.entered.add(handed)
+            self._handed.add(handed)
 
     def _beats_of(self, number: int) -> tuple[range, int]:
         """The beats of a command: those that are gathered before it is complete, and the last one."""

@@ -4,6 +4,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from loomwork.arch.config import Config
 from loomwork.arch.isa import COMMAND_BYTES, TICKET_UNITS, Unit
 from loomwork.sim.backend import Event, RunError
 from loomwork.sim.cycles.lanes import Dispatcher, Lane
@@ -38,16 +39,23 @@ def require_end(lanes: Mapping[Unit, Lane]) -> None:
 
 
 def outcome(
-    lanes: Mapping[Unit, Lane], dispatcher: Dispatcher, idle: int, others: Mapping[str, int], *, exact: bool
+    config: Config,
+    lanes: Mapping[Unit, Lane],
+    dispatcher: Dispatcher,
+    idle: int,
+    others: Mapping[str, int],
+    *,
+    exact: bool,
 ) -> Prediction:
     """The prediction when all commands are finished.
 
     idle: cycle from which on nothing is under way on the bus. others: counters that lanes and dispatcher do not have.
     """
+    ended = config.read_register  # a cycle later
     finished = max((lane.done.times[-1] + 1 for lane in lanes.values() if lane.commands), default=0)
     usages = {unit: lane.usage() for unit, lane in lanes.items()}
     counters = {
-        "cycles": max(dispatcher.end, finished, idle) + 1,
+        "cycles": max(max(dispatcher.end, finished) + ended, idle) + 1,
         **{f"{unit.name.lower()}_busy": busy for unit, (busy, _) in usages.items()},
         **{f"{unit.name.lower()}_wait_ticket": usages[unit][1] for unit in TICKET_UNITS},
         **others,

@@ -91,6 +91,7 @@ class Reader:
         self._depth = depth
         self._longest = burst_limit(config, depth)
         self._bus_bytes = config.bus_bytes
+        self._room_cycles = 1 + config.read_register  # from a beat that leaves the queue to its room
         self._spans: deque[tuple[int, int, int]] = deque()
         self.offered = Timeline(clock)
         self.split = Timeline(clock)
@@ -142,7 +143,7 @@ class Reader:
                 if missing > 0:
                     if len(popped.times) < missing:
                         yield popped, missing
-                    valid = max(valid, popped.times[missing - 1] + 1)
+                    valid = max(valid, popped.times[missing - 1] + self._room_cycles)
                 self._bus.ask(self._number, valid, beats)
                 if len(granted.times) <= bursts:
                     yield granted, bursts + 1

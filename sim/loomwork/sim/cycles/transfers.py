@@ -28,6 +28,11 @@ def spans_of(command: Step, config: Config) -> list[tuple[int, int]]:
     return [(operands["offset"] + row * stride, row_bytes) for row in range(rows)]
 
 
+def row_cycles(config: Config) -> int:
+    """From a LOAD or a STORE to its first span at the check, beyond one (rtl/transfer.py `MemoryRows`)."""
+    return int(config.read_register)
+
+
 class Stream:
     """The STREAM unit (rtl/stream_reader.py). words: of each command, how many and behind how many beats."""
 
@@ -101,7 +106,7 @@ class Load:
                 ready = max(ready, moved + 1)
             start = yield from lane.take(ready)
             self._placed.add(start)
-            accepted = start
+            accepted = start + row_cycles(self._config)
             for row, (offset, length) in enumerate(spans_of(command, self._config)):
                 accepted += 1
                 span += 1
@@ -219,7 +224,7 @@ class Store:
         reads.clear()
         taken: list[int] = []  # when the words leave the queue
         read = start + ADDRESS_CYCLES
-        requested = start + CHECK_CYCLES + 1  # a burst is at the bus from the next cycle on
+        requested = start + row_cycles(config) + CHECK_CYCLES + 1  # a burst is at the bus from the next cycle on
         sent = beats = 0
         for offset, length in spans_of(command, config):
             address, left = offset // config.bus_bytes, length // config.bus_bytes
