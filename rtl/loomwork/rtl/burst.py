@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bursts: how runs of beats are cut for the bus."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
@@ -74,20 +74,27 @@ class BurstSplitter(Component):
         ]
         # A run as if it began where `max_beats` beats can be asked for.
         place = self.i.payload.address[low:high]
+        limit_bit = high - low  # which is 1 in `max_beats`
+
+        def is_one_burst(count: Value) -> Value:
+            """Whether it is at most `max_beats`, without a carry through all bits."""
+            return ~count[limit_bit + 1 :].any() & ~(count[limit_bit] & count[:limit_bit].any())
+
+        run = self.i.payload.beats
         padded = Signal(RUN_BEATS_BITS + 1)
-        m.d.comb += padded.eq(self.i.payload.beats + place)
+        m.d.comb += padded.eq(run + place)
         with m.If(moves):
             with m.If(takes):
-                fits = padded <= self._max_beats
+                fits = is_one_burst(run[: limit_bit + 1] + place) & ~run[limit_bit + 1 :].any()
                 m.d.sync += [
                     self.o.valid.eq(self.i.valid),
                     address.eq(self.i.payload.address),
-                    beats.eq(Mux(fits, self.i.payload.beats, self._max_beats - place)),
+                    beats.eq(Mux(fits, run, self._max_beats - place)),
                     last.eq(fits),
                     behind.eq(padded - self._max_beats),
                 ]
             with m.Else():
-                fits = behind <= self._max_beats
+                fits = is_one_burst(behind)
                 m.d.sync += [
                     address.eq(Cat(Const(0, high), address[high:] + 1)),
                     beats.eq(Mux(fits, behind, self._max_beats)),

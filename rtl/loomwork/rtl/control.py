@@ -137,6 +137,9 @@ class Control(Component):
             watchdog.code.eq(Mux(expired, ErrorCode.WATCHDOG, ErrorCode.NONE)),
             watchdog.index.eq(self.stuck_index),
         ]
+        # A fault in the cycle behind the end finds nobody who looks at it.
+        looks = Signal()
+        m.d.sync += looks.eq(self.running)
         # In steps, each a register: the first of a few, the first of these.
         level = [*faults, watchdog]
         pending: Value = Cat(fault.code.any() for fault in level).any()
@@ -147,7 +150,7 @@ class Control(Component):
                 m.d.sync += fault.eq(0)
                 # The last assignment wins.
                 for candidate in reversed(level[start : start + (1 << FAULT_LEVEL_BITS)]):
-                    with m.If(candidate.code.any() & self.running):
+                    with m.If(candidate.code.any() & looks):
                         m.d.sync += fault.eq(candidate)
                 chosen.append(fault)
             level = chosen

@@ -24,7 +24,7 @@ from loomwork.rtl.ports import ERROR_BITS
 from loomwork.rtl.read_master import ReadMaster
 from loomwork.rtl.replica import Replica
 from loomwork.rtl.scratchpad import Scratchpad
-from loomwork.rtl.skid import Skid
+from loomwork.rtl.skid import Relay
 from loomwork.rtl.store import Store
 from loomwork.rtl.stream_reader import StreamReader
 from loomwork.rtl.write_master import WriteMaster
@@ -109,7 +109,7 @@ class Core(Component):
 
         # Commands.
         if config.read_register:
-            fetched = add("fetched", Skid(FETCHED))
+            fetched = add("fetched", Relay(FETCHED))
             connect(m, fetch.o, fetched.i)
             connect(m, fetched.o, decoder.i)
         else:

@@ -61,9 +61,11 @@ class ScratchpadReader(Component):
             request.valid.eq(self.words.valid & may_request),
             self.words.ready.eq(request.ready & may_request),
         ]
+        # Whether a request is taken is known late: it chooses between two sums.
         leaves = queue.o.valid & queue.o.ready
-        with m.If((request.valid & request.ready) ^ leaves):
-            m.d.sync += room.eq(Mux(leaves, room + 1, room - 1))
+        m.d.sync += room.eq(Mux(leaves, room + 1, room))
+        with m.If(request.valid & request.ready):
+            m.d.sync += room.eq(Mux(leaves, room, room - 1))
 
         m.d.comb += [
             queue.i.payload.eq(Value.cast(self.read.data)[: 8 * word_bytes]),

@@ -78,6 +78,8 @@ class Bridge(Component):
             m.d.sync += [shift.eq(shift >> 8), left.eq(left - 1)]
 
         access, done, found = self._access(m, word, writes)
+        expected = Signal(SEQUENCE_BITS)
+        is_legal, ahead = self._check(m, expected)
         hello = Array([Const(LINK_VERSION, 32), Const(self._memory_bytes, 32), request.address])
         is_hello = request.operation == Operation.HELLO
         header = data.View(header_layout(REPLY), Signal(header_layout(REPLY).size, name="header"))
@@ -91,8 +93,19 @@ class Bridge(Component):
             with m.State("IDLE"):
                 m.d.sync += word.eq(0)
                 with m.If(self.pending):
-                    self._judge(m, status, writes, words)
-                    m.next = "JUDGED"
+                    m.next = "PENDING"
+            with m.State("PENDING"):
+                # The checks of the request are in registers now.
+                self._judge(
+                    m,
+                    is_legal=is_legal,
+                    ahead=ahead,
+                    expected=expected,
+                    status=status,
+                    writes=writes,
+                    words=words,
+                )
+                m.next = "JUDGED"
             with m.State("JUDGED"):
                 # The first word of data comes out of the buffer now.
                 m.next = "HEADER"
@@ -142,25 +155,50 @@ class Bridge(Component):
         ]
         return access, done, found
 
-    def _judge(self, m: Module, status: Signal, writes: Signal, words: Signal) -> None:
-        """Decide on the request that is pending, and keep session and number. words: of the answer."""
+    def _check(self, m: Module, expected: Signal) -> tuple[Signal, Signal]:
+        """Whether the request that is pending is legal, and how far its number is ahead, both a cycle later."""
         request = self.request
-        session, has_session, expected = Signal(8), Signal(), Signal(SEQUENCE_BITS)
-        is_read = Value.cast(sum(request.operation == operation for operation in READS)).any()
-        is_write = Value.cast(sum(request.operation == operation for operation in WRITES)).any()
-        is_legal = Signal()
-        of_memory = (request.operation == Operation.READ_MEMORY) | (request.operation == Operation.WRITE_MEMORY)
+        operation = request.operation
+        is_legal, ahead = Signal(), Signal(SEQUENCE_BITS)
+        is_read, is_write = self._kinds()
+        of_memory = (operation == Operation.READ_MEMORY) | (operation == Operation.WRITE_MEMORY)
         end = request.address + (request.words << 2)
-        m.d.comb += is_legal.eq(
-            (is_read & (self.data_words == 0) | is_write & (self.data_words == request.words))
-            & (request.words != 0)
-            & (request.words <= MAX_WORDS)
-            & (request.address[:2] == 0)
-            & (~of_memory | (end <= self._memory_bytes))
-        )
-        ahead = Signal(SEQUENCE_BITS)
-        m.d.comb += ahead.eq(request.sequence - expected)
+        m.d.sync += [
+            ahead.eq(request.sequence - expected),
+            is_legal.eq(
+                (is_read & (self.data_words == 0) | is_write & (self.data_words == request.words))
+                & (request.words != 0)
+                & (request.words <= MAX_WORDS)
+                & (request.address[:2] == 0)
+                & (~of_memory | (end <= self._memory_bytes))
+            ),
+        ]
+        return is_legal, ahead
 
+    def _kinds(self) -> tuple[Value, Value]:
+        """Whether the request is a read, and a write."""
+        operation = self.request.operation
+        is_read, is_write = (Value.cast(sum(operation == one for one in kinds)).any() for kinds in (READS, WRITES))
+        return is_read, is_write
+
+    def _judge(
+        self,
+        m: Module,
+        *,
+        is_legal: Signal,
+        ahead: Signal,
+        expected: Signal,
+        status: Signal,
+        writes: Signal,
+        words: Signal,
+    ) -> None:
+        """Decide on the request that is pending, and keep session and number.
+
+        is_legal, ahead: see `_check`. expected: number of the next request. words: of the answer.
+        """
+        request = self.request
+        session, has_session = Signal(8), Signal()
+        is_read, is_write = self._kinds()
         m.d.sync += [writes.eq(0), words.eq(0), status.eq(Status.OK)]
         with m.If((request.operation == Operation.HELLO) & (self.data_words == 0)):
             m.d.sync += [

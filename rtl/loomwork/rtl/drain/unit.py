@@ -78,8 +78,12 @@ class Drain(Component):
         m.submodules.writer = writer = Writer(config, reader.latency + datapath.latency)
         drain, combine, step = sequencer.drain, sequencer.combine, reader.i.payload
 
-        connect(m, flipped(self.unit), sequencer.unit)
+        # The end of a command is known late, and has a long way before it.
+        m.d["sync" if config.read_register else "comb"] += self.unit.done.eq(sequencer.unit.done)
+        connect(m, flipped(self.unit.command), sequencer.unit.command)
         m.d.comb += [
+            self.unit.busy.eq(sequencer.unit.busy | self.unit.done),
+            self.unit.error.eq(sequencer.unit.error),
             sequencer.halt.eq(self.halt),
             sequencer.idle.eq(writer.idle),
             sequencer.written.eq(writer.done),

@@ -110,7 +110,7 @@ class Dispatcher:
         self._fetch = fetch
         self._beats = max(1, COMMAND_BYTES // config.bus_bytes)
         self._per_beat = max(1, config.bus_bytes // COMMAND_BYTES)
-        self._keeps = config.read_register  # a command may be kept in front of the decoder
+        self._relays = config.read_register  # there is a register in front of the decoder, and a place for one more
         self._decoded = Timeline(clock)
         self._handed = Timeline(clock)
         self.end = self.waited = 0
@@ -118,7 +118,7 @@ class Dispatcher:
     def decode(self) -> Process:
         """The process of the decoder, which takes a command when the one before leaves it."""
         decoded, handed, fetched = self._decoded, self._handed, self._fetch
-        taken = -1  # the latest beat leaves fetch
+        taken = relayed = -1  # the latest beat leaves fetch; the latest command comes to the register
         for number in range(len(self._commands)):
             early, last = self._beats_of(number)
             for beat in early:
@@ -127,17 +127,21 @@ class Dispatcher:
                 fetched.popped.add(taken)
             arrival = yield from fetched.arrival(last)
             taken = max(taken + 1, arrival)
-            if number and self._keeps:
-                taken = max(taken, decoded.times[-1] + 1)
+            if self._relays:
+                taken = max(taken, relayed + 1)
             elif number:
                 if len(handed.times) < number:
                     yield handed, number
                 taken = max(taken, handed.times[-1])
             if (number + 1) % self._per_beat == 0:
                 fetched.popped.add(taken)
-            if number and len(handed.times) < number:
-                yield handed, number
-            decoded.add(max(taken, handed.times[-1]) if number else taken)
+            there = taken
+            if self._relays:
+                relayed = max(taken, decoded.times[-1]) if number else taken
+                there = relayed + 1
+                if number and len(handed.times) < number:
+                    yield handed, number
+            decoded.add(max(there, handed.times[-1]) if number else there)
 
     def hand_out(self) -> Process:
         """The process that puts commands into the lanes, as soon as there is room."""
