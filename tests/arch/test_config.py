@@ -54,7 +54,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"depthwise": 0}, "depthwise must be true or false, not 0"),
     ({"activation_table": None}, "activation_table must be true or false, not null"),
     ({"block_sparsity": 1}, "block_sparsity must be true or false, not 1"),
-    ({"read_register": "yes"}, 'read_register must be true or false, not "yes"'),
+    ({"deep_pipeline": "yes"}, 'deep_pipeline must be true or false, not "yes"'),
     ({"name": 5}, "name must be text, not 5"),
     ({"name": "two words"}, "name must be an identifier (letters, digits, _), not 'two words'"),
     ({"name": "../x"}, "name must be an identifier (letters, digits, _), not '../x'"),
@@ -101,7 +101,7 @@ def test_hash_is_of_everything_but_the_name():
         {"depthwise": False},
         {"activation_table": False},
         {"block_sparsity": True},
-        {"read_register": True},
+        {"deep_pipeline": True},
         {"address_bits": 33},
         {"stream_beats": 32},
     ):
@@ -111,7 +111,7 @@ def test_hash_is_of_everything_but_the_name():
 
 def test_a_configuration_without_later_fields_keeps_the_hash_from_before_there_were_any():
     """Of `tiny`, as the first release had it: its programs and bitstreams are still each other's."""
-    names = [field.name for field in fields(Config) if field.name not in ("name", "block_sparsity", "read_register")]
+    names = [field.name for field in fields(Config) if field.name not in ("name", "block_sparsity", "deep_pipeline")]
     values = {name: getattr(TINY, name) for name in names}
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).digest()
     assert TINY.hash == int.from_bytes(digest[:8], "little")

@@ -143,7 +143,7 @@ def test_configurations_page_lists_every_field():
     assert table["depthwise"][1:] == ("true, false", "true")
     assert table["activation_table"][1:] == ("true, false", "true")
     assert table["block_sparsity"][1:] == ("true, false", "false")
-    assert table["read_register"][1:] == ("true, false", "false")
+    assert table["deep_pipeline"][1:] == ("true, false", "false")
 
 
 def test_isa_page_explains_the_rules_behind_the_operands():

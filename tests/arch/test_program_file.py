@@ -401,7 +401,7 @@ def test_pages_struct_is_the_table():
 
 def test_page_lists_every_key_and_no_other():
     # These two are there where they are true.
-    config = replace(SAMPLE.config, block_sparsity=True, read_register=True)
+    config = replace(SAMPLE.config, block_sparsity=True, deep_pipeline=True)
     metadata = metadata_of(write_program(replace(SAMPLE, config=config)))
     host, accelerator = metadata["steps"]
     documented = {heading: [row[0].strip("`") for row in table_rows(heading)] for heading in (

@@ -88,7 +88,7 @@ def test_without_opensta_the_area_is_there_and_what_is_missing_named(synthesis, 
 
 
 def test_the_page_names_the_file_of_a_configuration_so_that_its_command_can_be_run_again(synthesis, loomwork):
-    Path("wide.json").write_text('{"base": "tiny", "name": "registered", "read_register": true}')
+    Path("wide.json").write_text('{"base": "tiny", "name": "registered", "deep_pipeline": true}')
     finished = loomwork("asic", "-c", "wide.json", "-c", "small", "--liberty", "pdk", "--markdown", "page.md")
     assert finished.code == 0
     page = Path("page.md").read_text()

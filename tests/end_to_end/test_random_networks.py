@@ -26,7 +26,7 @@ from tests.oracle import run_tflite_micro
 CASES = max(1, int(os.environ.get("LOOMWORK_RANDOM_CASES", "12")) // 6)
 SEED = int(os.environ.get("LOOMWORK_RANDOM_SEED", "0"))
 TIMING = MemoryTiming(latency=25, stall_percent=20, seed=11)
-LATE = replace(TINY, name="late", scratchpad_kib=64, read_register=True)
+LATE = replace(TINY, name="late", scratchpad_kib=64, deep_pipeline=True)
 CONFIGS = [
     NANO,
     MID,

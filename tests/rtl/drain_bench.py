@@ -155,7 +155,7 @@ class DrainBench:
             payload = ctx.get(request.payload)
             assert self._refused in (None, payload.as_bits()), "a request changed while it was refused"
             self._refused = payload.as_bits()
-            if self._takes(payload) if self.config.read_register else ctx.get(request.ready):
+            if self._takes(payload) if self.config.deep_pipeline else ctx.get(request.ready):
                 taken, self._refused = self._window(payload.bank, payload.word, payload.wide), None
                 self.last_access = self.cycles
         else:

@@ -41,7 +41,7 @@ def test_random_commands(lanes: int, patience: float, seed: int) -> None:
     [
         replace(FORMAL, scratchpad_kib=4),
         SMALL,
-        replace(SMALL, name="late", read_register=True),
+        replace(SMALL, name="late", deep_pipeline=True),
         replace(MID, name="narrow", cols=4, requant_lanes=2),
         MID,
     ],

@@ -28,7 +28,7 @@ Pixel = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 TALL = replace(SMALL, name="tall", rows=16)
-LATE = replace(SMALL, name="late", read_register=True)
+LATE = replace(SMALL, name="late", deep_pipeline=True)
 
 
 def random_operands(rng: random.Random, config: Config) -> dict[str, int]:

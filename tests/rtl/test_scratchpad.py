@@ -17,7 +17,7 @@ from loomwork.rtl.ports import feed_latency, window_latency
 from loomwork.rtl.scratchpad import Scratchpad
 from tests.rtl.unit_driver import set_together, simulate
 
-LATE = replace(TINY, name="late", read_register=True)
+LATE = replace(TINY, name="late", deep_pipeline=True)
 ODD_SIZE = Config(name="odd_size", rows=4, cols=4, scratchpad_kib=3, accumulator_depth=16, bus_bytes=4, requant_lanes=4)
 """A number of words that is not a power of two."""
 

@@ -23,7 +23,7 @@ from loomwork.rtl.write_master import WriteMaster
 from tests.rtl.axi_memory import CONFIGS, DECERR, SLVERR, AxiMemory, bursts_of, make_windows, set_windows
 from tests.rtl.unit_driver import UnitLog, send_commands, simulate, wait_for, watch_unit
 
-LATE = replace(TINY, name="late", read_register=True)
+LATE = replace(TINY, name="late", deep_pipeline=True)
 
 
 @dataclass

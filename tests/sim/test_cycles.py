@@ -81,7 +81,7 @@ def test_networks_take_as_many_cycles_as_predicted(network: str, config_name: st
         assert_equal_but_for(TOLERANCE, estimate, run, "estimate")
 
 
-@pytest.mark.parametrize("config", [TINY, replace(TINY, name="late", read_register=True)], ids=lambda c: c.name)
+@pytest.mark.parametrize("config", [TINY, replace(TINY, name="late", deep_pipeline=True)], ids=lambda c: c.name)
 @pytest.mark.parametrize("latency", LATENCIES)
 def test_every_command_of_digits_begins_and_ends_as_predicted(latency: int, config: Config) -> None:
     program = compile_model(DIGITS, config)

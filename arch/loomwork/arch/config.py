@@ -69,7 +69,7 @@ class Config:
     depthwise: whether the array has the column buses for DEPTHWISE.
     activation_table: whether the drain holds the table for activation functions.
     block_sparsity: whether EXECUTE can leave out passes, for SKIP.
-    read_register: whether scratchpad addresses pass a register, for a faster clock: each read takes a cycle more.
+    deep_pipeline: whether more registers lie in and between the units, for a faster clock and some cycles per command.
 
     Raises ConfigError when a value is out of range.
     """
@@ -89,7 +89,7 @@ class Config:
     depthwise: bool = True
     activation_table: bool = True
     block_sparsity: bool = False
-    read_register: bool = False
+    deep_pipeline: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -169,10 +169,10 @@ class Config:
     def to_dict(self) -> dict[str, int | str | bool]:
         """Plain values, in the order of declaration; `from_dict` reverses it.
 
-        `block_sparsity` and `read_register` are only there when they are true: a configuration without them keeps the
+        `block_sparsity` and `deep_pipeline` are only there when they are true: a configuration without them keeps the
         fingerprint, and its programs the bytes, from before there were these fields.
         """
-        later = ("block_sparsity", "read_register")
+        later = ("block_sparsity", "deep_pipeline")
         return {name: value for name, value in asdict(self).items() if value or name not in later}
 
     @classmethod

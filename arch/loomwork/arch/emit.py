@@ -243,7 +243,7 @@ def configurations_page() -> str:
             "yes" if config.depthwise else "no",
             "yes" if config.activation_table else "no",
             "yes" if config.block_sparsity else "no",
-            "yes" if config.read_register else "no",
+            "yes" if config.deep_pipeline else "no",
             f"`{config.hash:016x}`",
         )
         for name, config in PRESETS.items()
@@ -288,7 +288,7 @@ def configurations_page() -> str:
         "",
         *_paragraph(
             f"A bank, a quarter of the scratchpad, must not have more than {MAX_BANK_WORDS} words of `rows` bytes. The "
-            "fingerprint covers every field but `name`; `block_sparsity` and `read_register` only where they are true."
+            "fingerprint covers every field but `name`; `block_sparsity` and `deep_pipeline` only where they are true."
         ),
     ]
     return _page("Configurations", intro + _table(titles, rows) + limits)

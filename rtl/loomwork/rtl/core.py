@@ -108,7 +108,7 @@ class Core(Component):
         load, execute, drain, store, stream = (units[unit] for unit in ENGINES)
 
         # Commands.
-        if config.read_register:
+        if config.deep_pipeline:
             fetched = add("fetched", Relay(FETCHED))
             connect(m, fetch.o, fetched.i)
             connect(m, fetched.o, decoder.i)

@@ -151,7 +151,7 @@ class Dispatch(Component):
 
     i: legal commands in program order. load, execute, drain, store, stream: the units. halt: hand out nothing more.
     ended: an END is reached and every unit has finished everything before it; stays so until reset. A cycle later with
-    `read_register`.
+    `deep_pipeline`.
     wait_queue: a command waits for room in its queue.
     finished: a command was finished by any unit. stuck_index: about the oldest unfinished command of all (found by
     looking at one queue per cycle).
@@ -167,7 +167,7 @@ class Dispatch(Component):
     stuck_index: Signal
 
     def __init__(self, config: Config) -> None:
-        self._depth, self._late = config.queue_depth, config.read_register
+        self._depth, self._late = config.queue_depth, config.deep_pipeline
         names = [unit.name.lower() for unit in ENGINES]
         super().__init__(
             {

@@ -23,7 +23,7 @@ its place) and some more. One is the output register of the queue, the others a 
 
 def read_cycles(config: Config) -> int:
     """Cycles from the beginning of a pixel to its scratchpad reads."""
-    return Window.latency + config.read_register
+    return Window.latency + config.deep_pipeline
 
 
 def pixel_layout(config: Config) -> data.StructLayout:
@@ -46,7 +46,7 @@ class Feed(Component):
     gone, because PIXELS_AHEAD exceeds the cycles from a place's return to the arrival of the pixel that gets it.
 
     passes: from the sequencer. pixels: to the array, one per cycle without a gap between passes.
-    read: scratchpad. next_memories: `read.memories` of the next cycle; only there with `read_register`.
+    read: scratchpad. next_memories: `read.memories` of the next cycle; only there with `deep_pipeline`.
     done: one cycle, when the data of a command's last read is there. running: there are pixels between walk and array.
     halt: begin no more reads from the next cycle on.
     """
@@ -112,7 +112,7 @@ class Feed(Component):
         ]
         # Who asks for what the feed takes hears of it a cycle before.
         domain = "comb"
-        if self._config.read_register:
+        if self._config.deep_pipeline:
             domain = "sync"
             m.d.comb += self.next_memories.eq(window.reads.memories)
         m.d[domain] += [self.read.memories.eq(window.reads.memories), self.read.word.eq(window.reads.word)]

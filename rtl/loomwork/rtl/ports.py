@@ -30,12 +30,12 @@ PARAMS_INDEX_BITS = 4
 
 def feed_latency(config: Config) -> int:
     """Cycles from a scratchpad read of the feed to its data."""
-    return 2 + config.read_register
+    return 2 + config.deep_pipeline
 
 
 def window_latency(config: Config) -> int:
     """Cycles from an accepted scratchpad read of the drain or of STORE to its data."""
-    return feed_latency(config) + config.read_register
+    return feed_latency(config) + config.deep_pipeline
 
 
 class UnitPort(Signature):

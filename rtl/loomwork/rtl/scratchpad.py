@@ -113,7 +113,7 @@ class Scratchpad(Component):
 
     def _read(self, m: Module, ports: dict[tuple[int, int], Any]) -> None:
         feed, drain, store = self.feed, self.drain_read.request, self.store_read.request
-        domain = "sync" if self._config.read_register else "comb"
+        domain = "sync" if self._config.deep_pipeline else "comb"
         fed = feed.memories  # in the order of `ports`
         drain_meets = clash(drain.payload, store.payload, wide=drain.payload.wide | store.payload.wide)
         m.d.comb += [

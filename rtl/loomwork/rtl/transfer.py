@@ -31,7 +31,7 @@ def placement(transfer: data.View) -> Value:
 
 class MemoryRows(Component):
     """The rows of a transfer as spans of a window, one per cycle; rows that lie end to end are one span. The first one
-    is there in the next cycle; with `read_register` in the one after that, for it is a product.
+    is there in the next cycle; with `deep_pipeline` in the one after that, for it is a product.
 
     i: transfers; the next one is taken after the last row of this one. o: one span per row.
     """
@@ -53,7 +53,7 @@ class MemoryRows(Component):
         m.d.comb += [self.i.ready.eq(~self.o.valid), end_to_end.eq(transfer.row_stride == row_bytes)]
         length = Mux(end_to_end, row_bytes * transfer.rows, row_bytes)
         begins = self.i.valid & self.i.ready
-        if self._config.read_register:
+        if self._config.deep_pipeline:
             prepares, one_span, rows = Signal(), Signal(), Signal.like(transfer.rows)
             m.d.comb += self.i.ready.eq(~self.o.valid & ~prepares)
             m.d.sync += [prepares.eq(begins), one_span.eq(end_to_end), rows.eq(transfer.rows)]

@@ -93,7 +93,7 @@ class WindowReader(Component):
         # Whether a beat is taken is known last: it chooses between sums that are there, or makes room a cycle later.
         is_requested, beats = request.valid & request.ready, burst.payload.beats
         leaves = Signal()
-        m.d["sync" if self._config.read_register else "comb"] += leaves.eq(self.beats.valid & self.beats.ready)
+        m.d["sync" if self._config.deep_pipeline else "comb"] += leaves.eq(self.beats.valid & self.beats.ready)
         m.d.sync += room.eq(Mux(is_requested, room - beats, room))
         with m.If(leaves):
             m.d.sync += room.eq(Mux(is_requested, room - (beats - 1), room + 1))

@@ -40,7 +40,7 @@ ULX3S_85F = Board(
     oscillator="clk25",
     oscillator_mhz=25,
     config=replace(
-        MID, name="ulx3s", requant_lanes=4, elementwise_multiply=False, activation_table=False, read_register=True
+        MID, name="ulx3s", requant_lanes=4, elementwise_multiply=False, activation_table=False, deep_pipeline=True
     ),
     memory_kib=128,
     clock_mhz=50,

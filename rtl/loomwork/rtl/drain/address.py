@@ -36,7 +36,7 @@ class Address(Component):
 
     command: the DRAIN, constant from its first point to its last step. operand_base, operand_pitch: of COMBINE.
     i: points. o: steps (layouts.py). next_memories: those that the feed takes in the next cycle. refused: the windows
-    of the step, of its source and its operand, that use one which the feed takes; only there with `read_register`.
+    of the step, of its source and its operand, that use one which the feed takes; only there with `deep_pipeline`.
     progress: see `AccumulatorRead`. filled: the pixel of the step is below it; may be late when it grows by more than
     one, and be wrong when it falls while no block is finished.
     """
@@ -157,7 +157,7 @@ class Address(Component):
         ):
             m.d.sync += flag.eq(Mux(leaves, Mux(is_spare, compared[2], compared[1]), compared[0]))
 
-        if config.read_register:
+        if config.deep_pipeline:
             for place, word in enumerate(_WINDOWS):
                 now, later, kept = (
                     meets(one.bank, one[word], one.wide, self.next_memories) for one in (step, new, spare)

@@ -96,7 +96,7 @@ class Reader(Component):
         ]
         source_read, is_ready, first_of_two, granted = Signal(), Signal(), Signal(), Signal()
         reads_source = from_scratchpad & ~source_read
-        if self._config.read_register:
+        if self._config.deep_pipeline:
             m.d.comb += granted.eq(~Mux(reads_source, self.refused[0], self.refused[1]))
         else:
             m.d.comb += granted.eq(request.ready)

@@ -24,7 +24,7 @@ class Drain(Component):
     """The DRAIN unit.
 
     unit: commands. read, write: of the scratchpad. next_memories: those that the feed takes in the next cycle; with
-    `read_register` the drain finds out by itself whether a read is taken.
+    `deep_pipeline` the drain finds out by itself whether a read is taken.
     accumulator: finished blocks. params: parameters of each block.
     halt: the engine has stopped: read and write nothing more.
     wait_accumulator, wait_bank: cycles lost while a block is not finished, or a bank not free.
@@ -79,7 +79,7 @@ class Drain(Component):
         drain, combine, step = sequencer.drain, sequencer.combine, reader.i.payload
 
         # The end of a command is known late, and has a long way before it.
-        m.d["sync" if config.read_register else "comb"] += self.unit.done.eq(sequencer.unit.done)
+        m.d["sync" if config.deep_pipeline else "comb"] += self.unit.done.eq(sequencer.unit.done)
         connect(m, flipped(self.unit.command), sequencer.unit.command)
         m.d.comb += [
             self.unit.busy.eq(sequencer.unit.busy | self.unit.done),

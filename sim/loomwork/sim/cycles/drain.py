@@ -96,7 +96,7 @@ class Drain:
                 ready = last + 1
             # One command is reported per cycle, in order, from the cycle behind its beginning on.
             done = max(begin + 1, done + 1, written)
-            lane.finish(done + self._config.read_register)
+            lane.finish(done + self._config.deep_pipeline)
 
     def _launch(self, command: Step, cycle: int) -> Search:
         """Launch the steps, the first one not before `cycle`. Returns the last one's cycle."""

@@ -110,7 +110,7 @@ class Dispatcher:
         self._fetch = fetch
         self._beats = max(1, COMMAND_BYTES // config.bus_bytes)
         self._per_beat = max(1, config.bus_bytes // COMMAND_BYTES)
-        self._relays = config.read_register  # there is a register in front of the decoder, and a place for one more
+        self._relays = config.deep_pipeline  # there is a register in front of the decoder, and a place for one more
         self._decoded = Timeline(clock)
         self._handed = Timeline(clock)
         self.end = self.waited = 0

@@ -51,7 +51,7 @@ def outcome(
 
     idle: cycle from which on nothing is under way on the bus. others: counters that lanes and dispatcher do not have.
     """
-    ended = config.read_register  # a cycle later
+    ended = config.deep_pipeline  # a cycle later
     finished = max((lane.done.times[-1] + 1 for lane in lanes.values() if lane.commands), default=0)
     usages = {unit: lane.usage() for unit, lane in lanes.items()}
     counters = {

@@ -91,7 +91,7 @@ class Reader:
         self._depth = depth
         self._longest = burst_limit(config, depth)
         self._bus_bytes = config.bus_bytes
-        self._room_cycles = 1 + config.read_register  # from a beat that leaves the queue to its room
+        self._room_cycles = 1 + config.deep_pipeline  # from a beat that leaves the queue to its room
         self._spans: deque[tuple[int, int, int]] = deque()
         self.offered = Timeline(clock)
         self.split = Timeline(clock)
