@@ -13,7 +13,7 @@ from loomwork.rtl.axi import Axi4Lite, Axi4Read, Axi4Write, connect_flat, flat_m
 from loomwork.rtl.control import Control
 from loomwork.rtl.counters import Counters
 from loomwork.rtl.csr import CSR_ADDRESS_BITS, Csr
-from loomwork.rtl.decoder import COMMAND_INDEX_BITS, FETCHED, Decoder
+from loomwork.rtl.decoder import COMMAND_INDEX_BITS, DECODED, FETCHED, Decoder
 from loomwork.rtl.dispatch import ENGINES, Dispatch
 from loomwork.rtl.drain import Drain
 from loomwork.rtl.execute import Execute
@@ -109,12 +109,14 @@ class Core(Component):
 
         # Commands.
         if config.deep_pipeline:
-            fetched = add("fetched", Relay(FETCHED))
+            fetched, decoded = add("fetched", Relay(FETCHED)), add("decoded", Relay(DECODED))
             connect(m, fetch.o, fetched.i)
             connect(m, fetched.o, decoder.i)
+            connect(m, decoder.o, decoded.i)
+            connect(m, decoded.o, dispatch.i)
         else:
             connect(m, fetch.o, decoder.i)
-        connect(m, decoder.o, dispatch.i)
+            connect(m, decoder.o, dispatch.i)
         for unit in ENGINES:
             connect(m, getattr(dispatch, unit.name.lower()), units[unit].unit)
         # Data.

@@ -110,7 +110,7 @@ class Dispatcher:
         self._fetch = fetch
         self._beats = max(1, COMMAND_BYTES // config.bus_bytes)
         self._per_beat = max(1, config.bus_bytes // COMMAND_BYTES)
-        self._relays = config.deep_pipeline  # there is a register in front of the decoder, and a place for one more
+        self._relays = config.deep_pipeline  # there are registers in front of the decoder and behind it (rtl/skid.py)
         self._decoded = Timeline(clock)
         self._handed = Timeline(clock)
         self.end = self.waited = 0
@@ -118,7 +118,9 @@ class Dispatcher:
     def decode(self) -> Process:
         """The process of the decoder, which takes a command when the one before leaves it."""
         decoded, handed, fetched = self._decoded, self._handed, self._fetch
-        taken = relayed = -1  # the latest beat leaves fetch; the latest command comes to the register
+        taken = -1  # the latest beat leaves fetch
+        # The latest command comes to the end of the relay in front of the decoder, to the decoder, to the relay behind.
+        relayed = there = behind = -1
         for number in range(len(self._commands)):
             early, last = self._beats_of(number)
             for beat in early:
@@ -135,13 +137,15 @@ class Dispatcher:
                 taken = max(taken, handed.times[-1])
             if (number + 1) % self._per_beat == 0:
                 fetched.popped.add(taken)
-            there = taken
-            if self._relays:
-                relayed = max(taken, decoded.times[-1]) if number else taken
-                there = relayed + 1
-                if number and len(handed.times) < number:
-                    yield handed, number
-            decoded.add(max(there, handed.times[-1]) if number else there)
+            if not self._relays:
+                decoded.add(taken)
+                continue
+            relayed = max(taken, there)
+            there = max(relayed + 1, behind)
+            behind = max(there, decoded.times[-1] if number else -1) + 1
+            if number and len(handed.times) < number:
+                yield handed, number
+            decoded.add(max(behind, handed.times[-1]) if number else behind)
 
     def hand_out(self) -> Process:
         """The process that puts commands into the lanes, as soon as there is room."""
