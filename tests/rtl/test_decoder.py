@@ -56,10 +56,11 @@ def words(rng: random.Random) -> list[int]:
     return result
 
 
+@pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("seed", range(SEED, SEED + 3))
-def test_agrees_with_the_software_decoder(seed: int):
+def test_agrees_with_the_software_decoder(seed: int, deep: bool):
     rng = random.Random(seed)
-    dut = Decoder()
+    dut = Decoder(deep=deep)
     reset_signal = Signal()
     cases = [(word, *expected(word)) for word in words(rng)]
     assert {code for _, _, code in cases} == {ErrorCode.NONE, ErrorCode.ILLEGAL_OPCODE, ErrorCode.ILLEGAL_OPERAND}
@@ -72,12 +73,18 @@ def test_agrees_with_the_software_decoder(seed: int):
             assert ctx.get(dut.i.ready)
             await ctx.tick()
             ctx.set(dut.i.valid, 0)
+            if deep:
+                assert [ctx.get(dut.i.ready), ctx.get(dut.o.valid), ctx.get(dut.error)] == [0, 0, 0]
+                await ctx.tick()
             assert ctx.get(dut.error) == code, f"command {word:#x}"
             assert ctx.get(dut.o.valid) == (code == ErrorCode.NONE)
             if code == ErrorCode.NONE:
                 assert ctx.get(dut.o.payload.unit) == unit
                 assert ctx.get(dut.o.payload.command) == word
                 assert ctx.get(dut.o.payload.index) == index
+                if deep:
+                    assert not ctx.get(dut.i.ready)
+                    await ctx.tick()
             else:
                 assert ctx.get(dut.error_index) == index
                 await ctx.tick()
@@ -93,8 +100,9 @@ def test_agrees_with_the_software_decoder(seed: int):
     simulator.run()
 
 
-def test_holds_a_command_until_it_is_taken():
-    dut = Decoder()
+@pytest.mark.parametrize("deep", [False, True])
+def test_holds_a_command_until_it_is_taken(deep: bool):
+    dut = Decoder(deep=deep)
     rng = random.Random(SEED)
     sent = [legal_word(rng, rng.choice(INSNS).mnemonic) for _ in range(100)]
     received: list[tuple[int, int]] = []

@@ -13,7 +13,7 @@ from loomwork.rtl.axi import Axi4Lite, Axi4Read, Axi4Write, connect_flat, flat_m
 from loomwork.rtl.control import Control
 from loomwork.rtl.counters import Counters
 from loomwork.rtl.csr import CSR_ADDRESS_BITS, Csr
-from loomwork.rtl.decoder import COMMAND_INDEX_BITS, DECODED, FETCHED, Decoder
+from loomwork.rtl.decoder import COMMAND_INDEX_BITS, Decoder
 from loomwork.rtl.dispatch import ENGINES, Dispatch
 from loomwork.rtl.drain import Drain
 from loomwork.rtl.execute import Execute
@@ -24,7 +24,6 @@ from loomwork.rtl.ports import ERROR_BITS
 from loomwork.rtl.read_master import ReadMaster
 from loomwork.rtl.replica import Replica
 from loomwork.rtl.scratchpad import Scratchpad
-from loomwork.rtl.skid import Relay
 from loomwork.rtl.store import Store
 from loomwork.rtl.stream_reader import StreamReader
 from loomwork.rtl.write_master import WriteMaster
@@ -93,7 +92,7 @@ class Core(Component):
 
         m.submodules.csr = csr = Csr(address_bits=config.address_bits)
         fetch = add("fetch", Fetch(config))
-        decoder = add("decoder", Decoder())
+        decoder = add("decoder", Decoder(deep=config.deep_pipeline))
         dispatch = add("dispatch", Dispatch(config))
         read_master = add("read_master", ReadMaster(config, readers=3))
         write_master = add("write_master", WriteMaster(config))
@@ -108,15 +107,8 @@ class Core(Component):
         load, execute, drain, store, stream = (units[unit] for unit in ENGINES)
 
         # Commands.
-        if config.deep_pipeline:
-            fetched, decoded = add("fetched", Relay(FETCHED)), add("decoded", Relay(DECODED))
-            connect(m, fetch.o, fetched.i)
-            connect(m, fetched.o, decoder.i)
-            connect(m, decoder.o, decoded.i)
-            connect(m, decoded.o, dispatch.i)
-        else:
-            connect(m, fetch.o, decoder.i)
-            connect(m, decoder.o, dispatch.i)
+        connect(m, fetch.o, decoder.i)
+        connect(m, decoder.o, dispatch.i)
         for unit in ENGINES:
             connect(m, getattr(dispatch, unit.name.lower()), units[unit].unit)
         # Data.

@@ -43,6 +43,8 @@ def operands_are_legal(insn: Insn, command: Value) -> Value:
 class Decoder(Component):
     """Checks commands and passes on the legal ones, one cycle later. The first illegal command stops it until reset.
 
+    deep: it passes them on two cycles later, and takes the next one when this one is gone: who gives it commands knows
+    early whether it takes one (`deep_pipeline`).
     i: commands in program order. o: the same with their unit.
     error: nonzero `ErrorCode` for one cycle when a command is illegal. error_index: which command, at that time.
     """
@@ -52,7 +54,8 @@ class Decoder(Component):
     error: Signal
     error_index: Signal
 
-    def __init__(self) -> None:
+    def __init__(self, *, deep: bool = False) -> None:
+        self._deep = deep
         super().__init__(
             {
                 "i": In(stream.Signature(FETCHED)),
@@ -64,7 +67,17 @@ class Decoder(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        command = Value.cast(self.i.payload.command)
+        stopped, comes = Signal(), Signal()  # comes: the command is looked at
+        looked_at = self.o.payload if self._deep else self.i.payload
+        command = Value.cast(looked_at.command)
+        if self._deep:
+            m.d.comb += self.i.ready.eq(~self.o.valid & ~comes & ~stopped)
+            m.d.sync += comes.eq(self.i.valid & self.i.ready)
+        else:
+            m.d.comb += [
+                self.i.ready.eq((~self.o.valid | self.o.ready) & ~stopped),
+                comes.eq(self.i.valid & self.i.ready),
+            ]
         unit = Signal(Unit)
         code = Signal(ErrorCode)
         with m.Switch(command[:OPCODE_BITS]):
@@ -76,20 +89,20 @@ class Decoder(Component):
             with m.Default():
                 m.d.comb += code.eq(ErrorCode.ILLEGAL_OPCODE)
 
-        stopped = Signal()
-        m.d.comb += self.i.ready.eq((~self.o.valid | self.o.ready) & ~stopped)
         m.d.sync += self.error.eq(ErrorCode.NONE)
         with m.If(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         # Whether there is a command is known late: the place for it is written in any case.
         with m.If(self.i.ready):
-            m.d.sync += [self.o.payload.command.eq(command), self.o.payload.unit.eq(unit)]
+            m.d.sync += self.o.payload.command.eq(self.i.payload.command)
         with m.If(self.i.valid & self.i.ready):
+            m.d.sync += self.o.payload.index.eq(self.i.payload.index)
+        with m.If(comes):
             m.d.sync += [
-                self.o.payload.index.eq(self.i.payload.index),
+                self.o.payload.unit.eq(unit),
                 self.o.valid.eq(code == ErrorCode.NONE),
                 self.error.eq(code),
-                self.error_index.eq(self.i.payload.index),
+                self.error_index.eq(looked_at.index),
                 stopped.eq(code != ErrorCode.NONE),
             ]
         return m

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Places for one more, which cut the way of `ready`."""
+"""A place for one more, which cuts the way of `ready`."""
 
 from typing import Any
 
@@ -37,35 +37,4 @@ class Skid(Component):
             m.d.sync += is_kept.eq(0)
         with m.Elif(i.valid):
             m.d.sync += is_kept.eq(1)
-        return m
-
-
-class Relay(Component):
-    """A register on the way, with a place for one more: `i.ready` is a register, and so is all of `o`. Adds a cycle.
-
-    i, o: streams of `shape`.
-    """
-
-    i: stream.Interface
-    o: stream.Interface
-
-    def __init__(self, shape: Any) -> None:
-        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
-
-    def elaborate(self, platform: object) -> Module:
-        m = Module()
-        i, o = self.i, self.o
-        bits = Value.cast(i.payload)
-        there, kept = (Signal(len(bits), name=name, reset_less=True) for name in ("there", "kept"))
-        is_kept, leaves = Signal(), Signal()
-        m.d.comb += [
-            i.ready.eq(~is_kept),
-            leaves.eq(~o.valid | o.ready),
-            Value.cast(o.payload).eq(there),
-        ]
-        m.d.sync += is_kept.eq(~leaves & (is_kept | i.valid))
-        with m.If(~is_kept):
-            m.d.sync += kept.eq(bits)
-        with m.If(leaves):
-            m.d.sync += [o.valid.eq(is_kept | i.valid), there.eq(Mux(is_kept, kept, bits))]
         return m

@@ -110,7 +110,7 @@ class Dispatcher:
         self._fetch = fetch
         self._beats = max(1, COMMAND_BYTES // config.bus_bytes)
         self._per_beat = max(1, config.bus_bytes // COMMAND_BYTES)
-        self._relays = config.deep_pipeline  # there are registers in front of the decoder and behind it (rtl/skid.py)
+        self._looks = int(config.deep_pipeline)  # the decoder looks at a command in a cycle of its own
         self._decoded = Timeline(clock)
         self._handed = Timeline(clock)
         self.end = self.waited = 0
@@ -119,8 +119,6 @@ class Dispatcher:
         """The process of the decoder, which takes a command when the one before leaves it."""
         decoded, handed, fetched = self._decoded, self._handed, self._fetch
         taken = -1  # the latest beat leaves fetch
-        # The latest command comes to the end of the relay in front of the decoder, to the decoder, to the relay behind.
-        relayed = there = behind = -1
         for number in range(len(self._commands)):
             early, last = self._beats_of(number)
             for beat in early:
@@ -129,23 +127,13 @@ class Dispatcher:
                 fetched.popped.add(taken)
             arrival = yield from fetched.arrival(last)
             taken = max(taken + 1, arrival)
-            if self._relays:
-                taken = max(taken, relayed + 1)
-            elif number:
+            if number:
                 if len(handed.times) < number:
                     yield handed, number
-                taken = max(taken, handed.times[-1])
+                taken = max(taken, handed.times[-1] + self._looks)
             if (number + 1) % self._per_beat == 0:
                 fetched.popped.add(taken)
-            if not self._relays:
-                decoded.add(taken)
-                continue
-            relayed = max(taken, there)
-            there = max(relayed + 1, behind)
-            behind = max(there, decoded.times[-1] if number else -1) + 1
-            if number and len(handed.times) < number:
-                yield handed, number
-            decoded.add(max(behind, handed.times[-1]) if number else behind)
+            decoded.add(taken + self._looks)
 
     def hand_out(self) -> Process:
         """The process that puts commands into the lanes, as soon as there is room."""
