@@ -210,7 +210,8 @@ def test_a_tile_as_large_as_the_accumulators():
 def test_halt_stops_reads_weights_and_pixels(cycle: int):
     bench = Bench(TINY, make_jobs(TINY, SEED, [{"blocks": 4, "params": Params.BIAS}] * 2))
     bench.halt_at = cycle
-    bench.run(cycle)
+    bench.run(cycle + 1)
+    assert all(entered < cycle for entered in bench.active)
     words, active, params = len(bench.words), len(bench.active), len(bench.params)
     assert bench.words
     bench = Bench(TINY, bench.jobs)

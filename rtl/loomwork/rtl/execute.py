@@ -35,7 +35,7 @@ class Execute(Component):
     commands before are done; nothing is executed after it.
     read, next_memories: see `Feed`. weights: `[cols] bytes` per word, in the order of use. params: parameters found
     among them. accumulator: the drain's requests.
-    halt: take no weights, start no pixel from now on, and begin no reads from the next cycle on; only a reset makes
+    halt: start no pixel from now on, take no weights and begin no reads from the next cycle on; only a reset makes
     sense after it.
     array_active: a pixel enters the array. wait_weights, wait_accumulator: one could, but for its pass's weights, or
     for a free half.

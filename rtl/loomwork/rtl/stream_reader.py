@@ -14,7 +14,7 @@ from loomwork.rtl.command import command_layout
 from loomwork.rtl.gearbox import Narrower, Widener
 from loomwork.rtl.memory_window import windows_layout
 from loomwork.rtl.ports import UnitPort
-from loomwork.rtl.queue import Queue
+from loomwork.rtl.queue import BlockQueue
 from loomwork.rtl.read_master import ReadBus
 from loomwork.rtl.window_reader import WindowReader
 
@@ -59,7 +59,8 @@ class StreamReader(Component):
         m.submodules.reader = reader = WindowReader(self._config, self._mark_bits)
         # What is on its way, by command. final: number of the last word in the last beat.
         arrival = data.StructLayout({"beats": RUN_BEATS_BITS, "final": self._mark_bits})
-        m.submodules.arrivals = arrivals = Queue(arrival.size, COMMANDS_AHEAD)
+        # Whether a beat is a command's last one is needed early.
+        m.submodules.arrivals = arrivals = BlockQueue(arrival.size, COMMANDS_AHEAD)
         connect(m, reader.bus, flipped(self.bus))
         m.d.comb += [reader.windows.eq(self.windows), reader.halt.eq(self.halt)]
 

@@ -18,7 +18,7 @@ class WeightLoader(Component):
     by the time of the tile's last word. params: to the drain.
     word, load: to the array. present: the tile is in the shadow registers, or its last row gets there in this cycle.
     swap: the first pixel of a pass enters the array with this tile; only when `present`.
-    halt: take no words.
+    halt: take no words from the next cycle on.
     """
 
     i: stream.Interface
@@ -48,9 +48,11 @@ class WeightLoader(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         rows = self._config.rows
+        halted = Signal()
+        m.d.sync += halted.eq(self.halt)
         # One word is kept here, so that the next tile can begin in the cycle after the swap.
         full, taken = Signal(), Signal()
-        m.d.comb += self.i.ready.eq((~full | taken) & ~self.halt)
+        m.d.comb += self.i.ready.eq((~full | taken) & ~halted)
         with m.If(self.i.ready):
             m.d.sync += [full.eq(self.i.valid), self.word.eq(self.i.payload)]
 
@@ -59,12 +61,12 @@ class WeightLoader(Component):
         in_params = Signal()
         index, last = Signal(PARAMS_INDEX_BITS), Signal(PARAMS_INDEX_BITS)
         m.d.comb += [
-            loads.eq(full & ~in_params & ~complete & (~last_row | self.tiles.valid) & ~self.halt),
+            loads.eq(full & ~in_params & ~complete & (~last_row | self.tiles.valid) & ~halted),
             # Before the last row, parameters are over and the last tile has become active.
-            self.tiles.ready.eq(full & last_row & ~self.halt),
+            self.tiles.ready.eq(full & last_row & ~halted),
             self.load.eq(Mux(loads, 1 << row, 0)),
-            self.present.eq(complete | (full & last_row & self.tiles.valid & ~self.halt)),
-            self.params.valid.eq(full & in_params & ~self.halt),
+            self.present.eq(complete | (full & last_row & self.tiles.valid & ~halted)),
+            self.params.valid.eq(full & in_params & ~halted),
             self.params.payload.word.eq(self.word),
             self.params.payload.index.eq(index),
             self.params.payload.last.eq(index == last),
