@@ -48,8 +48,8 @@ ULX3S_85F = Board(
     place_arguments=("--85k", "--package", "CABGA381", "--speed", "6"),
     technology=Ecp5(logic_columns=4),
 )
-"""All of `mid` but four lanes instead of eight, whose multipliers the array takes, and without activation table, with a
-register in front of the scratchpad's memories: the clock is met by little.
+"""All of `mid` but four lanes instead of eight, whose multipliers the array takes, and without activation table, with the
+deep pipeline.
 """
 
 TANG_NANO_20K = Board(
