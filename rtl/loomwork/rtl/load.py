@@ -107,7 +107,8 @@ class Load(Component):
 
         code = Signal(ErrorCode)
         failed = Signal()
-        with m.If(beat.valid & beat.payload.error):
+        # A word that is kept may be the last one of the command before, which is not to blame.
+        with m.If(beat.valid & beat.payload.error & writes.i.ready):
             m.d.comb += code.eq(ErrorCode.BUS_READ)
         with m.Elif(reader.fault & (pending == 1)):
             m.d.comb += code.eq(ErrorCode.WINDOW)

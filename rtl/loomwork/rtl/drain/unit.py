@@ -78,12 +78,14 @@ class Drain(Component):
         m.submodules.writer = writer = Writer(config, reader.latency + datapath.latency)
         drain, combine, step = sequencer.drain, sequencer.combine, reader.i.payload
 
-        # The end of a command is known late, and has a long way before it.
-        m.d["sync" if config.deep_pipeline else "comb"] += self.unit.done.eq(sequencer.unit.done)
+        # The end of a command is known late, and has a long way before it. An error must not overtake it.
+        m.d["sync" if config.deep_pipeline else "comb"] += [
+            self.unit.done.eq(sequencer.unit.done),
+            self.unit.error.eq(sequencer.unit.error),
+        ]
         connect(m, flipped(self.unit.command), sequencer.unit.command)
         m.d.comb += [
             self.unit.busy.eq(sequencer.unit.busy | self.unit.done),
-            self.unit.error.eq(sequencer.unit.error),
             sequencer.halt.eq(self.halt),
             sequencer.idle.eq(writer.idle),
             sequencer.written.eq(writer.done),
