@@ -334,6 +334,8 @@ def test_counts_cycles_without_a_bank() -> None:
         (DEEP, drain(pool_width=2), ErrorCode.ILLEGAL_OPERAND),
         (DEEP, drain(source=Source.SCRATCHPAD, params=Params.BIAS), ErrorCode.ILLEGAL_OPERAND),
         (DEEP, drain(width=9, height=8, in_pitch=8), ErrorCode.SCRATCHPAD),
+        (replace(DEEP, deep_pipeline=True), drain(pool_height=2), ErrorCode.ILLEGAL_OPERAND),
+        (replace(DEEP, deep_pipeline=True), drain(width=9, height=8, in_pitch=8), ErrorCode.SCRATCHPAD),
         (DEEP, drain(in_pitch=65, height=2), ErrorCode.SCRATCHPAD),
         (DEEP, drain(in_pitch=4095, height=1023, pool_y_step=15), ErrorCode.SCRATCHPAD),
     ],
@@ -350,6 +352,7 @@ def test_errors_come_when_earlier_commands_are_done(config: Config, command: Com
     bench = scenario.run()
     assert bench.error == error
     assert len(bench.finish) == 2
+    assert bench.finish[-1] < bench.cycles - 1  # the cycle of the error
 
 
 BEYOND = 1 << WORD_ADDRESS_BITS

@@ -245,6 +245,22 @@ def test_a_bus_error_is_reported_for_the_command_it_belongs_to(response: int):
     assert len(bench.writes) == 40 + 3
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_bus_error_waits_for_the_last_word_of_the_command_before(seed: int):
+    bench = Bench(SMALL, seed=seed, latency=10, stall=0.7)
+    region = bench.memory.regions[Window.INPUTS]
+    bench.memory.faults[region.base + 512] = SLVERR
+
+    async def main(ctx: SimulatorContext):
+        await send_commands(ctx, bench.load.unit, [load(words=4), load(offset=512, words=8)])
+        await wait_for(ctx, lambda: bool(bench.log.errors), 500)
+
+    bench.run(main)
+    assert len(bench.writes) == 4
+    assert len(bench.log.done) == 1
+    assert bench.log.done[0] < bench.log.errors[0][0]
+
+
 @pytest.mark.parametrize("cycle", [5, 60, 75])
 def test_halt_completes_what_is_on_the_bus_and_writes_nothing(cycle: int):
     bench = Bench(BASE, seed=7, stall=0.2)
