@@ -18,7 +18,7 @@ from loomwork.rtl.window import Window
 
 PIXELS_AHEAD = 17
 """Pixels between the walk and the array: what is in the pipeline (13 cycles from a pixel's position to the return of
-its place) and some more. One is the output register of the queue, the others a power of two."""
+its place, 15 with `deep_pipeline`) and some more. One is the queue's output register, the others a power of two."""
 
 
 def read_cycles(config: Config) -> int:
