@@ -69,7 +69,7 @@ class Config:
     depthwise: whether the array has the column buses for DEPTHWISE.
     activation_table: whether the drain holds the table for activation functions.
     block_sparsity: whether EXECUTE can leave out passes, for SKIP.
-    deep_pipeline: whether more registers lie in and between the units, for a faster clock and some cycles per command.
+    deep_pipeline: whether more registers lie in and between the units, for a faster clock at some cycles per command.
 
     Raises ConfigError when a value is out of range.
     """

@@ -41,7 +41,7 @@ def estimate(board: Board, config: Config, memory_kib: int) -> Resources:
     )
     sizes = (1, config.macs_per_cycle, config.requant_lanes * (2 if config.residual_add else 1), config.rows)
     registers = sum(cost * size for cost, size in zip(_REGISTERS, sizes, strict=True))
-    registers += config.deep_pipeline * 2 * 2 * 8 * config.rows  # the windows of drain and STORE
+    registers += config.deep_pipeline * 2 * 2 * 8 * config.rows  # 2 * rows bytes each for drain and STORE
     return Resources(
         luts=sum(cost * size for cost, size in zip(_LUTS, sizes, strict=True)) + int(family.lone_registers * registers),
         registers=registers,

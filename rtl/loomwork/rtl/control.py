@@ -137,7 +137,7 @@ class Control(Component):
             watchdog.code.eq(Mux(expired, ErrorCode.WATCHDOG, ErrorCode.NONE)),
             watchdog.index.eq(self.stuck_index),
         ]
-        # A fault in the cycle behind the end finds nobody who looks at it.
+        # A cycle late: no unit fails in the first cycle of a program, and nobody looks at a fault behind the end.
         looks = Signal()
         m.d.sync += looks.eq(self.running)
         # In steps, each a register: the first of a few, the first of these.

@@ -48,7 +48,7 @@ ULX3S_85F = Board(
     place_arguments=("--85k", "--package", "CABGA381", "--speed", "6"),
     technology=Ecp5(logic_columns=4),
 )
-"""All of `mid` but four of eight lanes, whose multipliers the array takes, and the table. With the deep pipeline."""
+"""`mid` with four lanes instead of eight, for the array takes the multipliers; no activation table; deep pipeline."""
 
 TANG_NANO_20K = Board(
     name="tang-nano-20k",
