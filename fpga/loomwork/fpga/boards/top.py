@@ -18,7 +18,8 @@ from loomwork.fpga.host_link import BAUD
 class Top(Elaboratable):
     """Everything on a board.
 
-    clock_mhz: to run at; the PLL comes as close as it can from below. The first LED is on while no program has ended.
+    clock_mhz: to run at; the PLL comes as close as it can from below. An oscillator that is slower than all that a PLL
+    makes can be the clock itself. The first LED is on while no program has ended.
 
     Raises ClockError for a frequency that the board's PLL cannot make, ConfigError for a memory that fits no bus.
     """
@@ -32,23 +33,29 @@ class Top(Elaboratable):
 
     def _choose(self, clock_mhz: float) -> Pll | None:
         board = self._board
-        if board.family.pll_limits is not None:
-            return board.family.pll_limits.choose(board.oscillator_mhz, clock_mhz)
-        if clock_mhz != board.oscillator_mhz:
+        limits = board.family.pll_limits
+        if clock_mhz == board.oscillator_mhz and (limits is None or clock_mhz < limits.output[0]):
+            return None
+        if limits is None:
             raise ClockError(f"{board.title} runs at {board.oscillator_mhz:g} MHz, not at {clock_mhz:g} MHz")
-        return None
+        return limits.choose(board.oscillator_mhz, clock_mhz)
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
         family = self._board.family
         oscillator, clock, locked = Signal(), Signal(), Signal()
-        m.submodules.clock_pin = pin = io.Buffer(io.Direction.Input, platform.request(self._board.oscillator, dir="-"))
-        m.d.comb += oscillator.eq(pin.i)
+        port = platform.request(self._board.oscillator, dir="-")
+        if self.setting is not None and family.pll_limits is not None and family.pll_limits.pad:
+            source = port.io
+        else:
+            m.submodules.clock_pin = pin = io.Buffer(io.Direction.Input, port)
+            m.d.comb += oscillator.eq(pin.i)
+            source = oscillator
         if self.setting is None:
             m.d.comb += [clock.eq(oscillator), locked.eq(1)]
         else:
             assert family.pll_cell is not None
-            m.submodules.pll = family.pll_cell(self.setting, oscillator, clock, locked)
+            m.submodules.pll = family.pll_cell(self.setting, source, clock, locked)
         # Flip-flops have their initial values from the bitstream. They keep them as long as the clock stands still;
         # otherwise all of them are reset while it is not stable.
         m.domains.sync = sync = ClockDomain(reset_less=family.gate_cell is not None)
