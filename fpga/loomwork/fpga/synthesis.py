@@ -4,6 +4,7 @@
 import hashlib
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from amaranth.hdl import Elaboratable
 from loomwork.fpga.boards.board import Board, Resources
 from loomwork.fpga.boards.lone_registers import lone_registers
 from loomwork.fpga.yosys import Yosys, run_script
+from loomwork.rtl.compact.processor import MODULE as PROCESSOR
+from loomwork.rtl.compact.processor import processor_verilog
 from loomwork.sim.toolchain import cache_directory
 
 TOP = "top"
@@ -34,14 +37,23 @@ UNITS = {
     "memory": "memory",
 }
 """Units that are counted by themselves, and where they are in the system. What remains is the last line."""
+COMPACT_UNITS = {
+    "processor": "core.processor",
+    "walker": "core.engine.walker",
+    "array": "core.engine.datapath",
+    "requantizer": "core.engine.requantizer",
+    "memory": "core.memory",
+}
+"""Likewise of the compact core."""
 REST = "control, host link"
 LONE = "lone registers"
 """Line of the lookup tables that registers without one of their own take, where they do."""
 
 
 def unit_of(cell: str) -> str:
-    """The unit that a cell of the flattened design is counted in; REST for what is in none of UNITS."""
-    return next((unit for unit, path in UNITS.items() if cell.startswith(f"system.{path}.")), REST)
+    """The unit that a cell of the flattened design is counted in; REST for what is in none of them."""
+    units = UNITS | COMPACT_UNITS
+    return next((unit for unit, path in units.items() if cell.startswith(f"system.{path}.")), REST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,18 +77,26 @@ def script(board: Board) -> str:
     """What Yosys does with `top.il`.
 
     Units keep their borders until all are mapped, so that their cells can be counted, and replicas (rtl/replica.py)
-    stay apart; then all becomes one module.
+    stay apart; then all becomes one module. A compact core is one module from the beginning: what borders cost is what
+    its FPGA has not.
     """
     keep = " ".join((*(f"{TOP}.system.{path}" for path in UNITS.values()), f"{TOP}.system.core.*_replica"))
+    sources = "".join(f"read_verilog -defer {name}; " for name in verilog_sources(board))
+    borders = "" if board.compact else f"setattr -mod -set keep_hierarchy 1 {keep}; "
     # No word is used that was read in the cycle in which it was written. Amaranth asks for the old one all the same,
     # for which Yosys would put comparators, registers and multiplexers around each memory.
     # As in yosys.py: names that Amaranth gives to elements of arrays confuse abc9.
     return (
-        f"read_rtlil {TOP}.il; hierarchy -top {TOP}; setattr -mod -set keep_hierarchy 1 {keep}; "
+        f"read_rtlil {TOP}.il; {sources}hierarchy -top {TOP}; {borders}"
         "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i; proc; flatten; "
         f"rename -hide w:*\\[*; {board.family.synthesis} -top {TOP}; tee -q -o units.json stat -json; "
         f"setattr -mod -unset keep_hierarchy *; flatten; clean; write_json {NETLIST}"
     )
+
+
+def verilog_sources(board: Board) -> dict[str, str]:
+    """What a board's design needs beside what Amaranth generates, by file name."""
+    return {f"{PROCESSOR}.v": processor_verilog()} if board.compact else {}
 
 
 def synthesize(board: Board, design: Elaboratable, yosys: Yosys, *, report: Callable[[str], None]) -> Netlist:
@@ -90,6 +110,7 @@ def synthesize(board: Board, design: Elaboratable, yosys: Yosys, *, report: Call
     wanted = (f"{TOP}.il", board.family.constraints_file)
     files: Mapping[str, Any] = platform.prepare(design, TOP, emit_src=False).files
     sources = {name: _text(content) for name, content in files.items() if name in wanted}
+    sources |= verilog_sources(board)
     recipe = script(board)
     key = hashlib.sha256("\0".join([yosys.version, recipe, *sources.values()]).encode()).hexdigest()[:32]
     folder = cache_directory() / "boards" / f"{board.name}-{key}"
@@ -112,12 +133,18 @@ def _text(content: Any) -> str:
 
 
 def _units(board: Board, folder: Path) -> dict[str, Resources]:
-    """What each unit takes, from Yosys's statistics of its modules."""
-    statistics: Mapping[str, Any] = json.loads((folder / "units.json").read_text(encoding="utf-8"))["modules"]
-    cells = {name.lstrip("\\"): module["num_cells_by_type"] for name, module in statistics.items()}
-    units = {unit: board.family.resources(cells.pop(f"{TOP}.system.{path}")) for unit, path in UNITS.items()}
-    units[REST] = sum(map(board.family.resources, cells.values()), Resources())
+    """What each unit takes: from Yosys's statistics of its modules, or by the names of cells where all is one module."""
+    module = json.loads((folder / NETLIST).read_text(encoding="utf-8"))["modules"][TOP]
+    if board.compact:
+        kinds = {unit: Counter[str]() for unit in (*COMPACT_UNITS, REST)}
+        for name, cell in module["cells"].items():
+            kinds[unit_of(name)][cell["type"]] += 1
+        units = {unit: board.family.resources(cells) for unit, cells in kinds.items()}
+    else:
+        statistics: Mapping[str, Any] = json.loads((folder / "units.json").read_text(encoding="utf-8"))["modules"]
+        cells = {name.lstrip("\\"): kinds["num_cells_by_type"] for name, kinds in statistics.items()}
+        units = {unit: board.family.resources(cells.pop(f"{TOP}.system.{path}")) for unit, path in UNITS.items()}
+        units[REST] = sum(map(board.family.resources, cells.values()), Resources())
     if board.family.lone_registers:
-        module = json.loads((folder / NETLIST).read_text(encoding="utf-8"))["modules"][TOP]
         units[LONE] = Resources(luts=lone_registers(module))
     return units

@@ -106,8 +106,9 @@ class Board:
 
     name: for the command line. title: for people. device: its FPGA. platform: makes Amaranth's description of it.
     oscillator: name of the clock's pins there. oscillator_mhz: its frequency. config: what it is built for by default.
-    memory_kib: of block RAM that serves as external memory. clock_mhz: what the design shall run at.
+    memory_kib: of RAM that serves as external memory. clock_mhz: what the design shall run at.
     place_arguments: which device the placer takes. technology: the multipliers of the FPGA.
+    compact: whether it has the compact core (rtl/compact), because the other one does not fit.
     """
 
     name: str
@@ -123,3 +124,4 @@ class Board:
     capacity: Resources
     place_arguments: tuple[str, ...]
     technology: Technology
+    compact: bool = False

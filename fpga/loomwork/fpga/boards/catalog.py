@@ -83,13 +83,15 @@ ICEBREAKER = Board(
     platform=lambda: ICEBreakerPlatform(toolchain="IceStorm"),
     oscillator="clk12",
     oscillator_mhz=12,
-    # The table would take 2048 flip-flops: it has no distributed RAM.
-    config=replace(NANO, elementwise_multiply=False, activation_table=False),
-    memory_kib=8,
-    clock_mhz=12,
+    # The accumulators fill their block RAMs.
+    config=replace(NANO, accumulator_depth=128),
+    # Scratchpad and external memory share the four SPRAMs, 128 KiB; 7 KiB are the firmware's.
+    memory_kib=57,
+    clock_mhz=24,
     capacity=Resources(luts=5_280, registers=5_280, multipliers=8, blocks=30),
     place_arguments=("--up5k", "--package", "sg48"),
     technology=Ice40(logic_elsewhere=True),
+    compact=True,
 )
 
 BOARDS = {board.name: board for board in (ULX3S_85F, TANG_NANO_20K, ICEBREAKER)}

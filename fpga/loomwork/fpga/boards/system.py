@@ -16,7 +16,7 @@ from loomwork.fpga.link.words import LiteMaster
 from loomwork.rtl.core import Core
 
 
-def _join(to: Any, source: Any, *names: str) -> list[Any]:
+def join(to: Any, source: Any, *names: str) -> list[Any]:
     """Drive inputs of one component by the outputs of the same names of another."""
     return [getattr(to, name).eq(getattr(source, name)) for name in names]
 
@@ -54,10 +54,10 @@ class System(Component):
         m.submodules.lite = lite = LiteMaster()
         m.d.comb += [
             receiver.rx.eq(self.rx),
-            *_join(deframer, receiver, "data", "valid", "error"),
-            *_join(requests, deframer, "begin", "byte", "push", "good"),
-            *_join(bridge, requests, "pending", "request", "data_words", "data"),
-            *_join(requests, bridge, "taken", "index"),
+            *join(deframer, receiver, "data", "valid", "error"),
+            *join(requests, deframer, "begin", "byte", "push", "good"),
+            *join(bridge, requests, "pending", "request", "data_words", "data"),
+            *join(requests, bridge, "taken", "index"),
             self.tx.eq(transmitter.tx),
             self.irq.eq(core.irq),
         ]

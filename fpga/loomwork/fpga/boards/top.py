@@ -11,6 +11,7 @@ from amaranth.lib.cdc import FFSynchronizer
 from loomwork.arch.config import Config
 from loomwork.fpga.boards.board import Board
 from loomwork.fpga.boards.clocking import ClockError, Pll
+from loomwork.fpga.boards.compact_system import CompactSystem
 from loomwork.fpga.boards.system import System
 from loomwork.fpga.host_link import BAUD
 
@@ -29,7 +30,8 @@ class Top(Elaboratable):
         self.setting = self._choose(clock_mhz)
         frequency = board.oscillator_mhz if self.setting is None else self.setting.output
         self.clock_mhz = frequency
-        self.system = System(config, memory_kib * 1024, round(frequency * 1e6 / BAUD))
+        system = CompactSystem if board.compact else System
+        self.system = system(config, memory_kib * 1024, round(frequency * 1e6 / BAUD))
 
     def _choose(self, clock_mhz: float) -> Pll | None:
         board = self._board

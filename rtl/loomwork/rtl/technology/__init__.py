@@ -5,6 +5,6 @@ A component finds its technology by the `platform` that Amaranth hands to `elabo
 PORTABLE where there is none. Memories need no such seam (docs/decisions/0011-multiplier-seam.md).
 """
 
-from loomwork.rtl.technology.portable import PORTABLE, Multiplier, Operand, Technology, technology_of
+from loomwork.rtl.technology.portable import PORTABLE, Multiplier, Operand, SinglePortMemory, Technology, technology_of
 
-__all__ = ["PORTABLE", "Multiplier", "Operand", "Technology", "technology_of"]
+__all__ = ["PORTABLE", "Multiplier", "Operand", "SinglePortMemory", "Technology", "technology_of"]

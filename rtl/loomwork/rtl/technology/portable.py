@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from amaranth.hdl import Module, Signal, Value
+from amaranth.lib.memory import Memory
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,21 @@ class Multiplier(ABC):
         """
 
 
+class SinglePortMemory:
+    """Signals of a memory that reads or writes one word per cycle.
+
+    address: of the word. enable: in this cycle. lanes: bytes of write_data that are written; none = the word is read
+    and in read_data from the next cycle to the next read.
+    """
+
+    def __init__(self, words: int, word_bytes: int) -> None:
+        self.address = Signal(range(words), name="memory_address")
+        self.enable = Signal(name="memory_enable")
+        self.lanes = Signal(word_bytes, name="memory_lanes")
+        self.write_data = Signal(8 * word_bytes, name="memory_write_data")
+        self.read_data = Signal(8 * word_bytes, name="memory_read_data")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Technology:
     """Of no device in particular; those of devices override what pays there.
@@ -80,6 +96,18 @@ class Technology:
     def multiplier(self, m: Module) -> Multiplier:
         """The multiplier for a module other than the array."""
         return self.in_logic(m) if self.logic_elsewhere else self.in_cells(m)
+
+    def single_port_memory(self, m: Module, words: int, word_bytes: int) -> SinglePortMemory:
+        """A memory without initial contents."""
+        port = SinglePortMemory(words, word_bytes)
+        m.submodules.memory = memory = Memory(shape=8 * word_bytes, depth=words, init=[])
+        read, write = memory.read_port(), memory.write_port(granularity=8)
+        m.d.comb += [
+            *(read.addr.eq(port.address), read.en.eq(port.enable & ~port.lanes.any())),
+            *(write.addr.eq(port.address), write.en.eq(port.lanes & port.enable.replicate(word_bytes))),
+            *(write.data.eq(port.write_data), port.read_data.eq(read.data)),
+        ]
+        return port
 
     def array_multipliers(self, m: Module, columns: int) -> list[Multiplier]:
         """The multiplier for each column of the array."""

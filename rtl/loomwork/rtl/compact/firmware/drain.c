@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* REQUANT, COMBINE, TABLE and DRAIN. What every network does most, requantization of sums, is left to the engine; of an
+   int8 there are so few that what becomes of each is kept in a table. */
+#include "firmware.h"
+
+#define VALUES 256
+
+/* How a value is rescaled: bits of the engine's register SCALE, and its multiplier. */
+struct scale {
+    u32 multiplier, bits;
+};
+
+static struct scale requant_scale, combine_scale;
+static i32 requant_bias, combine[COMBINE_OPERANDS];
+static int8_t table[TABLE_ENTRIES]; /* of TABLE */
+static int8_t requantized[VALUES];  /* of REQUANT, for values of the scratchpad */
+static i32 addends[2][VALUES];      /* of COMBINE, for ADD */
+static u32 requantized_are_made, addends_are_made;
+static int8_t column[ACCUMULATOR_DEPTH]; /* one channel of a half, requantized */
+static u32 block;                        /* of the current command */
+static struct settings settings;
+
+/* The bits of SCALE, of the operands from `shift` on: in both commands they follow each other. */
+static u32 scale_bits(const i32 *shift)
+{
+    u32 bits = 0;
+    for (u32 place = 8; place < 32; place += 8)
+        bits |= ((u32)*++shift & 0xFF) << place;
+    return bits | (u32)shift[1] << 6;
+}
+
+static void set_requant(command c)
+{
+    requant_scale.multiplier = FIELD(c, REQUANT, MULTIPLIER);
+    requant_scale.bits = scale_bits(&c[REQUANT_SHIFT]) | (FIELD(c, REQUANT, SHIFT) & 0x3F);
+    requant_bias = SIGNED_FIELD(c, REQUANT, BIAS);
+    requantized_are_made = 0;
+}
+
+static void set_combine(command c)
+{
+    for (u32 operand = 0; operand < COMBINE_OPERANDS; operand++)
+        combine[operand] = c[operand];
+    combine_scale.multiplier = FIELD(c, COMBINE, MULTIPLIER);
+    combine_scale.bits = scale_bits(&c[COMBINE_SHIFT]) | (FIELD(c, COMBINE, SHIFT) & 0x3F);
+    addends_are_made = 0;
+}
+
+static void set_table(command c)
+{
+    if (!ACTIVATION_TABLE)
+        fail(UNIT_DRAIN, LOOMWORK_ERROR_ILLEGAL_OPERAND);
+    int8_t *place = table + ENTRIES_PER_COMMAND * FIELD(c, TABLE, INDEX);
+    for (u32 entry = 0; entry < ENTRIES_PER_COMMAND; entry++)
+        *place++ = (int8_t)c[TABLE_ENTRY_0 + entry];
+}
+
+void reset_drain(void)
+{
+    static const i32 zeros[MAX_OPERANDS];
+    set_requant(zeros);
+    set_combine(zeros);
+    block = 0;
+}
+
+static void set_scale(i32 bias, struct scale scale)
+{
+    ENGINE(BIAS) = (u32)bias;
+    ENGINE(MULTIPLIER) = scale.multiplier;
+    ENGINE(SCALE) = scale.bits;
+}
+
+/* Requantization of a channel of a half. */
+static void set_channel(const struct half *half, u32 channel)
+{
+    struct scale scale = requant_scale;
+    i32 bias = requant_bias;
+    if (half->params != LOOMWORK_PARAMS_UNIFORM)
+        bias = half->words[channel];
+    if (half->params == LOOMWORK_PARAMS_PER_CHANNEL) {
+        scale.multiplier = (u32)half->words[ARRAY_ROWS + channel];
+        scale.bits = (scale.bits & ~0x3Fu) | (((const uint8_t *)(half->words + 2 * ARRAY_ROWS))[channel] & 0x3F);
+    }
+    set_scale(bias, scale);
+}
+
+static i32 finish(i32 value)
+{
+    ENGINE(VALUE) = (u32)value;
+    wait_for_engine();
+    return (i32)RESULT(FINISHED);
+}
+
+static void make_requantized(void)
+{
+    if (requantized_are_made)
+        return;
+    requantized_are_made = 1;
+    set_scale(requant_bias, requant_scale);
+    for (i32 value = 0; value < VALUES; value++)
+        requantized[value] = (int8_t)finish(value - VALUES / 2);
+}
+
+/* What ADD adds of each value: first of the value that REQUANT has made, then of the operand. */
+static void make_addends(void)
+{
+    if (addends_are_made)
+        return;
+    addends_are_made = 1;
+    const i32 *operand = &combine[COMBINE_MULTIPLIER_A];
+    for (u32 index = 0; index < 2; index++, operand += COMBINE_MULTIPLIER_B - COMBINE_MULTIPLIER_A) {
+        struct scale scale = {(u32)operand[0], ((u32)operand[1] & 0x3F) | FIELD(combine, COMBINE, ROUNDING) << 6};
+        set_scale(0, scale);
+        for (i32 value = 0; value < VALUES; value++) {
+            finish((i32)((u32)(value - VALUES / 2 - operand[2]) << ADD_LEFT_SHIFT));
+            addends[index][value] = (i32)RESULT(SCALED);
+        }
+    }
+}
+
+static int8_t *byte_of(const struct rows *rows, u32 byte)
+{
+    return (int8_t *)(MEMORY_BASE + (rows->address << ROW_SHIFT) + byte);
+}
+
+/* The second stage; for ADD and MULTIPLY the engine has COMBINE's scale. */
+static i32 second_stage(u32 kind, i32 value, i32 operand)
+{
+    if (kind == LOOMWORK_COMBINE_NONE)
+        return value;
+    if (kind == LOOMWORK_COMBINE_TABLE)
+        return table[value + VALUES / 2];
+    if (kind == LOOMWORK_COMBINE_ADD)
+        return finish(addends[0][value + VALUES / 2] + addends[1][operand + VALUES / 2]);
+    i32 a = value - combine[COMBINE_ZERO_A], b = operand - combine[COMBINE_ZERO_B];
+    return finish(a * b);
+}
+
+/* Values that lie so many bytes apart. */
+struct line {
+    const int8_t *value, *operand;
+    int8_t *out;
+    u32 value_step, operand_step, out_step;
+};
+
+/* ADD for a line: while the engine rescales a sum, the next one is made. */
+static void add_line(struct line line, u32 count, const int8_t *first_stage)
+{
+    const i32 *of_value = addends[0] + VALUES / 2, *of_operand = addends[1] + VALUES / 2;
+    int8_t *out = 0;
+    for (; count; count--) {
+        i32 value = *line.value;
+        if (first_stage)
+            value = first_stage[value];
+        i32 sum = of_value[value] + of_operand[*line.operand];
+        line.value += line.value_step;
+        line.operand += line.operand_step;
+        if (out) {
+            wait_for_engine();
+            *out = (int8_t)RESULT(FINISHED);
+        }
+        ENGINE(VALUE) = (u32)sum;
+        out = line.out;
+        line.out += line.out_step;
+    }
+    wait_for_engine();
+    *out = (int8_t)RESULT(FINISHED);
+}
+
+/* Second stage without pooling. `first_stage`: REQUANT for values of the scratchpad, otherwise 0. */
+static void finish_line(u32 kind, struct line line, u32 count, const int8_t *first_stage)
+{
+    if (kind == LOOMWORK_COMBINE_ADD) {
+        add_line(line, count, first_stage);
+        return;
+    }
+    for (; count; count--) {
+        i32 value = *line.value;
+        if (first_stage)
+            value = first_stage[value];
+        *line.out = (int8_t)second_stage(kind, value, *line.operand);
+        line.value += line.value_step;
+        line.operand += line.operand_step;
+        line.out += line.out_step;
+    }
+}
+
+/* What all values of a DRAIN have in common. */
+struct job {
+    u32 kind, pool, width, height, pool_width, pool_height, x_step, y_step, in_step, out_step, number_step;
+    struct rows in, operand, out;
+    u32 in_byte, out_byte, number;
+    const struct half *half;
+    u32 channels; /* that are drained together */
+};
+
+/* Sum or maximum of one window. */
+static i32 pool(const struct job *job, u32 byte, u32 number)
+{
+    i32 sum = 0, most = INT32_MIN;
+    u32 sums = job->pool == LOOMWORK_POOL_SUM, kind = job->kind, step = job->half ? 1 : job->in_step;
+    const struct rows *in = &job->in, *operand = &job->operand;
+    struct rows next_in, next_operand;
+    for (u32 y = job->pool_height;;) {
+        const int8_t *place = job->half ? column + number : byte_of(in, byte);
+        const int8_t *second = byte_of(operand, byte);
+        u32 pixel = settings.pixel + number;
+        for (u32 x = job->pool_width; x; x--) {
+            i32 value;
+            if (sums && job->half) {
+                ENGINE(PIXEL) = pixel++;
+                value = (i32)RESULT(ACCUMULATOR);
+            } else {
+                value = *place;
+                place += step;
+            }
+            if (sums) {
+                sum += value;
+                continue;
+            }
+            if (kind != LOOMWORK_COMBINE_NONE) {
+                if (!job->half)
+                    value = requantized[value + VALUES / 2];
+                value = second_stage(kind, value, kind & 1 ? *second : 0);
+                second += job->in_step;
+            }
+            if (value > most)
+                most = value;
+        }
+        if (!--y)
+            break;
+        number += job->number_step;
+        if (!job->half) {
+            next_in = *in;
+            next_row(&next_in);
+            in = &next_in;
+        }
+        if (kind & 1) {
+            next_operand = *operand;
+            next_row(&next_operand);
+            operand = &next_operand;
+        }
+    }
+    if (sums)
+        return second_stage(kind, finish(sum), 0);
+    /* Requantization keeps the order of values: that of the largest one is the largest. */
+    return kind == LOOMWORK_COMBINE_NONE && !job->half ? requantized[most + VALUES / 2] : most;
+}
+
+/* Value by value, in the order of the command. What `job` says of lines is used up. */
+static void drain_values(struct job *job)
+{
+    u32 byte_step = job->x_step * job->in_step;
+    const int8_t *first_stage = job->half ? 0 : requantized + VALUES / 2;
+    for (u32 lines = job->height; lines; lines--) {
+        u32 byte = job->in_byte, number = job->number;
+        int8_t *out = byte_of(&job->out, job->out_byte);
+        if (job->pool == LOOMWORK_POOL_NONE && job->half) {
+            const int8_t *operand = byte_of(&job->operand, byte);
+            struct line line = {column + number, operand, out, job->x_step, byte_step, job->out_step};
+            finish_line(job->kind, line, job->width, 0);
+        } else {
+            for (u32 left = job->width; left; left--) {
+                if (job->pool == LOOMWORK_POOL_NONE) {
+                    struct line line = {byte_of(&job->in, byte), byte_of(&job->operand, byte), out, 1, 1, 1};
+                    finish_line(job->kind, line, job->channels, first_stage);
+                } else {
+                    for (u32 channel = 0; channel < job->channels; channel++)
+                        out[channel] = (int8_t)pool(job, byte + channel, number);
+                }
+                byte += byte_step;
+                number += job->x_step;
+                out += job->out_step;
+            }
+        }
+        for (u32 row = job->y_step; row; row--) {
+            next_row(&job->in);
+            next_row(&job->operand);
+            job->number += job->number_step;
+        }
+        next_row(&job->out);
+    }
+}
+
+/* One channel of a half, by the engine. */
+static void drain_column(const struct half *half, u32 channel, const struct rows *out, u32 byte)
+{
+    wait_for_engine();
+    ENGINE(PAD) = channel << 8;
+    set_channel(half, channel);
+    point_engine(out, (i32)byte);
+    ENGINE(DRAIN) = 0;
+}
+
+/* One block of a half to the scratchpad. `last` is the last pixel that is needed. */
+static void drain_half(const struct job *job, u32 channels, u32 last)
+{
+    u32 first_pixel = halves_taken & 1 ? ACCUMULATOR_DEPTH : 0;
+    u32 byte = block << ROW_SHIFT;
+    int by_engine = job->kind == LOOMWORK_COMBINE_NONE && job->pool == LOOMWORK_POOL_NONE;
+    settings.wrap = job->out.wrap & 0xFFFF;
+    settings.height = 1u << 16;
+    if (by_engine) {
+        settings.x_step = job->out_step;
+        settings.size = job->width | job->height << 16;
+        settings.pixel = first_pixel | job->x_step << 10 | job->y_step * job->number_step << 16;
+    } else {
+        settings.x_step = 1;
+        settings.size = (last + 1) | 1u << 16;
+        settings.pixel = first_pixel | 1u << 10;
+    }
+    set_engine(&settings);
+    if (by_engine) {
+        for (u32 channel = 0; channel < channels; channel++)
+            drain_column(job->half, channel, &job->out, job->out_byte + byte + channel);
+        return;
+    }
+    struct rows place = {.address = ((u32)column - MEMORY_BASE) >> ROW_SHIFT};
+    for (u32 channel = 0; channel < channels; channel++) {
+        struct job own = *job;
+        own.in_byte += byte + channel;
+        own.out_byte += byte + channel;
+        if (job->pool == LOOMWORK_POOL_SUM) {
+            ENGINE(PAD) = channel << 8;
+            set_channel(job->half, channel);
+        } else {
+            drain_column(job->half, channel, &place, (u32)column & (ARRAY_ROWS - 1));
+            wait_for_engine();
+            set_scale(0, combine_scale);
+        }
+        drain_values(&own);
+    }
+}
+
+static void check(command c, u32 kind, u32 pool_kind)
+{
+    u32 window = FIELD(c, DRAIN, POOL_HEIGHT) | FIELD(c, DRAIN, POOL_WIDTH);
+    int is_bad = (FIELD(c, DRAIN, SOURCE) == LOOMWORK_SOURCE_SCRATCHPAD &&
+                  FIELD(c, DRAIN, PARAMS) != LOOMWORK_PARAMS_UNIFORM) ||
+                 (pool_kind == LOOMWORK_POOL_NONE && window != 1) || ((kind & 1) && pool_kind == LOOMWORK_POOL_SUM) ||
+                 (kind == LOOMWORK_COMBINE_ADD && !RESIDUAL_ADD) ||
+                 (kind == LOOMWORK_COMBINE_MULTIPLY && !ELEMENTWISE_MULTIPLY) ||
+                 (kind == LOOMWORK_COMBINE_TABLE && !ACTIVATION_TABLE);
+    if (is_bad)
+        fail(UNIT_DRAIN, LOOMWORK_ERROR_ILLEGAL_OPERAND);
+}
+
+static struct job job; /* of the current command */
+static u32 last_pixel;
+
+/* What is the same for all blocks of a DRAIN. */
+static void prepare(command c)
+{
+    u32 from_scratchpad = FIELD(c, DRAIN, SOURCE) == LOOMWORK_SOURCE_SCRATCHPAD;
+    job.kind = FIELD(c, DRAIN, COMBINE);
+    job.pool = FIELD(c, DRAIN, POOL);
+    job.width = FIELD(c, DRAIN, WIDTH);
+    job.height = FIELD(c, DRAIN, HEIGHT);
+    job.pool_width = FIELD(c, DRAIN, POOL_WIDTH);
+    job.pool_height = FIELD(c, DRAIN, POOL_HEIGHT);
+    job.x_step = FIELD(c, DRAIN, POOL_X_STEP);
+    job.y_step = FIELD(c, DRAIN, POOL_Y_STEP);
+    job.in_step = FIELD(c, DRAIN, IN_STEP);
+    job.out_step = FIELD(c, DRAIN, OUT_STEP);
+    job.number_step = FIELD(c, DRAIN, IN_PITCH);
+    job.in_byte = FIELD(c, DRAIN, IN_OFFSET);
+    job.out_byte = FIELD(c, DRAIN, OUT_OFFSET);
+    job.number = 0;
+    job.channels = 1;
+    check(c, job.kind, job.pool);
+    u32 channels = FIELD(c, DRAIN, CHANNELS);
+    u32 highest = (job.height - 1) * job.y_step + job.pool_height - 1;
+    u32 last = (job.width - 1) * job.x_step + job.pool_width - 1;
+    last_pixel = highest * job.number_step + last;
+    if (!from_scratchpad && last_pixel >= ACCUMULATOR_DEPTH)
+        fail(UNIT_DRAIN, LOOMWORK_ERROR_SCRATCHPAD);
+    u32 in_last = job.in_byte + last * job.in_step + channels - 1;
+    i32 in_row = SIGNED_FIELD(c, DRAIN, IN_ROW), out_row = SIGNED_FIELD(c, DRAIN, OUT_ROW);
+    if (from_scratchpad)
+        job.in = rows_of(UNIT_DRAIN, FIELD(c, DRAIN, IN_BASE), job.number_step, 0, in_row, in_row + (i32)highest, in_last);
+    if (job.kind & 1)
+        job.operand = rows_of(UNIT_DRAIN, FIELD(combine, COMBINE, OPERAND_BASE), FIELD(combine, COMBINE, OPERAND_PITCH), 0,
+                              in_row, in_row + (i32)highest, in_last);
+    u32 out_last = job.out_byte + (job.width - 1) * job.out_step + channels - 1;
+    job.out = rows_of(UNIT_DRAIN, FIELD(c, DRAIN, OUT_BASE), FIELD(c, DRAIN, OUT_PITCH), 0, out_row,
+                      out_row + (i32)job.height - 1, out_last);
+}
+
+static void drain_scratchpad(u32 channels)
+{
+    job.half = 0;
+    job.channels = channels;
+    if (job.pool == LOOMWORK_POOL_SUM) {
+        set_scale(requant_bias, requant_scale);
+    } else {
+        make_requantized();
+        set_scale(0, combine_scale);
+    }
+    drain_values(&job);
+    done(UNIT_DRAIN);
+}
+
+/* A DRAIN from the scratchpad, or one block of one from the accumulators. */
+static int drain_block(command c)
+{
+    u32 from_scratchpad = FIELD(c, DRAIN, SOURCE) == LOOMWORK_SOURCE_SCRATCHPAD;
+    u32 channels = FIELD(c, DRAIN, CHANNELS);
+    if (!from_scratchpad && halves_filled == halves_taken)
+        return 0;
+    if (!block)
+        prepare(c);
+    wait_for_engine();
+    engine_settings = 0;
+    if (job.kind == LOOMWORK_COMBINE_ADD)
+        make_addends();
+    if (from_scratchpad) {
+        drain_scratchpad(channels);
+        return 1;
+    }
+    job.half = &halves[halves_taken & 1];
+    if (job.half->params != FIELD(c, DRAIN, PARAMS))
+        fail(UNIT_DRAIN, LOOMWORK_ERROR_ILLEGAL_OPERAND);
+    u32 left = channels - (block << ROW_SHIFT);
+    drain_half(&job, left < ARRAY_ROWS ? left : ARRAY_ROWS, last_pixel);
+    wait_for_engine();
+    engine_settings = 0;
+    halves_taken++;
+    block++;
+    if (left <= ARRAY_ROWS) {
+        block = 0;
+        done(UNIT_DRAIN);
+    }
+    return 1;
+}
+
+int drain(void)
+{
+    command c = current(UNIT_DRAIN);
+    if (!c)
+        return 0;
+    switch (FIELD(c, DRAIN, OPCODE)) {
+    case LOOMWORK_OPCODE_REQUANT:
+        set_requant(c);
+        break;
+    case LOOMWORK_OPCODE_COMBINE:
+        set_combine(c);
+        break;
+    case LOOMWORK_OPCODE_TABLE:
+        set_table(c);
+        break;
+    default:
+        return drain_block(c);
+    }
+    done(UNIT_DRAIN);
+    return 1;
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Fetches commands, checks their operands, and puts them into the queues of their units. */
+#include "firmware.h"
+
+struct queue queues[UNITS];
+u32 next_offset, has_ended;
+static u32 finished[TICKET_UNITS];
+static u32 has_begun[UNITS]; /* whether the tickets of a unit's first command have come */
+
+static const struct instruction instructions[] = INSTRUCTIONS;
+static const uint8_t fields[] = FIELDS;
+static const struct limit limits[] = LIMITS;
+
+/* Reads the fields of a command, each from where the one before ends. */
+static void decode(const u32 *words, const struct instruction *instruction, i32 *operands)
+{
+    const u32 *end = words + LOOMWORK_COMMAND_BYTES / 4;
+    const uint8_t *shape = &fields[instruction->first_field];
+    u32 word = 0, left = 0, count;
+    for (count = instruction->fields; count; count--) {
+        u32 width = *shape & FIELD_WIDTH, value = word;
+        if (left < width) {
+            u32 next = *words++, taken = width - left;
+            value |= next << left;
+            word = taken == 32 ? 0 : next >> taken;
+            left += 32;
+        } else {
+            word >>= width;
+        }
+        left -= width;
+        u32 unused = 32 - width;
+        *operands++ = *shape++ & FIELD_SIGNED ? (i32)(value << unused) >> unused : (i32)(value << unused >> unused);
+    }
+    u32 rest = word;
+    while (words < end)
+        rest |= *words++;
+    if (rest)
+        fail_at(next_offset, LOOMWORK_ERROR_ILLEGAL_OPERAND);
+}
+
+static void check(const struct instruction *instruction, command c)
+{
+    const struct limit *limit = &limits[instruction->first_limit];
+    for (u32 count = instruction->limits; count; count--, limit++)
+        if (c[limit->field] < limit->minimum || (limit->maximum != NO_MAXIMUM && c[limit->field] > limit->maximum))
+            fail_at(next_offset, LOOMWORK_ERROR_ILLEGAL_OPERAND);
+}
+
+int fetch(void)
+{
+    if (has_ended)
+        return 0;
+    u32 size = REGISTER(LOOMWORK_REG_WINDOW_SIZE(LOOMWORK_WINDOW_COMMANDS));
+    if (next_offset > size || LOOMWORK_COMMAND_BYTES > size - next_offset)
+        fail_at(next_offset, LOOMWORK_ERROR_WINDOW);
+    u32 address = REGISTER(LOOMWORK_REG_WINDOW_BASE_LOW(LOOMWORK_WINDOW_COMMANDS)) + next_offset;
+    if (address > EXTERNAL_BYTES - LOOMWORK_COMMAND_BYTES)
+        fail_at(next_offset, LOOMWORK_ERROR_BUS_READ);
+    const u32 *words = (const u32 *)(MEMORY_BASE + address);
+    u32 opcode = words[0] & ((1u << LOOMWORK_LOAD_OPCODE_WIDTH) - 1);
+    const struct instruction *instruction = &instructions[opcode];
+    if (opcode >= OPCODES || !instruction->fields)
+        fail_at(next_offset, LOOMWORK_ERROR_ILLEGAL_OPCODE);
+    struct queue *queue = &queues[instruction->unit];
+    if (queue->count == QUEUE_DEPTH)
+        return 0;
+    struct entry *entry = &queue->entries[(queue->first + queue->count) & (QUEUE_DEPTH - 1)];
+    decode(words, instruction, entry->operands);
+    check(instruction, entry->operands);
+    entry->offset = next_offset;
+    if (opcode == LOOMWORK_OPCODE_END)
+        has_ended = 1;
+    else
+        queue->count++;
+    COUNTER(READ_BEATS) += LOOMWORK_COMMAND_BYTES / BUS_BYTES;
+    next_offset += LOOMWORK_COMMAND_BYTES;
+    return 1;
+}
+
+static int has_tickets(command c)
+{
+    for (u32 unit = 0; unit < TICKET_UNITS; unit++) {
+        u32 wait = (u32)c[LOAD_WAIT_LOAD + 2 * unit], ticket = (u32)c[LOAD_LOAD_TICKET + 2 * unit];
+        if (wait && (finished[unit] - ticket) & 1u << (LOOMWORK_LOAD_LOAD_TICKET_WIDTH - 1))
+            return 0;
+    }
+    return 1;
+}
+
+command current(enum unit unit)
+{
+    struct queue *queue = &queues[unit];
+    if (!queue->count)
+        return 0;
+    command c = queue->entries[queue->first].operands;
+    if (!has_begun[unit])
+        has_begun[unit] = (u32)has_tickets(c);
+    return has_begun[unit] ? c : 0;
+}
+
+u32 offset_of(enum unit unit)
+{
+    return queues[unit].entries[queues[unit].first].offset;
+}
+
+void done(enum unit unit)
+{
+    struct queue *queue = &queues[unit];
+    queue->count--;
+    queue->first = (queue->first + 1) & (QUEUE_DEPTH - 1);
+    has_begun[unit] = 0;
+    if (unit < TICKET_UNITS)
+        finished[unit]++;
+}
+
+void reset_program(void)
+{
+    for (u32 unit = 0; unit < UNITS; unit++)
+        queues[unit].first = queues[unit].count = has_begun[unit] = 0;
+    for (u32 unit = 0; unit < TICKET_UNITS; unit++)
+        finished[unit] = 0;
+    next_offset = 0;
+    has_ended = 0;
+    reset_stream();
+    reset_execute();
+    reset_drain();
+}
