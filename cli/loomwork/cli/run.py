@@ -138,14 +138,22 @@ def run(
 
 
 def _board(stack: ExitStack, progress: Progress, port: str, config: "Config") -> "BoardBackend":
-    """Reach a board, or start a simulated one; `stack` closes the connection."""
+    """Reach a board, or start a simulated one; `stack` closes the connection.
+
+    The simulated one is the board that the program's configuration is made for, otherwise one with the large core.
+    """
     from loomwork.fpga.board_backend import BoardBackend
+    from loomwork.fpga.boards.catalog import board_of
     from loomwork.fpga.host_link import TIMEOUT, HostLink
-    from loomwork.fpga.simulated_board import PATIENCE, SimulatedBoard
+    from loomwork.fpga.simulated_board import MEMORY_KIB, PATIENCE, SimulatedBoard
 
     timeout = TIMEOUT
     if port == SIMULATION:
-        port = stack.enter_context(SimulatedBoard(config, report=status.print)).port
+        board = board_of(config)
+        compact = board is not None and board.compact
+        memory_kib = board.memory_kib if board is not None and compact else MEMORY_KIB
+        simulated = SimulatedBoard(config, memory_kib=memory_kib, compact=compact, report=status.print)
+        port = stack.enter_context(simulated).port
         timeout = PATIENCE
     link = HostLink(port, timeout=timeout)
     stack.callback(link.close)

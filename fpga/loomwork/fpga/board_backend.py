@@ -64,7 +64,7 @@ class Layout:
     @property
     def end(self) -> int:
         """Bytes of memory that this takes."""
-        return max(base + size for base, size in self.windows.values())
+        return max(base + size for base, size in self.windows.values() if size)
 
 
 def lay_out(step: AcceleratorStep, bus_bytes: int) -> Layout:

@@ -17,7 +17,9 @@ from typing import Self
 from amaranth.back import verilog
 
 from loomwork.arch.config import Config
+from loomwork.fpga.boards.compact_system import CompactSystem
 from loomwork.fpga.boards.system import System
+from loomwork.rtl.compact.processor import processor_verilog
 from loomwork.sim.library import Simulation, build_simulation, design_fingerprint
 
 DIVISOR = 8
@@ -32,21 +34,27 @@ _TOP = "loomwork_board"
 _CHUNK = 4096
 
 
-def board_library(config: Config, memory_bytes: int, *, report: Callable[[str], None] | None = None) -> Path:
+def board_library(
+    config: Config, memory_bytes: int, *, compact: bool = False, report: Callable[[str], None] | None = None
+) -> Path:
     """Verilate the system of a configuration into a shared library, or find it in the cache.
 
     Raises ToolchainError when a tool is missing, RunError when the build fails.
     """
+    system = (CompactSystem if compact else System)(config, memory_bytes, DIVISOR)
+    besides = processor_verilog() if compact else ""
     sources = "".join(
         f"{path.name}\0{path.read_text(encoding='utf-8')}\0"
         for folder in ("link", "boards")
         for path in sorted(Path(str(files("loomwork.fpga").joinpath(folder))).glob("*.py"))
     )
+    if isinstance(system, CompactSystem):
+        sources += f"{besides}\0{system.firmware}\0"
     fingerprint = f"{design_fingerprint(config)} {memory_bytes} {hashlib.sha256(sources.encode()).hexdigest()}"
     simulation = Simulation(
         name=f"{config.name}-board",
         fingerprint=fingerprint,
-        verilog=lambda: verilog.convert(System(config, memory_bytes, DIVISOR), name=_TOP, emit_src=False),
+        verilog=lambda: verilog.convert(system, name=_TOP, emit_src=False) + besides,
         top=_TOP,
         harness=files("loomwork.fpga").joinpath("harness/board.cpp").read_text(encoding="utf-8"),
         defines=(f"-DDIVISOR={DIVISOR}",),
@@ -57,6 +65,7 @@ def board_library(config: Config, memory_bytes: int, *, report: Callable[[str], 
 class SimulatedBoard:
     """Simulates a board in a thread of its own, for as long as its context is open.
 
+    memory_kib: that serves as external memory. compact: whether it has the compact core.
     port: name of the pseudo-terminal's device. spoil: what the line does to bytes on their way, called with
     (bytes, whether they go to the board); nothing unless it is set.
     Raises ToolchainError or RunError when it cannot be built.
@@ -70,9 +79,10 @@ class SimulatedBoard:
         config: Config,
         *,
         memory_kib: int = MEMORY_KIB,
+        compact: bool = False,
         report: Callable[[str], None] | None = None,
     ) -> None:
-        self._library = _load(board_library(config, memory_kib * 1024, report=report))
+        self._library = _load(board_library(config, memory_kib * 1024, compact=compact, report=report))
         self.spoil = lambda data, _: data
         self._stop, self._reset = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -9,7 +9,7 @@ from amaranth_boards.icebreaker import ICEBreakerPlatform
 from amaranth_boards.resources import LEDResources, UARTResource
 from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
-from loomwork.arch.config import MID, NANO
+from loomwork.arch.config import MID, NANO, SMALL, Config
 from loomwork.fpga.boards.board import Board, Resources
 from loomwork.fpga.boards.families import ECP5, GOWIN, ICE40
 from loomwork.rtl.technology.ecp5 import Ecp5
@@ -58,21 +58,14 @@ TANG_NANO_20K = Board(
     platform=lambda: TangNano20KPlatform(toolchain="Apicula"),
     oscillator="clk27",
     oscillator_mhz=27,
-    config=replace(
-        NANO,
-        name="tang_nano",
-        scratchpad_kib=32,
-        accumulator_depth=32,
-        address_bits=24,
-        residual_add=False,
-        elementwise_multiply=False,
-        activation_table=False,
-    ),
-    memory_kib=48,
-    clock_mhz=54,
+    config=replace(SMALL, name="tang_nano", scratchpad_kib=16),
+    # Scratchpad and external memory share 64 KiB of block RAM; 7 KiB are the firmware's.
+    memory_kib=41,
+    clock_mhz=27,
     capacity=Resources(luts=20_736, registers=15_552, multipliers=96, blocks=46),
     place_arguments=("--device", "GW2AR-LV18QN88C8/I7", "--vopt", "family=GW2A-18C"),
     technology=Gowin(),
+    compact=True,
 )
 
 ICEBREAKER = Board(
@@ -84,10 +77,10 @@ ICEBREAKER = Board(
     oscillator="clk12",
     oscillator_mhz=12,
     # The accumulators fill their block RAMs.
-    config=replace(NANO, accumulator_depth=128),
+    config=replace(NANO, name="icebreaker", accumulator_depth=128),
     # Scratchpad and external memory share the four SPRAMs, 128 KiB; 7 KiB are the firmware's.
     memory_kib=57,
-    clock_mhz=24,
+    clock_mhz=20.25,
     capacity=Resources(luts=5_280, registers=5_280, multipliers=8, blocks=30),
     place_arguments=("--up5k", "--package", "sg48"),
     technology=Ice40(logic_elsewhere=True),
@@ -96,3 +89,8 @@ ICEBREAKER = Board(
 
 BOARDS = {board.name: board for board in (ULX3S_85F, TANG_NANO_20K, ICEBREAKER)}
 """By name."""
+
+
+def board_of(config: Config) -> Board | None:
+    """The board that is built for a configuration by default, whatever that is called."""
+    return next((board for board in BOARDS.values() if board.config.hash == config.hash), None)

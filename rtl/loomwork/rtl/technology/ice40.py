@@ -134,6 +134,8 @@ class CellMultiplier(Multiplier):
 class Ice40(Technology):
     """SB_MAC16, of which an iCE40UP5K has 8. What is left in logic asks for `synth_ice40` without `-dsp`."""
 
+    single_port_bytes: int = 4 * 2 * SPRAM_WORDS
+
     def in_cells(self, m: Module) -> Multiplier:
         return CellMultiplier(m)
 

@@ -80,10 +80,12 @@ class Technology:
 
     logic_columns, logic_elsewhere: so many of the array's columns, the last ones, and all other multiplications, leave
     the device's multipliers alone: for devices that have too few of them.
+    single_port_bytes: of memory that has one port, beside the block RAM; 0 = there is none.
     """
 
     logic_columns: int = 0
     logic_elsewhere: bool = False
+    single_port_bytes: int = 0
 
     def in_cells(self, m: Module) -> Multiplier:
         """One for a module that takes the device's multipliers."""
