@@ -2,19 +2,20 @@
 """A whole board in Verilator, from the pins of its UART on, with the driver that talks to real ones."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
 from loomwork.arch.command import encode
-from loomwork.arch.config import TINY
+from loomwork.arch.config import TINY, Config
 from loomwork.arch.isa import Window
 from loomwork.arch.program import Program
 from loomwork.arch.registers import BY_NAME, ID_VALUE, ErrorCode
 from loomwork.compiler.driver import compile_model
 from loomwork.fpga import host_link
 from loomwork.fpga.board_backend import BoardBackend, BoardEngine
+from loomwork.fpga.boards.catalog import ICEBREAKER, TANG_NANO_20K
 from loomwork.fpga.host_link import HostLink, LinkError
 from loomwork.fpga.simulated_board import MEMORY_KIB, SimulatedBoard
 from loomwork.sim import driver
@@ -31,9 +32,29 @@ IMAGES = np.random.default_rng(17).integers(-128, 128, (4, 6, 6, 3), dtype=np.in
 EXPECTED = np.concatenate([run_tflite_micro(network(), [image[np.newaxis]])[0] for image in IMAGES])
 
 
+@dataclass(frozen=True)
+class Design:
+    """What the board is: its core's configuration, memory, and whether the core is the compact one."""
+
+    config: Config
+    memory_kib: int
+    compact: bool
+
+
+DESIGNS = {
+    "large": Design(TINY, MEMORY_KIB, compact=False),
+    "icebreaker": Design(ICEBREAKER.config, ICEBREAKER.memory_kib, compact=True),
+}
+
+
+@pytest.fixture(params=DESIGNS.values(), ids=DESIGNS.keys())
+def design(request: pytest.FixtureRequest) -> Design:
+    return request.param
+
+
 @pytest.fixture
-def board() -> Iterator[SimulatedBoard]:
-    with SimulatedBoard(TINY) as simulated:
+def board(design: Design) -> Iterator[SimulatedBoard]:
+    with SimulatedBoard(design.config, memory_kib=design.memory_kib, compact=design.compact) as simulated:
         yield simulated
 
 
@@ -44,7 +65,7 @@ def link(board: SimulatedBoard) -> Iterator[HostLink]:
     session.close()
 
 
-def net(config=TINY) -> Program:
+def net(config: Config) -> Program:
     return compile_model(network(), config, name="net")
 
 
@@ -56,8 +77,8 @@ def run(link: HostLink, program: Program, images: Array) -> Array:
 # What it computes
 
 
-def test_a_network_computes_what_tflite_micro_does_and_counts_its_cycles(link: HostLink):
-    program = net()
+def test_a_network_computes_what_tflite_micro_does_and_counts_its_cycles(design: Design, link: HostLink):
+    program = net(design.config)
     result = run_program(program, {"image": IMAGES}, BoardBackend(link))
     assert np.array_equal(result.outputs[program.outputs[0]], EXPECTED)
     assert len(np.unique(EXPECTED, axis=0)) > 1
@@ -67,37 +88,45 @@ def test_a_network_computes_what_tflite_micro_does_and_counts_its_cycles(link: H
     assert link.repeated == 0
 
 
-def test_the_digits_network_computes_what_tflite_micro_does(link: HostLink):
+def test_the_digits_network_computes_what_tflite_micro_does(design: Design, link: HostLink):
     model = CHECKOUT / "examples/digits/digits_int8.tflite"
     with np.load(CHECKOUT / "examples/digits/digits_test.npz") as data:
         images = data["images"][:8]
     oracle = Oracle(model)
     (expected,) = oracle.run_batch([images.reshape(-1, *oracle.input_shapes[0])])
-    found = run(link, compile_model(model, TINY, name="digits"), images)
+    found = run(link, compile_model(model, design.config, name="digits"), images)
     assert np.array_equal(found.reshape(8, -1), expected.reshape(8, -1))
 
 
-def test_keyword_spotting_computes_what_tflite_micro_does(link: HostLink):
+def test_keyword_spotting_computes_what_tflite_micro_does(design: Design, link: HostLink):
     model = model_path("mlperf_tiny/kws_dscnn_int8.tflite")
     with np.load(data_path("kws01_inputs.npz")) as data:
         images = data["x"][:2]
     oracle = Oracle(model)
     (expected,) = oracle.run_batch([images.reshape(-1, *oracle.input_shapes[0])])
-    found = run(link, compile_model(model, TINY, name="ds_cnn"), images)
+    found = run(link, compile_model(model, design.config, name="ds_cnn"), images)
     assert np.array_equal(found.reshape(2, -1), expected.reshape(2, -1))
+
+
+def test_the_other_board_with_a_compact_core_computes_what_tflite_micro_does():
+    board = TANG_NANO_20K
+    with SimulatedBoard(board.config, memory_kib=board.memory_kib, compact=board.compact) as simulated:
+        session = HostLink(simulated.port, timeout=PATIENT)
+        assert np.array_equal(run(session, net(board.config), IMAGES), EXPECTED)
+        session.close()
 
 
 # What it says
 
 
-def test_memory_and_registers_are_there(link: HostLink):
+def test_memory_and_registers_are_there(design: Design, link: HostLink):
     data = np.random.default_rng(3).bytes(1000)
     end = link.memory_bytes - 1000
     link.write_memory(0, data)
     link.write_memory(end, data[::-1])
     assert link.read_memory(0, 1000) == data
     assert link.read_memory(end, 1000) == data[::-1]
-    assert link.memory_bytes == MEMORY_KIB * 1024
+    assert link.memory_bytes == design.memory_kib * 1024
     assert link.read_register(BY_NAME["ID"].offset) == ID_VALUE
     link.write_register(BY_NAME["WATCHDOG"].offset, 0x1234_5678)
     assert link.read_register(BY_NAME["WATCHDOG"].offset) == 0x1234_5678
@@ -135,13 +164,13 @@ class Line:
     [lambda byte: bytes([byte[0] ^ 0x10]), lambda _: b"", lambda byte: byte + b"\x55", lambda _: b"\x7e"],
     ids=["a changed bit", "a lost byte", "a byte too much", "a false flag"],
 )
-def test_damage_on_the_line_is_repaired(board: SimulatedBoard, damage: Callable[[bytes], bytes]):
+def test_damage_on_the_line_is_repaired(design: Design, board: SimulatedBoard, damage: Callable[[bytes], bytes]):
     board.spoil = Line(damage)
     link = HostLink(board.port, timeout=IMPATIENT)
     data = np.random.default_rng(4).bytes(1024)
     link.write_memory(0, data)
     assert link.read_memory(0, 1024) == data
-    assert np.array_equal(run(link, net(), IMAGES), EXPECTED)
+    assert np.array_equal(run(link, net(design.config), IMAGES), EXPECTED)
     assert link.repeated > 0
     link.close()
 
@@ -184,11 +213,11 @@ def test_a_line_that_damages_every_request_ends_in_an_error(board, link, monkeyp
         link.write_memory(0, b"first!!!" * 32 + bytes(1024))
 
 
-def test_a_cable_that_is_pulled_ends_in_an_error(board: SimulatedBoard, link: HostLink):
+def test_a_cable_that_is_pulled_ends_in_an_error(design: Design, board: SimulatedBoard, link: HostLink):
     board.unplug()
     link._timeout = 0.1
     with pytest.raises(LinkError, match=r"nobody answers on|the connection on .* broke off"):
-        run(link, net(), IMAGES)
+        run(link, net(design.config), IMAGES)
 
 
 def test_a_board_that_was_reset_is_not_taken_for_the_one_that_was_filled(board: SimulatedBoard, link: HostLink):
@@ -215,42 +244,44 @@ def test_a_port_that_is_not_there_is_named():
 # What may be wrong with the board
 
 
-def test_a_bitstream_for_another_command_set_is_refused(link: HostLink, monkeypatch: pytest.MonkeyPatch):
+def test_a_bitstream_for_another_command_set_is_refused(
+    design: Design, link: HostLink, monkeypatch: pytest.MonkeyPatch
+):
     actual = driver.isa_hash()
-    program = net()
+    program = net(design.config)
     monkeypatch.setattr(driver, "isa_hash", lambda: actual ^ 1)
     with pytest.raises(RunError, match=f"core's ISA_HASH is {actual:#010x}, the program needs {actual ^ 1:#010x}"):
         run(link, program, IMAGES)
 
 
-def test_a_bitstream_of_another_configuration_is_refused(link: HostLink):
+def test_a_bitstream_of_another_configuration_is_refused(design: Design, link: HostLink):
     with pytest.raises(RunError, match="core's CONFIG_HASH_LOW is"):
-        run(link, net(replace(TINY, queue_depth=8)), IMAGES)
+        run(link, net(replace(design.config, queue_depth=8)), IMAGES)
 
 
-def test_a_program_that_is_too_large_for_the_memory_is_refused(link: HostLink):
+def test_a_program_that_is_too_large_for_the_memory_is_refused(design: Design, link: HostLink):
     link.memory_bytes = 4096
     with pytest.raises(RunError, match=r"the program needs \d+ KiB of memory, the board has 4 KiB"):
-        run(link, net(), IMAGES)
+        run(link, net(design.config), IMAGES)
 
 
-def test_an_error_that_an_earlier_host_has_left_is_not_told_to_the_next(link: HostLink):
-    engine = BoardEngine(link, TINY)
+def test_an_error_that_an_earlier_host_has_left_is_not_told_to_the_next(design: Design, link: HostLink):
+    engine = BoardEngine(link, design.config)
     link.write_memory(0, bytes(64))
     engine.set_window(Window.COMMANDS, 0, 64)
     engine.start()  # no command begins with zeros
     engine.wait()
     assert engine.read("ERROR_CODE") == ErrorCode.ILLEGAL_OPCODE
-    assert np.array_equal(run(link, net(), IMAGES), EXPECTED)
+    assert np.array_equal(run(link, net(design.config), IMAGES), EXPECTED)
 
 
-def test_an_error_of_the_engine_is_told_and_the_next_program_runs(link: HostLink):
-    load, store, end = copy_commands(TINY, 3, 2)
+def test_an_error_of_the_engine_is_told_and_the_next_program_runs(design: Design, link: HostLink):
+    load, store, end = copy_commands(design.config, 3, 2)
     broken = replace(store, operands={**store.operands, "offset": 1})
-    step = replace(copy_step(), commands=b"".join(map(encode, (load, broken, end))))
-    program = replace(copy_program(), steps=(step,))
+    step = replace(copy_step(design.config), commands=b"".join(map(encode, (load, broken, end))))
+    program = replace(copy_program(design.config), steps=(step,))
     images = np.zeros((1, *program.tensors[0].image_shape), np.int8)
     with pytest.raises(EngineError, match=r"the engine stopped with WINDOW at command byte 32 \(STORE\)") as raised:
         run(link, program, images)
     assert raised.value.code is ErrorCode.WINDOW
-    assert np.array_equal(run(link, net(), IMAGES), EXPECTED)
+    assert np.array_equal(run(link, net(design.config), IMAGES), EXPECTED)

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from loomwork.fpga import synthesis
-from loomwork.fpga.boards.catalog import TANG_NANO_20K, ULX3S_85F
-from loomwork.fpga.boards.families import ECP5, GOWIN
+from loomwork.fpga.boards.board import Board
+from loomwork.fpga.boards.catalog import ICEBREAKER, TANG_NANO_20K, ULX3S_85F
+from loomwork.fpga.boards.families import ECP5
 from loomwork.fpga.boards.lone_registers import lone_registers
 from loomwork.fpga.capacity import estimate
-from loomwork.fpga.synthesis import LONE, UNITS
+from loomwork.fpga.synthesis import LONE, REST, UNITS
 
 
 def cell(kind: str, output: str, **connections: Any) -> dict[str, Any]:
@@ -59,9 +60,25 @@ def test_lone_registers_are_a_line_of_their_own_where_they_cost_a_lookup_table(t
     assert LONE not in synthesis._units(ULX3S_85F, tmp_path)
 
 
-def test_the_estimate_holds_a_share_of_them():
-    without = replace(TANG_NANO_20K, family=replace(GOWIN, lone_registers=0))
-    all_of_it = (TANG_NANO_20K.config, TANG_NANO_20K.memory_kib)
-    few, many = estimate(without, *all_of_it), estimate(TANG_NANO_20K, *all_of_it)
-    assert many.luts - few.luts == many.registers // 2
+def test_units_of_a_compact_core_are_counted_by_the_names_of_their_cells(tmp_path: Path):
+    cells = {
+        "system.core.engine.walker.x_SB_DFF_Q": cell("SB_DFF", "Q", Q=6, D=2, CLK=1),
+        "system.core.engine.walker.x_SB_DFF_Q_D_SB_LUT4_O": cell("SB_LUT4", "O", O=2, I0=3, I1=4),
+        "system.core.processor.cpu.reg_pc": cell("SB_DFFE", "Q", Q=8, D=9, CLK=1),
+        "system.bridge.word": cell("SB_DFF", "Q", Q=10, D=11, CLK=1),
+    }
+    flat = {"ports": {}, "cells": cells}
+    (tmp_path / synthesis.NETLIST).write_text(json.dumps({"modules": {"top": flat}}))
+    units = synthesis._units(ICEBREAKER, tmp_path)
+    assert (units["walker"].luts, units["walker"].registers) == (1, 1)
+    assert (units["processor"].registers, units[REST].registers) == (1, 1)
+    assert units[LONE].luts == 2  # all but the one behind the table
+
+
+@pytest.mark.parametrize(("board", "share"), [(TANG_NANO_20K, 0.5), (ICEBREAKER, 0.4)])
+def test_the_estimate_holds_a_share_of_them(board: Board, share: float):
+    without = replace(board, family=replace(board.family, lone_registers=0))
+    all_of_it = (board.config, board.memory_kib)
+    few, many = estimate(without, *all_of_it), estimate(board, *all_of_it)
+    assert many.luts - few.luts == int(share * many.registers)
     assert ECP5.lone_registers == 0

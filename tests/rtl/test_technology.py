@@ -48,6 +48,7 @@ CASES = {
     "ecp5": Case(Ecp5(logic_columns=2), (CELLS / "MULT18X18D.v", YOSYS / "ecp5" / "cells_sim.v"), 18),
     "gowin": Case(Gowin(), (CELLS / "gowin.v",), 18),
     "ice40": Case(Ice40(), (YOSYS / "ice40" / "cells_sim.v",), 16),
+    "ice40_holding": Case(Ice40(holds=True), (YOSYS / "ice40" / "cells_sim.v",), 16),
 }
 
 
@@ -256,6 +257,66 @@ def test_an_operand_has_one_shape():
         ValueError, match=r"same shape before and behind its register, not signed\(8\) and unsigned\(8\)"
     ):
         Operand(Signal(signed(8)), Signal(8))
+
+
+class OneMemory(Component):
+    """A technology's memory with one port."""
+
+    def __init__(self, words: int, word_bytes: int) -> None:
+        self._words, self._bytes = words, word_bytes
+        super().__init__(
+            {
+                "address": In(range(words)),
+                "enable": In(1),
+                "lanes": In(word_bytes),
+                "write_data": In(8 * word_bytes),
+                "read_data": Out(8 * word_bytes),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        port = technology_of(platform).single_port_memory(m, self._words, self._bytes)
+        m.d.comb += self.read_data.eq(port.read_data)
+        m.d.comb += [
+            getattr(port, name).eq(getattr(self, name)) for name in ("address", "enable", "lanes", "write_data")
+        ]
+        return m
+
+
+@pytest.mark.parametrize("platform", [None, SimpleNamespace(technology=Ice40())], ids=["portable", "ice40"])
+def test_a_memory_with_one_port_keeps_what_is_written_to_each_byte(platform: Any, tmp_path: Path):
+    # Two rows of cells; of each, words at both ends.
+    words, places = 1 << 15, (0, 1, 0x3FFF, 0x4000, 0x7FFF)
+    units = Units({"memory": OneMemory(words, 4)})
+    rng = random.Random(SEED)
+    content: dict[int, list[int]] = {}
+    stimuli: list[Ports] = []
+    expected: list[int | None] = []
+    for cycle in range(CYCLES):
+        address, enable = rng.choice(places), cycle < len(places) or rng.random() < 0.8
+        if cycle < len(places):
+            address = places[cycle]
+        writes = address not in content or rng.random() < 0.5
+        lanes = 0xF if address not in content else rng.randrange(1, 16) * writes
+        value = rng.randrange(1 << 32)
+        inputs = {"address": address, "enable": enable, "lanes": lanes, "write_data": value}
+        stimuli.append({("memory", name): number for name, number in inputs.items()})
+        known = bytes(content[address]) if address in content else b""
+        expected.append(int.from_bytes(known, "little") if enable and not lanes else None)
+        if enable and lanes:
+            word = content.setdefault(address, [0] * 4)
+            for lane in range(4):
+                if lanes >> lane & 1:
+                    word[lane] = value >> 8 * lane & 0xFF
+    model = YOSYS / "ice40" / "cells_sim.v"
+    outputs = (
+        run_portable(units, stimuli) if platform is None else run_cells(units, platform, [model], stimuli, tmp_path)
+    )
+    found = [output["memory", "read_data"] for output in outputs[1:]]
+    assert sum(value is not None for value in expected) > CYCLES / 5
+    for cycle, (value, wanted) in enumerate(zip(found, expected, strict=False)):
+        assert wanted is None or value == wanted, cycle
 
 
 @pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")

@@ -66,3 +66,10 @@ def test_ice40_makes_two_products_in_each_cell(tmp_path: Path):
     assert found["SB_MAC16"] == PLACES / 2
     assert "SB_MAC16" not in portable
     assert flip_flops(portable) - flip_flops(found) == PLACES * 16 + LAST_COLUMN
+
+
+def test_ice40_takes_over_weights_as_well_where_two_products_have_the_same_enable(tmp_path: Path):
+    found = cells(Ice40(), "synth_ice40", tmp_path)
+    holding = cells(Ice40(holds=True), "synth_ice40", tmp_path)
+    assert holding["SB_MAC16"] == PLACES - 1  # only the PEs of one diagonal swap together
+    assert flip_flops(found) - flip_flops(holding) == PLACES * 8

@@ -22,9 +22,10 @@ What `loomwork build` makes of each board with open tools: Yosys, nextpnr, and t
 - Everything is in the numbers: core, memory, host link, clock and reset. **Fmax** is nextpnr's, of the slowest path
   between two registers after routing, at the device's own speed grade and worst corner. It depends on the seed of the
   placement: median, best and worst of those that were tried. The bitstream is that of the best.
-- **LUTs** of four inputs, carry cells and distributed RAM included, on Gowin also those through which a flip-flop that
-  has none of its own gets its data; **FF** flip-flops; **DSP** multiplier cells (Gowin: of 9 x 9 bits); **block RAM**
-  of 18 kbit (iCE40: 4 kbit). Units are mapped one by one, so that their cells can be counted.
+- **LUTs** of four inputs, carry cells and distributed RAM included, on Gowin and iCE40 also those whose place a
+  flip-flop takes that has none of its own; **FF** flip-flops; **DSP** multiplier cells (Gowin: of 9 x 9 bits); **block
+  RAM** of 18 kbit (iCE40: 4 kbit). Units are mapped one by one, so that their cells can be counted; those of a
+  [compact core](compact-core.md) are mapped together and counted by the names of their cells.
 - **Slowest paths** are those between two units, of the best seed; `report.json` has all. Near the slowest of all are
   registers at the end of a path that takes {near:.0%} of its time or more.
 """

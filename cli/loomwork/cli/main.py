@@ -66,13 +66,14 @@ def user_errors() -> tuple[type[Exception], ...]:
     from loomwork.fpga.package import PackageError
     from loomwork.fpga.tools import ToolError
     from loomwork.fpga.yosys import SynthesisError
+    from loomwork.rtl.compact.build import FirmwareError
     from loomwork.sim.backend import RunError
     from loomwork.sim.host import HostError
     from loomwork.sim.toolchain import ToolchainError
 
     return (
-        *(CapacityError, ClockError, CompileError, ConfigError, HostError, IsaError, PackageError),
-        *(ProgramError, RunError, SynthesisError, ToolError, ToolchainError),
+        *(CapacityError, ClockError, CompileError, ConfigError, FirmwareError, HostError, IsaError),
+        *(PackageError, ProgramError, RunError, SynthesisError, ToolError, ToolchainError),
         # OSError: a missing or unreadable file, a full disk.
         *(UsageError, OSError),
     )

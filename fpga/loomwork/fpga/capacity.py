@@ -29,7 +29,8 @@ def estimate(board: Board, config: Config, memory_kib: int) -> Resources:
     """What a design will take at least.
 
     Multipliers and memory as they are; lookup tables and flip-flops by a sum that lies 2 to 8 % below what was measured
-    of a small core on a GW2AR-18, and of a small and a large one on an ECP5.
+    of a small and a large core on an ECP5. Raises ConfigError for a configuration that the board's core does not have,
+    CapacityError when its memory is more than there is of the kind that holds it.
     """
     if board.compact:
         return _estimate_compact(board, Layout(config, memory_kib * 1024))
@@ -47,7 +48,7 @@ def estimate(board: Board, config: Config, memory_kib: int) -> Resources:
     registers = sum(cost * size for cost, size in zip(_REGISTERS, sizes, strict=True))
     registers += config.deep_pipeline * 2 * 2 * 8 * config.rows  # 2 * rows bytes each for drain and STORE
     return Resources(
-        luts=sum(cost * size for cost, size in zip(_LUTS, sizes, strict=True)) + int(family.lone_registers * registers),
+        luts=sum(cost * size for cost, size in zip(_LUTS, sizes, strict=True)),
         registers=registers,
         multipliers=math.ceil(of_array * in_cells + of_others * others),
         blocks=blocks,

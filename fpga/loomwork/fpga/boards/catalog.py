@@ -61,7 +61,7 @@ TANG_NANO_20K = Board(
     config=replace(SMALL, name="tang_nano", scratchpad_kib=16),
     # Scratchpad and external memory share 64 KiB of block RAM; 7 KiB are the firmware's.
     memory_kib=41,
-    clock_mhz=27,
+    clock_mhz=81,
     capacity=Resources(luts=20_736, registers=15_552, multipliers=96, blocks=46),
     place_arguments=("--device", "GW2AR-LV18QN88C8/I7", "--vopt", "family=GW2A-18C"),
     technology=Gowin(),
@@ -83,7 +83,7 @@ ICEBREAKER = Board(
     clock_mhz=20.25,
     capacity=Resources(luts=5_280, registers=5_280, multipliers=8, blocks=30),
     place_arguments=("--up5k", "--package", "sg48"),
-    technology=Ice40(logic_elsewhere=True),
+    technology=Ice40(logic_elsewhere=True, holds=True),
     compact=True,
 )
 

@@ -39,11 +39,7 @@ ECP5 = Family(
 
 GOWIN = Family(
     name="gowin",
-    # The area script of abc9, no wide multiplexers: the device is full before it is slow. No carry cells: nextpnr joins
-    # a register with the lookup table in front of it, not with a carry cell, behind which it takes one more place.
-    synthesis=(
-        "scratchpad -copy abc9.script.default.area abc9.script; synth_gowin -family gw2a -noiopads -noalu -nowidelut"
-    ),
+    synthesis="synth_gowin -family gw2a -noiopads",
     placer="nextpnr-himbaechel",
     packer="gowin_pack",
     constraints=("--vopt", "cst=top.cst"),
@@ -75,6 +71,7 @@ ICE40 = Family(
     pack_arguments=("top.asc", "top.bin"),
     bitstream="top.bin",
     luts={"SB_LUT4": 1},
+    lone_registers=0.4,
     registers=("SB_DFF",),
     multipliers={"SB_MAC16": 1},
     blocks=("SB_RAM40",),

@@ -66,12 +66,14 @@ class _Place:
 class CellMultiplier(Multiplier):
     """One SB_MAC16 for a product with an operand of more than 8 bits, or for two of the other ones.
 
-    A cell has one enable for all its registers, and a signal for each operand that makes its register wait: an operand
-    with an enable of its own has its register in the cell where the product is always enabled.
+    A cell has one enable for all its registers, and a signal for each operand that makes its register wait. holds: an
+    operand with an enable of its own has its register in the cell where the product is always enabled; two products
+    share a cell only where that enable is the same. Otherwise such an operand keeps its own register.
     """
 
-    def __init__(self, m: Module) -> None:
+    def __init__(self, m: Module, *, holds: bool) -> None:
         self._m = m
+        self._holds = holds
         self._free: list[tuple[_Sharing, _Place]] = []
 
     def __call__(self, a: Operand, b: Operand, *, name: str, enable: Value | None = None) -> Value:
@@ -81,8 +83,8 @@ class CellMultiplier(Multiplier):
         operands = a, b
         sharing = _Sharing(
             signed=(a.d.shape().signed, b.d.shape().signed),
-            inside=(a.enable is enable or enable is None, b.enable is enable or enable is None),
-            holds=(None if a.enable is enable else a.enable, None if b.enable is enable else b.enable),
+            inside=(self._is_inside(a, enable), self._is_inside(b, enable)),
+            holds=(self._hold(a, enable), self._hold(b, enable)),
             enable=enable,
         )
         place = self._cell(name, sharing, _WHOLE) if widest > HALF_BITS else self._half(name, sharing)
@@ -91,6 +93,12 @@ class CellMultiplier(Multiplier):
         product = Signal((a.q * b.q).shape(), name=name)
         self._m.d.comb += product.eq(place.product)
         return product
+
+    def _is_inside(self, operand: Operand, enable: Value | None) -> bool:
+        return operand.enable is enable or (self._holds and enable is None)
+
+    def _hold(self, operand: Operand, enable: Value | None) -> Value | None:
+        return operand.enable if self._is_inside(operand, enable) and operand.enable is not enable else None
 
     def _half(self, name: str, sharing: _Sharing) -> _Place:
         """The half that an earlier product has left, or one of a new cell."""
@@ -112,11 +120,10 @@ class CellMultiplier(Multiplier):
             **{parameter: Const(value, 1) for parameter, value in mode.items() if parameter.startswith("p_")},
         }
         for letter, signed, inside, hold in zip("AB", sharing.signed, sharing.inside, sharing.holds, strict=True):
-            waits = inside and hold is not None
             connections |= {
                 f"p_{letter}_SIGNED": Const(signed, 1),
                 f"p_{letter}_REG": Const(inside, 1),
-                f"i_{letter}HOLD": ~hold if waits else Const(0),
+                f"i_{letter}HOLD": Const(0) if hold is None else ~hold,
             }
         self._m.submodules[f"{name}_cell"] = Instance(
             CELL,
@@ -132,12 +139,16 @@ class CellMultiplier(Multiplier):
 
 @dataclass(frozen=True, kw_only=True)
 class Ice40(Technology):
-    """SB_MAC16, of which an iCE40UP5K has 8. What is left in logic asks for `synth_ice40` without `-dsp`."""
+    """SB_MAC16, of which an iCE40UP5K has 8. What is left in logic asks for `synth_ice40` without `-dsp`.
+
+    holds: see `CellMultiplier`.
+    """
 
     single_port_bytes: int = 4 * 2 * SPRAM_WORDS
+    holds: bool = False
 
     def in_cells(self, m: Module) -> Multiplier:
-        return CellMultiplier(m)
+        return CellMultiplier(m, holds=self.holds)
 
     def single_port_memory(self, m: Module, words: int, word_bytes: int) -> SinglePortMemory:
         """In SB_SPRAM256KA, of which an iCE40UP5K has four. word_bytes: a multiple of 2."""

@@ -63,7 +63,7 @@ class SinglePortMemory:
     """Signals of a memory that reads or writes one word per cycle.
 
     address: of the word. enable: in this cycle. lanes: bytes of write_data that are written; none = the word is read
-    and in read_data from the next cycle to the next read.
+    and is in read_data in the next cycle.
     """
 
     def __init__(self, words: int, word_bytes: int) -> None:
