@@ -8,6 +8,7 @@ from loomwork.arch.command import Command, encode
 from loomwork.arch.config import NANO, TINY, Config
 from loomwork.arch.isa import Window
 from loomwork.arch.registers import BY_NAME, ErrorCode
+from loomwork.rtl.compact.layout import Layout
 from tests.rtl.compact.core import DirectLink
 
 FOUR = replace(NANO, name="compact_four", accumulator_depth=128, block_sparsity=True)
@@ -44,6 +45,7 @@ class Machine:
 
     def __init__(self, config: Config, memory_bytes: int) -> None:
         self.config = config
+        self.layout = Layout(config, memory_bytes)
         self.link = DirectLink(config, memory_bytes)
         self.bases: dict[Window, int] = {}
         self.sizes: dict[Window, int] = {}

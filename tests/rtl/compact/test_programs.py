@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the compact core computes: programs made by hand, random layers and networks, every bit of them."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from loomwork.arch.command import Command, decode_program, encode
+from loomwork.arch.config import Config
+from loomwork.arch.isa import COMMAND_BYTES, Combine, Params, Pool, Source, Unit, Window
+from loomwork.arch.program import AcceleratorStep, Program
+from loomwork.compiler.driver import compile_model
+from loomwork.compiler.tflite_writer import ModelBuilder
+from loomwork.fpga import board_backend
+from loomwork.fpga.board_backend import BoardBackend
+from loomwork.sim.backend import run_program
+from loomwork.sim.golden import GoldenBackend
+from loomwork.sim.testbench.commands import Map, drain_operands, random_combine, random_requant, random_stream, transfer
+from loomwork.sim.testbench.expected import golden_outputs
+from loomwork.sim.testbench.programs import TestProgram, copy_program, fused_program, layer_program
+from tests.layers import Case, random_case
+from tests.networks import random_network
+from tests.oracle import Oracle, run_tflite_micro
+from tests.programs import network
+from tests.rtl.compact.machines import EIGHT, FOUR, Machine, Stop, machine
+from tests.rtl.compact.test_errors import FINE, smallest, with_operand
+
+BOTH = pytest.mark.parametrize("config", [FOUR, EIGHT], ids=["4x4", "8x8"])
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board_backend.time, "sleep", lambda _: None)
+
+
+def ready(config: Config) -> Machine:
+    core = machine(config)
+    core.reset()
+    core.write("WATCHDOG", 300_000)
+    return core
+
+
+def check(program: TestProgram, note: object = "") -> None:
+    """Run a program; what it stores is what the golden model stores."""
+    core = ready(program.config)
+    expected = program.defined(golden_outputs(program))
+    assert core.run(program.commands, program.windows) == FINE, note
+    found = program.defined(core.content(Window.OUTPUTS))
+    assert found == expected, note
+
+
+def run_both(program: Program, images: dict[str, np.ndarray], *, repeat: int = 1) -> dict[str, np.ndarray]:
+    """The outputs of a compiled program, equal to the golden model's."""
+    core = ready(program.config)
+    backend = BoardBackend(core.link)
+    expected = run_program(program, images, GoldenBackend()).outputs
+    for _ in range(repeat):
+        found = run_program(program, images, backend).outputs
+        assert found.keys() == expected.keys()
+        for name, values in expected.items():
+            assert np.array_equal(found[name], values), name
+    return expected
+
+
+def compiled(case: Case, config: Config) -> tuple[Program, dict[str, np.ndarray]]:
+    program = compile_model(case.model_bytes, config, name="net")
+    return program, dict(zip(program.inputs, (x.reshape(1, *x.shape[1:]) for x in case.inputs), strict=True))
+
+
+# Programs made by hand
+
+
+@BOTH
+def test_copies_bring_out_what_they_bring_in(config: Config):
+    generator = random.Random(1)
+    for number in range(6):
+        program = copy_program(config, generator)
+        core = ready(config)
+        assert core.run(program.commands, program.windows) == FINE, number
+        assert core.content(Window.OUTPUTS) == program.inputs, number
+
+
+@BOTH
+@pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])
+@pytest.mark.parametrize("part", range(3))
+def test_random_convolutions_and_poolings_are_those_of_the_golden_model(config: Config, depthwise: bool, part: int):
+    generator = random.Random(f"layers {part}")
+    for number in range(8):
+        program = layer_program(config, generator, depthwise=depthwise)
+        check(program, (number, program.commands))
+
+
+@pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])
+@pytest.mark.parametrize("part", range(2))
+def test_random_convolutions_with_skipped_passes_are_those_of_the_golden_model(depthwise: bool, part: int):
+    generator = random.Random(f"skips {part}")
+    for number in range(8):
+        program = layer_program(FOUR, generator, depthwise=depthwise, skips=True)
+        check(program, (number, program.commands))
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("combine", "pool"),
+    [
+        *((Combine.ADD, Pool.NONE), (Combine.ADD, Pool.MAX), (Combine.NONE, Pool.MAX), (Combine.NONE, Pool.SUM)),
+        *((Combine.TABLE, Pool.NONE), (Combine.TABLE, Pool.MAX), (Combine.TABLE, Pool.SUM)),
+        *((Combine.MULTIPLY, Pool.NONE), (Combine.MULTIPLY, Pool.MAX), (Combine.NONE, Pool.NONE)),
+    ],
+    ids=lambda kind: kind.name,
+)
+def test_second_stages_and_pools_are_those_of_the_golden_model(config: Config, combine: Combine, pool: Pool):
+    generator = random.Random(f"fused {combine} {pool}")
+    for number in range(4):
+        program = fused_program(config, generator, combine, pool)
+        check(program, (number, program.commands))
+
+
+def cut_streams(program: TestProgram, generator: random.Random) -> TestProgram:
+    """The same program, whose weights come by several STREAMs, each from an odd place."""
+    config = program.config
+    (at,) = [n for n, command in enumerate(program.commands) if command.mnemonic == "STREAM"]
+    words, cols = program.commands[at]["words"], config.cols
+    places = sorted(generator.sample(range(1, words), min(words - 1, generator.randint(1, 6))))
+    constants, streams = bytearray(generator.randbytes(5 * config.bus_bytes)), []
+    for first, end in zip([0, *places], [*places, words], strict=True):
+        streams.append(smallest("STREAM", window=Window.CONSTANTS, offset=len(constants), words=end - first))
+        constants += program.constants[first * cols : end * cols]
+        constants += generator.randbytes(-len(constants) % config.bus_bytes + generator.randint(0, 3) * config.bus_bytes)
+    commands = [*program.commands[:at], *program.commands[at + 1 :]]
+    # The unit's queue holds few commands: the rest comes when EXECUTE has taken the ones before.
+    (convolve,) = [n for n, command in enumerate(commands) if command.mnemonic in ("CONVOLVE", "DEPTHWISE")]
+    commands[convolve + 1 : convolve + 1] = streams[2:]
+    commands[at:at] = streams[:2]
+    return replace(program, commands=commands, constants=bytes(constants))
+
+
+@BOTH
+@pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])
+def test_streams_may_end_anywhere_in_weights_and_parameters(config: Config, depthwise: bool):
+    generator = random.Random("streams")
+    for number in range(8):
+        program = cut_streams(layer_program(config, generator, depthwise=depthwise), generator)
+        check(program, (number, program.commands))
+
+
+def tiles_program(config: Config, g: random.Random, sizes: list[int], *, early: int) -> TestProgram:
+    """1x1 convolutions of one image, of so many blocks each; so many of them are in front of the first DRAIN."""
+    width, height, channels = 5, 3, config.rows + 3
+    image = Map.at(config, 2, height, width, channels)
+    base, constants, results = image.end, b"", []
+    convolves, drains, streams = [], [], []
+    for blocks in sizes:
+        params = g.choice(list(Params))
+        stream, data = random_stream(config, g, params, blocks, 2)
+        streams.append(with_operand(stream, offset=len(constants)))
+        constants += data
+        operands = smallest("CONVOLVE").operands | {
+            **{"base": image.base, "pitch": image.pitch, "height": height, "row_bytes": width * channels},
+            **{"x_step": channels, "y_step": 1, "length": channels, "tile_width": width, "tile_height": height},
+            **{"blocks": blocks, "params": params},
+        }
+        convolves.append(Command("CONVOLVE", operands, {Unit.LOAD: 1}))
+        result = Map.at(config, base, height, width, blocks * config.cols - g.randint(0, config.cols - 1))
+        base = result.end
+        accumulators = Map(0, 0, result.channels, 0, width)
+        drains.append(Command("DRAIN", drain_operands(Source.ACCUMULATOR, accumulators, result, params=params)))
+        results.append(result)
+    commands = [transfer("LOAD", config, image, {}), random_requant(g)]
+    for number, convolve in enumerate(convolves):
+        commands += [streams[number], convolve]
+        commands += drains[number - early + 1 : number - early + 2] if number >= early - 1 else []
+    commands += drains[len(convolves) - early + 1 :]
+    offset = 0
+    for number, result in enumerate(results):
+        commands.append(transfer("STORE", config, result, {Unit.DRAIN: number + 2}, offset))
+        offset += result.bytes(config)
+    return TestProgram(config, [*commands, Command("END")], constants, g.randbytes(image.bytes(config)), tuple(results))
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("sizes", "early"),
+    [([5], 1), ([3, 2, 4], 2), ([1, 1, 1, 1, 1], 3), ([3, 1, 1, 1], 4), ([2, 2, 3], 3), ([1, 1, 1, 1], 4)],
+    ids=str,
+)
+def test_blocks_wait_for_accumulators_until_drains_come_later(config: Config, sizes: list[int], early: int):
+    check(tiles_program(config, random.Random(f"{sizes} {early}"), sizes, early=early))
+
+
+@BOTH
+def test_a_queue_takes_commands_beside_the_one_that_runs(config: Config):
+    """The first CONVOLVE waits for its DRAIN, which comes behind as many others as wait in a queue."""
+    sizes = [3, *[1] * config.queue_depth]
+    program = tiles_program(config, random.Random(8), sizes, early=len(sizes))
+    # All weights by the first two STREAMs, so that only EXECUTE's queue is full.
+    check(one_stream(program))
+
+
+def one_stream(program: TestProgram) -> TestProgram:
+    streams = [command for command in program.commands if command.mnemonic == "STREAM"]
+    words = sum(command["words"] for command in streams)
+    assert words * program.config.cols == len(program.constants)
+    others = [command for command in program.commands if command.mnemonic != "STREAM"]
+    stream = smallest("STREAM", window=Window.CONSTANTS, words=words)
+    return replace(program, commands=[stream, *others])
+
+
+@BOTH
+@pytest.mark.parametrize("part", range(2))
+def test_drains_take_pixels_of_the_accumulators_with_strides(config: Config, part: int):
+    g = random.Random(f"strides {part}")
+    for number in range(6):
+        pool = g.choice(list(Pool))
+        program = tiles_program(config, g, [g.randint(1, 3)], early=1)
+        (at,) = [n for n, command in enumerate(program.commands) if command.mnemonic == "DRAIN"]
+        x_step, y_step = g.randint(0, 3), g.randint(0, 2)
+        window = (1, 1) if pool is Pool.NONE else (g.randint(1, 2), g.randint(1, 2))
+        width = g.randint(1, 2) if x_step else 3
+        height = 2 if y_step < 3 - window[0] else 1
+        width = min(width, 1 + (5 - window[1]) // x_step) if x_step else width
+        result = replace(program.results[0], height=height, width=width)
+        drain = drain_operands(
+            Source.ACCUMULATOR,
+            Map(0, 0, result.channels, 0, g.choice([5, 5, 4, 0])),
+            result,
+            Params(program.commands[at]["params"]),
+            pool,
+            window,
+            (y_step, x_step),
+        )
+        commands = list(program.commands)
+        commands[at] = Command("DRAIN", drain)
+        commands[-2] = transfer("STORE", config, result, {Unit.DRAIN: 2})
+        check(replace(program, commands=commands, results=(result,)), (number, drain))
+
+
+@BOTH
+def test_a_maximum_is_that_of_the_requantized_values_where_the_bias_overflows(config: Config):
+    g = random.Random(12)
+    values = Map.at(config, 0, 3, 4, 3)
+    result = Map.at(config, values.end, 2, 3, 3)
+    drain = drain_operands(Source.SCRATCHPAD, values, result, pool=Pool.MAX, window=(2, 2))
+    for bias, shift in (((1 << 31) - 1, -24), (-(1 << 31), -24), ((1 << 31) - 60, -23), ((1 << 24) - 1, 7), (1 << 30, 1)):
+        requant = with_operand(random_requant(g), bias=bias, shift=shift, minimum=-128, maximum=127, zero_point=0)
+        commands = [
+            transfer("LOAD", config, values, {}),
+            requant,
+            Command("DRAIN", drain, {Unit.LOAD: 1}),
+            transfer("STORE", config, result, {Unit.DRAIN: 2}),
+            Command("END"),
+        ]
+        program = TestProgram(config, commands, b"", g.randbytes(values.bytes(config)), (result,))
+        check(program, (bias, shift))
+
+
+def pixel_program(config: Config, g: random.Random, operands: dict[str, int], tiles: int, image_bytes: int) -> TestProgram:
+    """A CONVOLVE or DEPTHWISE of an image of one row, with random weights."""
+    image = Map.at(config, 0, 1, 1, image_bytes)
+    stream, constants = random_stream(config, g, Params.UNIFORM, 1, tiles)
+    mnemonic = "DEPTHWISE" if "taps" in operands else "CONVOLVE"
+    place = {"base": 0, "pitch": image.pitch, "height": 1, "row_bytes": image_bytes, "pad": 5}
+    convolve = smallest(mnemonic, **place | operands)
+    width, height = convolve["tile_width"], convolve["tile_height"]
+    result = Map.at(config, image.end, height, width, config.cols)
+    drain = drain_operands(Source.ACCUMULATOR, Map(0, 0, config.cols, 0, width), result)
+    commands = [
+        transfer("LOAD", config, image, {}),
+        stream,
+        with_operand(random_requant(g), shift=-5),
+        replace(convolve, waits={Unit.LOAD: 1}),
+        Command("DRAIN", drain),
+        transfer("STORE", config, result, {Unit.DRAIN: 2}),
+        Command("END"),
+    ]
+    return TestProgram(config, commands, constants, g.randbytes(image.bytes(config)), (result,))
+
+
+FAR = {
+    "rows": {"y_start": 384, "kernel_rows": 251, "row_step": 64 - 1, "length": 1},
+    "rows far above": {"y_start": -4096, "y_step": 15, "tile_height": 3},
+    "taps to the right": {"x_start": 16, "tap_count": 17, "tap_step": 65535, "length": 4},
+    "pixels to the right": {"x_start": 1 << 11, "x_step": 8191, "tile_width": 64, "length": 4},
+    "far left": {"x_start": -131072, "x_step": 8191, "tile_width": 17, "length": 4},
+    "columns": {"taps": 2, "x_stride": 2, "x_step": 4100, "tile_width": 2},
+    "columns far apart": {"taps": 1, "x_stride": 15, "x_step": 8191, "tile_width": 2, "x_start": 0},
+}
+
+
+@BOTH
+@pytest.mark.parametrize("case", FAR)
+def test_what_lies_far_outside_of_the_image_is_padding(config: Config, case: str):
+    operands = FAR[case]
+    if "taps" in operands:
+        tiles = 1
+    else:
+        per_pass = config.rows if operands.get("row_step", 1) == 1 else min(4, config.rows)
+        tiles = operands.get("tap_count", 1) * -(-operands.get("kernel_rows", 1) // per_pass)
+    image_bytes = 8300 if case == "columns" else 64
+    check(pixel_program(config, random.Random(case), operands, tiles, image_bytes))
+
+
+@BOTH
+def test_two_programs_in_a_row_do_not_know_of_each_other(config: Config):
+    """Settings, skips, blocks and what is left of a command are gone with the next start."""
+    g = random.Random(33)
+    programs = [fused_program(config, g, kind, Pool.NONE) for kind in (Combine.ADD, Combine.TABLE)]
+    stranger = [random_requant(g), random_combine(g, Map.at(config, 9, 2, 2, 2), Combine.ADD)]
+    unset = Command("DRAIN", smallest("DRAIN", source=Source.SCRATCHPAD, channels=4, out_step=4).operands)
+    result = Map.at(config, 0, 1, 1, 4)
+    plain = TestProgram(
+        config,
+        [unset, transfer("STORE", config, result, {Unit.DRAIN: 1}), Command("END")],
+        b"",
+        b"",
+        (result,),
+    )
+    core = ready(config)
+    for program in programs:
+        wait = replace(stranger[1], waits={})
+        halted = [*(replace(command, waits={}) for command in stranger[:1]), wait, smallest("LOAD", base=65535), Command("END")]
+        assert core.run(halted, {}).code
+        core.reset()
+        check(program)
+        check(plain)
+
+
+@pytest.mark.parametrize("interrupted", range(0, 40_000, 4_000))
+def test_a_program_that_is_interrupted_leaves_nothing_to_the_next(interrupted: int):
+    g = random.Random(6)
+    core = ready(FOUR)
+    program = layer_program(FOUR, g, depthwise=True, skips=True)
+    core.load(program.commands, program.windows)
+    core.start()
+    core.link.step(interrupted)
+    core.reset()
+    check(layer_program(FOUR, g))
+    check(fused_program(FOUR, g, Combine.ADD, Pool.MAX))
+
+
+@BOTH
+def test_nothing_depends_on_what_the_memory_of_the_firmware_holds_at_power_on(config: Config):
+    core = ready(config)
+    layout = core.layout
+    noise = random.Random(2).randbytes(layout.registers - layout.data - 512)  # the stack's end is in use
+    for content in (noise, b"\xff" * len(noise)):
+        core.link.write_memory(layout.data, content)
+        g = random.Random(71)
+        for combine, pool in ((Combine.NONE, Pool.NONE), (Combine.TABLE, Pool.NONE), (Combine.NONE, Pool.MAX)):
+            core.link.write_memory(layout.data, content)
+            check(fused_program(config, g, combine, pool), (combine, pool))
+        check(layer_program(config, g))
+
+
+# Layers and networks
+
+
+KINDS = ("conv_2d", "depthwise_conv_2d", "add", "mul", "max_pool_2d", "average_pool_2d", "mean", "fully_connected")
+GRAPHS = ("conv_table_max_pool", "conv_add_residual", "depthwise_pointwise", "pad_conv", "conv_mean_fully_connected_softmax")
+
+
+@BOTH
+@pytest.mark.parametrize("kind", [*KINDS, *GRAPHS, "tanh", "quantize", "concatenation"])
+def test_random_layers_are_those_of_the_golden_model(config: Config, kind: str):
+    for seed in range(5 if kind in ("conv_2d", "depthwise_conv_2d") else 2):
+        case = random_case(1000 + seed, kind)
+        program, images = compiled(case, config)
+        if any(isinstance(step, AcceleratorStep) for step in program.steps):
+            run_both(program, images)
+
+
+@BOTH
+def test_a_network_computes_what_tflite_micro_does_image_after_image(config: Config):
+    images = np.random.default_rng(17).integers(-128, 128, (5, 6, 6, 3), dtype=np.int8)
+    expected = np.concatenate([run_tflite_micro(network(), [image[np.newaxis]])[0] for image in images])
+    assert len(np.unique(expected, axis=0)) > 1
+    program = compile_model(network(), config, name="net")
+    found = run_both(program, {program.inputs[0]: images}, repeat=2)[program.outputs[0]]
+    assert np.array_equal(found.reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize(("config", "style", "seed"), [(FOUR, "resnet", 3), (EIGHT, "mobilenet_v1", 2), (EIGHT, "vgg", 1)])
+def test_random_networks_compute_what_tflite_micro_does(config: Config, style: str, seed: int):
+    case = random_network(seed, style)
+    program, images = compiled(case, config)
+    outputs = run_both(program, images)
+    expected = Oracle(case.model_bytes).run(case.inputs)
+    for name, values in zip(program.outputs, expected, strict=True):
+        assert np.array_equal(outputs[name].reshape(values.shape), values)
