@@ -10,9 +10,12 @@ import pytest
 
 from loomwork.arch.command import Command, decode_program, encode
 from loomwork.arch.config import Config
-from loomwork.arch.isa import COMMAND_BYTES, Combine, Params, Pool, Source, Unit, Window
+from loomwork.arch.isa import Combine, Params, Pool, Source, Unit, Window, params_words
 from loomwork.arch.program import AcceleratorStep, Program
+from loomwork.arch.reduction import depthwise_passes, pass_count, passes
+from loomwork.arch.skip import executed_passes
 from loomwork.compiler.driver import compile_model
+from loomwork.compiler.graph import CompileError
 from loomwork.compiler.tflite_writer import ModelBuilder
 from loomwork.fpga import board_backend
 from loomwork.fpga.board_backend import BoardBackend
@@ -41,6 +44,35 @@ def ready(config: Config) -> Machine:
     core.reset()
     core.write("WATCHDOG", 300_000)
     return core
+
+
+def without_unused_weights(program: TestProgram) -> TestProgram:
+    """The same program, with zeros in the rows of weight tiles that meet no byte of the image, as the table asks for.
+
+    Its one STREAM has all words of CONSTANTS.
+    """
+    rows, cols = program.config.rows, program.config.cols
+    constants, word, skip = bytearray(program.constants), 0, None
+    for command in program.commands:
+        if command.mnemonic == "SKIP":
+            skip = command.operands
+        if command.mnemonic not in ("CONVOLVE", "DEPTHWISE"):
+            continue
+        if command.mnemonic == "CONVOLVE":
+            cut = list(passes(rows, command["kernel_rows"], command["length"], command["row_step"]))
+            used = [sum(segment.length for segment in segments) for segments in cut]
+        else:  # those of DEPTHWISE are zero already
+            cut = list(depthwise_passes(program.config.depthwise_groups, command["kernel_rows"], command["row_step"]))
+            used = [rows] * len(cut)
+        used *= command["tap_count"]
+        for _ in range(command["blocks"]):
+            for number in executed_passes(skip, len(used)):
+                unused = slice((word + used[number]) * cols, (word + rows) * cols)
+                constants[unused] = bytes((rows - used[number]) * cols)
+                word += rows
+            word += params_words(Params(command["params"]))
+        skip = None
+    return replace(program, constants=bytes(constants))
 
 
 def check(program: TestProgram, note: object = "") -> None:
@@ -89,7 +121,7 @@ def test_copies_bring_out_what_they_bring_in(config: Config):
 def test_random_convolutions_and_poolings_are_those_of_the_golden_model(config: Config, depthwise: bool, part: int):
     generator = random.Random(f"layers {part}")
     for number in range(8):
-        program = layer_program(config, generator, depthwise=depthwise)
+        program = without_unused_weights(layer_program(config, generator, depthwise=depthwise))
         check(program, (number, program.commands))
 
 
@@ -98,7 +130,7 @@ def test_random_convolutions_and_poolings_are_those_of_the_golden_model(config: 
 def test_random_convolutions_with_skipped_passes_are_those_of_the_golden_model(depthwise: bool, part: int):
     generator = random.Random(f"skips {part}")
     for number in range(8):
-        program = layer_program(FOUR, generator, depthwise=depthwise, skips=True)
+        program = without_unused_weights(layer_program(FOUR, generator, depthwise=depthwise, skips=True))
         check(program, (number, program.commands))
 
 
@@ -115,7 +147,7 @@ def test_random_convolutions_with_skipped_passes_are_those_of_the_golden_model(d
 def test_second_stages_and_pools_are_those_of_the_golden_model(config: Config, combine: Combine, pool: Pool):
     generator = random.Random(f"fused {combine} {pool}")
     for number in range(4):
-        program = fused_program(config, generator, combine, pool)
+        program = without_unused_weights(fused_program(config, generator, combine, pool))
         check(program, (number, program.commands))
 
 
@@ -124,17 +156,14 @@ def cut_streams(program: TestProgram, generator: random.Random) -> TestProgram:
     config = program.config
     (at,) = [n for n, command in enumerate(program.commands) if command.mnemonic == "STREAM"]
     words, cols = program.commands[at]["words"], config.cols
-    places = sorted(generator.sample(range(1, words), min(words - 1, generator.randint(1, 6))))
+    places = sorted(generator.sample(range(1, words), min(words - 1, generator.randint(1, config.queue_depth - 1))))
     constants, streams = bytearray(generator.randbytes(5 * config.bus_bytes)), []
     for first, end in zip([0, *places], [*places, words], strict=True):
         streams.append(smallest("STREAM", window=Window.CONSTANTS, offset=len(constants), words=end - first))
         constants += program.constants[first * cols : end * cols]
         constants += generator.randbytes(-len(constants) % config.bus_bytes + generator.randint(0, 3) * config.bus_bytes)
     commands = [*program.commands[:at], *program.commands[at + 1 :]]
-    # The unit's queue holds few commands: the rest comes when EXECUTE has taken the ones before.
-    (convolve,) = [n for n, command in enumerate(commands) if command.mnemonic in ("CONVOLVE", "DEPTHWISE")]
-    commands[convolve + 1 : convolve + 1] = streams[2:]
-    commands[at:at] = streams[:2]
+    commands[at:at] = streams
     return replace(program, commands=commands, constants=bytes(constants))
 
 
@@ -143,7 +172,64 @@ def cut_streams(program: TestProgram, generator: random.Random) -> TestProgram:
 def test_streams_may_end_anywhere_in_weights_and_parameters(config: Config, depthwise: bool):
     generator = random.Random("streams")
     for number in range(8):
-        program = cut_streams(layer_program(config, generator, depthwise=depthwise), generator)
+        program = without_unused_weights(layer_program(config, generator, depthwise=depthwise))
+        check(cut_streams(program, generator), (number, program.commands))
+
+
+@BOTH
+def test_many_short_streams_come_before_the_convolution_that_uses_them(config: Config):
+    """More than wait in the queue of STREAM: those in front of them are fetched ahead."""
+    program = tiles_program(config, random.Random(3), [1], early=1)
+    (at,) = [n for n, command in enumerate(program.commands) if command.mnemonic == "STREAM"]
+    words = program.commands[at]["words"]
+    streams = [
+        smallest("STREAM", window=Window.CONSTANTS, offset=word * config.cols, words=1) for word in range(words)
+    ]
+    assert len(streams) > config.queue_depth + 1
+    check(replace(program, commands=[*program.commands[:at], *streams, *program.commands[at + 1 :]]))
+
+
+def ring_program(config: Config, g: random.Random, *, depthwise: bool) -> TestProgram:
+    """A convolution whose kernel rows go beyond the end of a ring."""
+    ring, kernel_rows, row_step = g.randint(1, 3), g.randint(1, 5), g.choice([1, 1, 2])
+    width, channels = g.randint(2, 4), g.randint(1, config.rows)
+    y_step, tile_height = g.randint(1, 2), g.randint(1, 4)
+    image = Map.at(config, g.randint(0, 5), 4 * ring, width, channels)
+    reach = (tile_height - 1) * y_step + (kernel_rows - 1) * row_step
+    y_start = g.randint(-2, max(0, 8 * ring - 1 - reach))
+    operands = {
+        **{"base": image.base, "pitch": image.pitch, "height": g.randint(4 * ring, 8 * ring), "ring": ring},
+        **{"row_bytes": width * channels, "y_start": y_start, "y_step": y_step, "row_step": row_step},
+        **{"kernel_rows": kernel_rows, "x_step": channels, "tile_width": width, "tile_height": tile_height},
+        **{"pad": g.randint(-128, 127), "params": Params.BIAS},
+        **({"taps": 1, "x_stride": 1} if depthwise else {"length": channels}),
+    }
+    groups = config.depthwise_groups
+    cut = list(depthwise_passes(groups, kernel_rows, row_step))
+    tiles = len(cut) if depthwise else pass_count(config.rows, kernel_rows, channels, row_step)
+    used = {
+        tile * config.rows + group * config.depthwise_taps for tile, rows in enumerate(cut) for group in range(len(rows))
+    }
+    unused = set(range(tiles * config.rows)) - used if depthwise else ()
+    stream, constants = random_stream(config, g, Params.BIAS, 1, tiles, unused)
+    out_channels = min(channels, config.cols)
+    result = Map.at(config, image.end, tile_height, width, out_channels)
+    drain = drain_operands(Source.ACCUMULATOR, Map(0, 0, out_channels, 0, width), result, Params.BIAS)
+    convolve = smallest("DEPTHWISE" if depthwise else "CONVOLVE", **operands)
+    commands = [
+        *(transfer("LOAD", config, image, {}), stream, random_requant(g), replace(convolve, waits={Unit.LOAD: 1})),
+        *(Command("DRAIN", drain), transfer("STORE", config, result, {Unit.DRAIN: 2}), Command("END")),
+    ]
+    program = TestProgram(config, commands, constants, g.randbytes(image.bytes(config)), (result,))
+    return without_unused_weights(program)
+
+
+@BOTH
+@pytest.mark.parametrize("depthwise", [False, True], ids=["dense", "depthwise"])
+def test_rows_of_a_ring_lie_at_its_beginning_behind_its_end(config: Config, depthwise: bool):
+    g = random.Random("rings")
+    for number in range(12):
+        program = ring_program(config, g, depthwise=depthwise)
         check(program, (number, program.commands))
 
 
@@ -178,7 +264,9 @@ def tiles_program(config: Config, g: random.Random, sizes: list[int], *, early: 
     for number, result in enumerate(results):
         commands.append(transfer("STORE", config, result, {Unit.DRAIN: number + 2}, offset))
         offset += result.bytes(config)
-    return TestProgram(config, [*commands, Command("END")], constants, g.randbytes(image.bytes(config)), tuple(results))
+    inputs = g.randbytes(image.bytes(config))
+    program = TestProgram(config, [*commands, Command("END")], constants, inputs, tuple(results))
+    return without_unused_weights(program)
 
 
 @BOTH
@@ -276,17 +364,17 @@ def pixel_program(config: Config, g: random.Random, operands: dict[str, int], ti
         transfer("STORE", config, result, {Unit.DRAIN: 2}),
         Command("END"),
     ]
-    return TestProgram(config, commands, constants, g.randbytes(image.bytes(config)), (result,))
+    program = TestProgram(config, commands, constants, g.randbytes(image.bytes(config)), (result,))
+    return without_unused_weights(program)
 
 
 FAR = {
-    "rows": {"y_start": 384, "kernel_rows": 251, "row_step": 64 - 1, "length": 1},
+    "rows below": {"y_start": 634, "kernel_rows": 251, "row_step": 63, "length": 1},
     "rows far above": {"y_start": -4096, "y_step": 15, "tile_height": 3},
     "taps to the right": {"x_start": 16, "tap_count": 17, "tap_step": 65535, "length": 4},
-    "pixels to the right": {"x_start": 1 << 11, "x_step": 8191, "tile_width": 64, "length": 4},
+    "pixels to the right": {"x_start": 8319, "x_step": 8191, "tile_width": 128, "length": 4},
     "far left": {"x_start": -131072, "x_step": 8191, "tile_width": 17, "length": 4},
     "columns": {"taps": 2, "x_stride": 2, "x_step": 4100, "tile_width": 2},
-    "columns far apart": {"taps": 1, "x_stride": 15, "x_step": 8191, "tile_width": 2, "x_start": 0},
 }
 
 
@@ -294,11 +382,12 @@ FAR = {
 @pytest.mark.parametrize("case", FAR)
 def test_what_lies_far_outside_of_the_image_is_padding(config: Config, case: str):
     operands = FAR[case]
-    if "taps" in operands:
-        tiles = 1
-    else:
-        per_pass = config.rows if operands.get("row_step", 1) == 1 else min(4, config.rows)
-        tiles = operands.get("tap_count", 1) * -(-operands.get("kernel_rows", 1) // per_pass)
+    if operands.get("tile_width", 1) > config.accumulator_depth:
+        operands = operands | {"tile_width": config.accumulator_depth}
+    full = smallest("DEPTHWISE" if "taps" in operands else "CONVOLVE", **operands)
+    tiles = full["tap_count"]
+    if "taps" not in operands:
+        tiles *= pass_count(config.rows, full["kernel_rows"], full["length"], full["row_step"])
     image_bytes = 8300 if case == "columns" else 64
     check(pixel_program(config, random.Random(case), operands, tiles, image_bytes))
 
@@ -307,7 +396,7 @@ def test_what_lies_far_outside_of_the_image_is_padding(config: Config, case: str
 def test_two_programs_in_a_row_do_not_know_of_each_other(config: Config):
     """Settings, skips, blocks and what is left of a command are gone with the next start."""
     g = random.Random(33)
-    programs = [fused_program(config, g, kind, Pool.NONE) for kind in (Combine.ADD, Combine.TABLE)]
+    programs = [without_unused_weights(fused_program(config, g, kind, Pool.NONE)) for kind in (Combine.ADD, Combine.TABLE)]
     stranger = [random_requant(g), random_combine(g, Map.at(config, 9, 2, 2, 2), Combine.ADD)]
     unset = Command("DRAIN", smallest("DRAIN", source=Source.SCRATCHPAD, channels=4, out_step=4).operands)
     result = Map.at(config, 0, 1, 1, 4)
@@ -337,8 +426,8 @@ def test_a_program_that_is_interrupted_leaves_nothing_to_the_next(interrupted: i
     core.start()
     core.link.step(interrupted)
     core.reset()
-    check(layer_program(FOUR, g))
-    check(fused_program(FOUR, g, Combine.ADD, Pool.MAX))
+    check(without_unused_weights(layer_program(FOUR, g)))
+    check(without_unused_weights(fused_program(FOUR, g, Combine.ADD, Pool.MAX)))
 
 
 @BOTH
@@ -351,25 +440,31 @@ def test_nothing_depends_on_what_the_memory_of_the_firmware_holds_at_power_on(co
         g = random.Random(71)
         for combine, pool in ((Combine.NONE, Pool.NONE), (Combine.TABLE, Pool.NONE), (Combine.NONE, Pool.MAX)):
             core.link.write_memory(layout.data, content)
-            check(fused_program(config, g, combine, pool), (combine, pool))
-        check(layer_program(config, g))
+            check(without_unused_weights(fused_program(config, g, combine, pool)), (combine, pool))
+        check(without_unused_weights(layer_program(config, g)))
 
 
 # Layers and networks
 
 
-KINDS = ("conv_2d", "depthwise_conv_2d", "add", "mul", "max_pool_2d", "average_pool_2d", "mean", "fully_connected")
+KINDS = ("conv_2d", "depthwise_conv_2d", "add", "max_pool_2d", "average_pool_2d", "mean", "fully_connected")
 GRAPHS = ("conv_table_max_pool", "conv_add_residual", "depthwise_pointwise", "pad_conv", "conv_mean_fully_connected_softmax")
 
 
 @BOTH
-@pytest.mark.parametrize("kind", [*KINDS, *GRAPHS, "tanh", "quantize", "concatenation"])
+@pytest.mark.parametrize("kind", [*KINDS, *GRAPHS, "tanh", "quantize"])
 def test_random_layers_are_those_of_the_golden_model(config: Config, kind: str):
-    for seed in range(5 if kind in ("conv_2d", "depthwise_conv_2d") else 2):
-        case = random_case(1000 + seed, kind)
-        program, images = compiled(case, config)
-        if any(isinstance(step, AcceleratorStep) for step in program.steps):
-            run_both(program, images)
+    wanted = 5 if kind in ("conv_2d", "depthwise_conv_2d") else 2
+    for seed in range(1000, 1100):
+        try:
+            program, images = compiled(random_case(seed, kind), config)
+        except CompileError:  # its scales are none that the accelerator has
+            continue
+        run_both(program, images)
+        wanted -= any(isinstance(step, AcceleratorStep) for step in program.steps)
+        if not wanted:
+            return
+    pytest.fail("hardly any of these layers can be compiled")
 
 
 @BOTH
