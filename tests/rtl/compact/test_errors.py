@@ -4,6 +4,7 @@
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from tests.rtl.compact.machines import BARE, EIGHT, FOUR, Machine, Stop, machine
 FINE = Stop(ErrorCode.NONE, 0)
 WATCHDOG = 60_000
 GARBAGE = random.Random(11).randbytes(256 << 10)
-"""What lies in the external memory where no window is, and in the ones that are written."""
+"""What lies in the external memory where no window has been."""
 
 
 def with_operand(command: Command, **operands: int) -> Command:
@@ -61,10 +62,16 @@ def bare() -> Iterator[Machine]:
     yield from fresh(BARE)
 
 
-def fresh(config: Config) -> Iterator[Machine]:
+@cache
+def with_garbage(config: Config) -> Machine:
     core = machine(config)
-    core.reset()
     core.link.write_memory(0, GARBAGE[: core.link.memory_bytes])
+    return core
+
+
+def fresh(config: Config) -> Iterator[Machine]:
+    core = with_garbage(config)
+    core.reset()
     core.write("WATCHDOG", WATCHDOG)
     yield core
     core.reset()
@@ -314,7 +321,9 @@ def test_a_transfer_may_reach_the_last_byte_of_its_window_and_no_further(core: M
     words, stride = 2, 4 * config.rows
     size = (rows - 1) * stride + words * config.rows if mnemonic != "STREAM" else words * config.cols
     window = Window.OUTPUTS if mnemonic == "STORE" else Window.INPUTS
-    operands = {"window": window, "words": words} | ({} if mnemonic == "STREAM" else {"rows": rows, "row_stride": stride})
+    operands = {"window": window, "words": words} | (
+        {} if mnemonic == "STREAM" else {"rows": rows, "row_stride": stride}
+    )
     command = smallest(mnemonic, **operands)
     tail = [Command("END")]
     if mnemonic == "STREAM":
@@ -415,7 +424,11 @@ def test_a_transfer_beyond_the_memory_is_an_error_of_the_bus(core: Machine, mnem
     tail = [smallest("CONVOLVE"), smallest("DRAIN")] if mnemonic == "STREAM" else []
     words = config.rows if mnemonic == "STREAM" else 3
     size = words * config.rows
-    for offset, expected in ((4096 - size, FINE), (4096 - size + config.bus_bytes, Stop(code, 32)), (8192, Stop(code, 32))):
+    for offset, expected in (
+        (4096 - size, FINE),
+        (4096 - size + config.bus_bytes, Stop(code, 32)),
+        (8192, Stop(code, 32)),
+    ):
         if base is not None and expected == FINE:
             continue
         command = smallest(mnemonic, window=window, words=words, offset=offset)

@@ -28,7 +28,7 @@ from tests.layers import Case, random_case
 from tests.networks import random_network
 from tests.oracle import Oracle, run_tflite_micro
 from tests.programs import network
-from tests.rtl.compact.machines import EIGHT, FOUR, Machine, Stop, machine
+from tests.rtl.compact.machines import BARE, EIGHT, FOUR, Machine, machine
 from tests.rtl.compact.test_errors import FINE, smallest, with_operand
 
 BOTH = pytest.mark.parametrize("config", [FOUR, EIGHT], ids=["4x4", "8x8"])
@@ -161,7 +161,9 @@ def cut_streams(program: TestProgram, generator: random.Random) -> TestProgram:
     for first, end in zip([0, *places], [*places, words], strict=True):
         streams.append(smallest("STREAM", window=Window.CONSTANTS, offset=len(constants), words=end - first))
         constants += program.constants[first * cols : end * cols]
-        constants += generator.randbytes(-len(constants) % config.bus_bytes + generator.randint(0, 3) * config.bus_bytes)
+        constants += generator.randbytes(
+            -len(constants) % config.bus_bytes + generator.randint(0, 3) * config.bus_bytes
+        )
     commands = [*program.commands[:at], *program.commands[at + 1 :]]
     commands[at:at] = streams
     return replace(program, commands=commands, constants=bytes(constants))
@@ -182,9 +184,7 @@ def test_many_short_streams_come_before_the_convolution_that_uses_them(config: C
     program = tiles_program(config, random.Random(3), [1], early=1)
     (at,) = [n for n, command in enumerate(program.commands) if command.mnemonic == "STREAM"]
     words = program.commands[at]["words"]
-    streams = [
-        smallest("STREAM", window=Window.CONSTANTS, offset=word * config.cols, words=1) for word in range(words)
-    ]
+    streams = [smallest("STREAM", window=Window.CONSTANTS, offset=word * config.cols, words=1) for word in range(words)]
     assert len(streams) > config.queue_depth + 1
     check(replace(program, commands=[*program.commands[:at], *streams, *program.commands[at + 1 :]]))
 
@@ -208,7 +208,9 @@ def ring_program(config: Config, g: random.Random, *, depthwise: bool) -> TestPr
     cut = list(depthwise_passes(groups, kernel_rows, row_step))
     tiles = len(cut) if depthwise else pass_count(config.rows, kernel_rows, channels, row_step)
     used = {
-        tile * config.rows + group * config.depthwise_taps for tile, rows in enumerate(cut) for group in range(len(rows))
+        tile * config.rows + group * config.depthwise_taps
+        for tile, rows in enumerate(cut)
+        for group in range(len(rows))
     }
     unused = set(range(tiles * config.rows)) - used if depthwise else ()
     stream, constants = random_stream(config, g, Params.BIAS, 1, tiles, unused)
@@ -332,7 +334,13 @@ def test_a_maximum_is_that_of_the_requantized_values_where_the_bias_overflows(co
     values = Map.at(config, 0, 3, 4, 3)
     result = Map.at(config, values.end, 2, 3, 3)
     drain = drain_operands(Source.SCRATCHPAD, values, result, pool=Pool.MAX, window=(2, 2))
-    for bias, shift in (((1 << 31) - 1, -24), (-(1 << 31), -24), ((1 << 31) - 60, -23), ((1 << 24) - 1, 7), (1 << 30, 1)):
+    for bias, shift in (
+        ((1 << 31) - 1, -24),
+        (-(1 << 31), -24),
+        ((1 << 31) - 60, -23),
+        ((1 << 24) - 1, 7),
+        (1 << 30, 1),
+    ):
         requant = with_operand(random_requant(g), bias=bias, shift=shift, minimum=-128, maximum=127, zero_point=0)
         commands = [
             transfer("LOAD", config, values, {}),
@@ -345,7 +353,9 @@ def test_a_maximum_is_that_of_the_requantized_values_where_the_bias_overflows(co
         check(program, (bias, shift))
 
 
-def pixel_program(config: Config, g: random.Random, operands: dict[str, int], tiles: int, image_bytes: int) -> TestProgram:
+def pixel_program(
+    config: Config, g: random.Random, operands: dict[str, int], tiles: int, image_bytes: int
+) -> TestProgram:
     """A CONVOLVE or DEPTHWISE of an image of one row, with random weights."""
     image = Map.at(config, 0, 1, 1, image_bytes)
     stream, constants = random_stream(config, g, Params.UNIFORM, 1, tiles)
@@ -396,7 +406,9 @@ def test_what_lies_far_outside_of_the_image_is_padding(config: Config, case: str
 def test_two_programs_in_a_row_do_not_know_of_each_other(config: Config):
     """Settings, skips, blocks and what is left of a command are gone with the next start."""
     g = random.Random(33)
-    programs = [without_unused_weights(fused_program(config, g, kind, Pool.NONE)) for kind in (Combine.ADD, Combine.TABLE)]
+    programs = [
+        without_unused_weights(fused_program(config, g, kind, Pool.NONE)) for kind in (Combine.ADD, Combine.TABLE)
+    ]
     stranger = [random_requant(g), random_combine(g, Map.at(config, 9, 2, 2, 2), Combine.ADD)]
     unset = Command("DRAIN", smallest("DRAIN", source=Source.SCRATCHPAD, channels=4, out_step=4).operands)
     result = Map.at(config, 0, 1, 1, 4)
@@ -410,7 +422,12 @@ def test_two_programs_in_a_row_do_not_know_of_each_other(config: Config):
     core = ready(config)
     for program in programs:
         wait = replace(stranger[1], waits={})
-        halted = [*(replace(command, waits={}) for command in stranger[:1]), wait, smallest("LOAD", base=65535), Command("END")]
+        halted = [
+            *(replace(command, waits={}) for command in stranger[:1]),
+            wait,
+            smallest("LOAD", base=65535),
+            Command("END"),
+        ]
         assert core.run(halted, {}).code
         core.reset()
         check(program)
@@ -448,7 +465,13 @@ def test_nothing_depends_on_what_the_memory_of_the_firmware_holds_at_power_on(co
 
 
 KINDS = ("conv_2d", "depthwise_conv_2d", "add", "max_pool_2d", "average_pool_2d", "mean", "fully_connected")
-GRAPHS = ("conv_table_max_pool", "conv_add_residual", "depthwise_pointwise", "pad_conv", "conv_mean_fully_connected_softmax")
+GRAPHS = (
+    "conv_table_max_pool",
+    "conv_add_residual",
+    "depthwise_pointwise",
+    "pad_conv",
+    "conv_mean_fully_connected_softmax",
+)
 
 
 @BOTH
@@ -477,7 +500,9 @@ def test_a_network_computes_what_tflite_micro_does_image_after_image(config: Con
     assert np.array_equal(found.reshape(expected.shape), expected)
 
 
-@pytest.mark.parametrize(("config", "style", "seed"), [(FOUR, "resnet", 3), (EIGHT, "mobilenet_v1", 2), (EIGHT, "vgg", 1)])
+@pytest.mark.parametrize(
+    ("config", "style", "seed"), [(FOUR, "resnet", 3), (EIGHT, "mobilenet_v1", 2), (EIGHT, "vgg", 1)]
+)
 def test_random_networks_compute_what_tflite_micro_does(config: Config, style: str, seed: int):
     case = random_network(seed, style)
     program, images = compiled(case, config)
@@ -485,3 +510,18 @@ def test_random_networks_compute_what_tflite_micro_does(config: Config, style: s
     expected = Oracle(case.model_bytes).run(case.inputs)
     for name, values in zip(program.outputs, expected, strict=True):
         assert np.array_equal(outputs[name].reshape(values.shape), values)
+
+
+@pytest.mark.parametrize(("style", "seed"), [("mobilenet_v1", 100), ("keywords", 145), ("keywords", 27)])
+def test_networks_whose_rows_go_through_rings_compute_what_tflite_micro_does(style: str, seed: int):
+    case = random_network(seed, style)
+    program, images = compiled(case, BARE)
+    steps = [step for step in program.steps if isinstance(step, AcceleratorStep)]
+    assert any(command.operands.get("ring") for step in steps for command in decode_program(step.commands))
+    (name,) = images
+    again = np.random.default_rng(seed).integers(-128, 128, images[name].shape, np.int8)
+    found = run_both(program, {name: np.concatenate([images[name], again])})
+    for number, image in enumerate((images[name], again)):
+        (expected,) = Oracle(case.model_bytes).run([image])
+        (values,) = found.values()
+        assert np.array_equal(values[number].reshape(expected.shape), expected)
