@@ -141,15 +141,18 @@ def test_an_opcode_without_a_command_is_illegal(core: Machine, opcode: int):
 
 def out_of_range() -> list[tuple[str, str, int]]:
     """Every value beside the range of every operand whose bits could hold more."""
-    cases = []
+    cases: set[tuple[str, str, int]] = set()
     for mnemonic, insn in BY_MNEMONIC.items():
         for item in insn.operands:
             lowest = -(1 << item.bits - 1) if item.signed else 0
             highest = (1 << item.bits - item.signed) - 1
-            for value in (item.low - 1, lowest, item.high + 1, highest):
-                if lowest <= value <= highest and not item.low <= value <= item.high:
-                    cases.append((mnemonic, item.name, value))
-    return sorted(set(cases))
+            beside = {item.low - 1, lowest, item.high + 1, highest}
+            cases |= {
+                (mnemonic, item.name, value)
+                for value in beside
+                if lowest <= value <= highest and not item.low <= value <= item.high
+            }
+    return sorted(cases)
 
 
 def test_an_operand_outside_of_its_range_is_illegal(four: Machine):

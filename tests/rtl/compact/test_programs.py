@@ -2,13 +2,12 @@
 """What the compact core computes: programs made by hand, random layers and networks, every bit of them."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from loomwork.arch.command import Command, decode_program, encode
+from loomwork.arch.command import Command, decode_program
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine, Params, Pool, Source, Unit, Window, params_words
 from loomwork.arch.program import AcceleratorStep, Program
@@ -16,7 +15,6 @@ from loomwork.arch.reduction import depthwise_passes, pass_count, passes
 from loomwork.arch.skip import executed_passes
 from loomwork.compiler.driver import compile_model
 from loomwork.compiler.graph import CompileError
-from loomwork.compiler.tflite_writer import ModelBuilder
 from loomwork.fpga import board_backend
 from loomwork.fpga.board_backend import BoardBackend
 from loomwork.sim.backend import run_program
@@ -198,10 +196,20 @@ def ring_program(config: Config, g: random.Random, *, depthwise: bool) -> TestPr
     reach = (tile_height - 1) * y_step + (kernel_rows - 1) * row_step
     y_start = g.randint(-2, max(0, 8 * ring - 1 - reach))
     operands = {
-        **{"base": image.base, "pitch": image.pitch, "height": g.randint(4 * ring, 8 * ring), "ring": ring},
-        **{"row_bytes": width * channels, "y_start": y_start, "y_step": y_step, "row_step": row_step},
-        **{"kernel_rows": kernel_rows, "x_step": channels, "tile_width": width, "tile_height": tile_height},
-        **{"pad": g.randint(-128, 127), "params": Params.BIAS},
+        "base": image.base,
+        "pitch": image.pitch,
+        "height": g.randint(4 * ring, 8 * ring),
+        "ring": ring,
+        "row_bytes": width * channels,
+        "y_start": y_start,
+        "y_step": y_step,
+        "row_step": row_step,
+        "kernel_rows": kernel_rows,
+        "x_step": channels,
+        "tile_width": width,
+        "tile_height": tile_height,
+        "pad": g.randint(-128, 127),
+        "params": Params.BIAS,
         **({"taps": 1, "x_stride": 1} if depthwise else {"length": channels}),
     }
     groups = config.depthwise_groups
@@ -247,9 +255,17 @@ def tiles_program(config: Config, g: random.Random, sizes: list[int], *, early: 
         streams.append(with_operand(stream, offset=len(constants)))
         constants += data
         operands = smallest("CONVOLVE").operands | {
-            **{"base": image.base, "pitch": image.pitch, "height": height, "row_bytes": width * channels},
-            **{"x_step": channels, "y_step": 1, "length": channels, "tile_width": width, "tile_height": height},
-            **{"blocks": blocks, "params": params},
+            "base": image.base,
+            "pitch": image.pitch,
+            "height": height,
+            "row_bytes": width * channels,
+            "x_step": channels,
+            "y_step": 1,
+            "length": channels,
+            "tile_width": width,
+            "tile_height": height,
+            "blocks": blocks,
+            "params": params,
         }
         convolves.append(Command("CONVOLVE", operands, {Unit.LOAD: 1}))
         result = Map.at(config, base, height, width, blocks * config.cols - g.randint(0, config.cols - 1))
@@ -379,7 +395,7 @@ def pixel_program(
 
 
 FAR = {
-    "rows below": {"y_start": 634, "kernel_rows": 251, "row_step": 63, "length": 1},
+    "rows below": {"y_start": 634, "kernel_rows": 251, "row_step": 63, "x_step": 4, "tile_width": 16},
     "rows far above": {"y_start": -4096, "y_step": 15, "tile_height": 3},
     "taps to the right": {"x_start": 16, "tap_count": 17, "tap_step": 65535, "length": 4},
     "pixels to the right": {"x_start": 8319, "x_step": 8191, "tile_width": 128, "length": 4},
@@ -406,10 +422,10 @@ def test_what_lies_far_outside_of_the_image_is_padding(config: Config, case: str
 def test_two_programs_in_a_row_do_not_know_of_each_other(config: Config):
     """Settings, skips, blocks and what is left of a command are gone with the next start."""
     g = random.Random(33)
-    programs = [
-        without_unused_weights(fused_program(config, g, kind, Pool.NONE)) for kind in (Combine.ADD, Combine.TABLE)
-    ]
-    stranger = [random_requant(g), random_combine(g, Map.at(config, 9, 2, 2, 2), Combine.ADD)]
+    kinds = (Combine.ADD, Combine.TABLE)
+    programs = [without_unused_weights(fused_program(config, g, kind, Pool.NONE)) for kind in kinds]
+    combine = replace(random_combine(g, Map.at(config, 9, 2, 2, 2), Combine.ADD), waits={})
+    halted = [random_requant(g), combine, smallest("LOAD", base=65535), Command("END")]
     unset = Command("DRAIN", smallest("DRAIN", source=Source.SCRATCHPAD, channels=4, out_step=4).operands)
     result = Map.at(config, 0, 1, 1, 4)
     plain = TestProgram(
@@ -421,13 +437,6 @@ def test_two_programs_in_a_row_do_not_know_of_each_other(config: Config):
     )
     core = ready(config)
     for program in programs:
-        wait = replace(stranger[1], waits={})
-        halted = [
-            *(replace(command, waits={}) for command in stranger[:1]),
-            wait,
-            smallest("LOAD", base=65535),
-            Command("END"),
-        ]
         assert core.run(halted, {}).code
         core.reset()
         check(program)
@@ -512,7 +521,7 @@ def test_random_networks_compute_what_tflite_micro_does(config: Config, style: s
         assert np.array_equal(outputs[name].reshape(values.shape), values)
 
 
-@pytest.mark.parametrize(("style", "seed"), [("mobilenet_v1", 100), ("keywords", 145), ("keywords", 27)])
+@pytest.mark.parametrize(("style", "seed"), [("mobilenet_v1", 100), ("keywords", 27)])
 def test_networks_whose_rows_go_through_rings_compute_what_tflite_micro_does(style: str, seed: int):
     case = random_network(seed, style)
     program, images = compiled(case, BARE)
