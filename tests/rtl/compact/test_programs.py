@@ -528,7 +528,7 @@ def test_networks_whose_rows_go_through_rings_compute_what_tflite_micro_does(sty
     steps = [step for step in program.steps if isinstance(step, AcceleratorStep)]
     assert any(command.operands.get("ring") for step in steps for command in decode_program(step.commands))
     (name,) = images
-    again = np.random.default_rng(seed).integers(-128, 128, images[name].shape, np.int8)
+    again = np.flip(images[name], axis=1)
     found = run_both(program, {name: np.concatenate([images[name], again])})
     for number, image in enumerate((images[name], again)):
         (expected,) = Oracle(case.model_bytes).run([image])
