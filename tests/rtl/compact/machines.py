@@ -84,10 +84,11 @@ class Machine:
 
     def wait(self, cycles: int = LONGEST) -> int:
         """The status when the core has ended, or after so many cycles."""
-        for _ in range(max(cycles // 1000, 1)):  # reading takes as many
-            status = self.read("STATUS")
+        status = self.read("STATUS")  # which takes a thousand cycles
+        for _ in range(cycles // 1000 - 1):
             if not status & BUSY:
                 break
+            status = self.read("STATUS")
         return status
 
     def ended(self, cycles: int = LONGEST) -> Stop:

@@ -2,7 +2,9 @@
 """What the compact core computes: programs made by hand, random layers and networks, every bit of them."""
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from loomwork.compiler.driver import compile_model
 from loomwork.compiler.graph import CompileError
 from loomwork.fpga import board_backend
 from loomwork.fpga.board_backend import BoardBackend
-from loomwork.sim.backend import run_program
+from loomwork.fpga.host_link import HostLink
+from loomwork.sim.backend import Array, run_program
 from loomwork.sim.golden import GoldenBackend
 from loomwork.sim.testbench.commands import Map, drain_operands, random_combine, random_requant, random_stream, transfer
 from loomwork.sim.testbench.expected import golden_outputs
@@ -82,10 +85,10 @@ def check(program: TestProgram, note: object = "") -> None:
     assert found == expected, note
 
 
-def run_both(program: Program, images: dict[str, np.ndarray], *, repeat: int = 1) -> dict[str, np.ndarray]:
+def run_both(program: Program, images: dict[str, np.ndarray], *, repeat: int = 1) -> Mapping[str, Array]:
     """The outputs of a compiled program, equal to the golden model's."""
     core = ready(program.config)
-    backend = BoardBackend(core.link)
+    backend = BoardBackend(cast(HostLink, core.link))
     expected = run_program(program, images, GoldenBackend()).outputs
     for _ in range(repeat):
         found = run_program(program, images, backend).outputs
@@ -254,7 +257,7 @@ def tiles_program(config: Config, g: random.Random, sizes: list[int], *, early: 
         stream, data = random_stream(config, g, params, blocks, 2)
         streams.append(with_operand(stream, offset=len(constants)))
         constants += data
-        operands = smallest("CONVOLVE").operands | {
+        operands = dict(smallest("CONVOLVE").operands) | {
             "base": image.base,
             "pitch": image.pitch,
             "height": height,
