@@ -47,6 +47,7 @@ class DirectLink:
         library.core_create.restype = ctypes.c_void_p
         library.core_access.restype = ctypes.c_int64
         library.core_step.argtypes = [ctypes.c_void_p, ctypes.c_uint64]
+        library.core_irq.restype = ctypes.c_uint32
         self._library = library
         self._core = ctypes.c_void_p(library.core_create())
         self.step(10_000)  # until its firmware has begun
@@ -58,6 +59,11 @@ class DirectLink:
 
     def step(self, cycles: int) -> None:
         self._library.core_step(self._core, cycles)
+
+    @property
+    def irq(self) -> bool:
+        """Whether the interrupt is raised."""
+        return bool(self._library.core_irq(self._core))
 
     def read_memory(self, address: int, count: int) -> bytes:
         words = [self._access(False, False, address + at) for at in range(0, count, 4)]

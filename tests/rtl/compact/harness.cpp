@@ -42,6 +42,8 @@ void core_step(Core *core, uint64_t cycles) {
     while (cycles--) core->clock();
 }
 
+uint32_t core_irq(Core *core) { return core->top->irq; }
+
 // Returns what was read; -1 when the core does not answer.
 int64_t core_access(Core *core, uint32_t of_registers, uint32_t write, uint32_t address, uint32_t value) {
     auto &top = *core->top;
