@@ -6,7 +6,7 @@ import math
 from loomwork.arch.config import BANKS, Config
 from loomwork.arch.link import MAX_WORDS
 from loomwork.fpga.boards.board import Board, Resources
-from loomwork.rtl.compact.layout import ROM_BYTES, Layout
+from loomwork.rtl.compact.layout import Layout
 
 
 class CapacityError(ValueError):
@@ -61,6 +61,10 @@ _REGISTERS = (8_000, 58, 770, 501)
 """Flip-flops, likewise."""
 
 
+_FIRMWARE_BYTES = 8192
+"""Of a compact core, at least."""
+
+
 def _estimate_compact(board: Board, layout: Layout) -> Resources:
     """Likewise of a compact core, whose lookup tables lie 9 to 12 % below what was measured of 4 x 4 and 8 x 8 PEs."""
     config, family = layout.config, board.family
@@ -72,7 +76,7 @@ def _estimate_compact(board: Board, layout: Layout) -> Resources:
         )
     lanes = 0 if own_bytes else config.rows  # blocks that write single bytes
     blocks = (
-        family.memory_blocks(32, ROM_BYTES // 4)
+        family.memory_blocks(32, _FIRMWARE_BYTES // 4)
         + 2 * family.memory_blocks(32, 32)  # the processor reads two registers at once
         + family.memory_blocks(32 * config.cols, 2 * config.accumulator_depth)
         + family.memory_blocks(32, 2 * MAX_WORDS)

@@ -59,8 +59,8 @@ TANG_NANO_20K = Board(
     oscillator="clk27",
     oscillator_mhz=27,
     config=replace(SMALL, name="tang_nano", scratchpad_kib=16),
-    # Scratchpad and external memory share 64 KiB of block RAM; 7 KiB are the firmware's.
-    memory_kib=41,
+    # Scratchpad and external memory share 64 KiB of block RAM; 8 KiB are the firmware's.
+    memory_kib=40,
     clock_mhz=81,
     capacity=Resources(luts=20_736, registers=15_552, multipliers=96, blocks=46),
     place_arguments=("--device", "GW2AR-LV18QN88C8/I7", "--vopt", "family=GW2A-18C"),
@@ -78,8 +78,8 @@ ICEBREAKER = Board(
     oscillator_mhz=12,
     # The accumulators fill their block RAMs.
     config=replace(NANO, name="icebreaker", accumulator_depth=128),
-    # Scratchpad and external memory share the four SPRAMs, 128 KiB; 7 KiB are the firmware's.
-    memory_kib=57,
+    # Scratchpad and external memory share the four SPRAMs, 128 KiB; 8 KiB are the firmware's.
+    memory_kib=56,
     clock_mhz=20.25,
     capacity=Resources(luts=5_280, registers=5_280, multipliers=8, blocks=30),
     place_arguments=("--up5k", "--package", "sg48"),

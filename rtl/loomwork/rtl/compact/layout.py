@@ -10,10 +10,13 @@ from enum import IntEnum
 from loomwork.arch.config import BANKS, Config, ConfigError
 from loomwork.arch.registers import CSR_BYTES
 
-ROM_BYTES = 8192
-"""Of the firmware's instructions and constants."""
-DATA_BYTES = 7168
+ROM_BYTES, ROM_STEP_BYTES = 16384, 2048
+"""Of the firmware's instructions and constants: at most, and a multiple of."""
+DATA_BYTES = 8192
 """Of memory that is the firmware's own, with the copy of the registers of arch/registers.py at its end."""
+
+LIMITS = {"accumulator_depth": 256, "queue_depth": 4, "bank_words": 8192}
+"""What the firmware's memory and the fields of the engine's registers hold."""
 
 MEMORY_BASE, ENGINE_BASE, MAILBOX_BASE = 0x1000_0000, 0x2000_0000, 0x3000_0000
 """Where the processor finds the memory, the engine and the mailbox; the firmware lies at 0."""
@@ -96,6 +99,11 @@ class Layout:
         config = self.config
         if config.rows != config.cols or not 4 <= config.rows <= 8:
             raise ConfigError(f"a compact core has 4 x 4 or 8 x 8 PEs, not {config.rows} x {config.cols}")
+        if config.bus_bytes != config.rows:
+            raise ConfigError(f"a compact core has bus_bytes {config.rows}, as many as rows, not {config.bus_bytes}")
+        for name, most in LIMITS.items():
+            if (value := getattr(config, name)) > most:
+                raise ConfigError(f"a compact core has {name} of at most {most}, not {value}")
 
     @property
     def data(self) -> int:

@@ -9,7 +9,7 @@ from amaranth.hdl import ClockSignal, Const, Instance, Module, ResetSignal, Sign
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
-from loomwork.rtl.compact.layout import REGION_SHIFT, ROM_BYTES
+from loomwork.rtl.compact.layout import REGION_SHIFT
 
 MODULE = "picorv32"
 _PARAMETERS = {
@@ -28,7 +28,7 @@ def processor_verilog() -> str:
 class Processor(Component):
     """PicoRV32 and the firmware's instructions.
 
-    firmware: words from address 0 on, at most ROM_BYTES.
+    firmware: words from address 0 on.
     request, write, address, data, lanes: an access elsewhere, until `done`, with which `found` comes. region: the
     address's highest bits.
     """
@@ -43,8 +43,6 @@ class Processor(Component):
     found: Signal
 
     def __init__(self, firmware: Sequence[int]) -> None:
-        if 4 * len(firmware) > ROM_BYTES:
-            raise ValueError(f"firmware of {4 * len(firmware)} bytes, there is room for {ROM_BYTES}")
         self._firmware = firmware
         super().__init__(
             {
@@ -61,7 +59,7 @@ class Processor(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.rom = rom = Memory(shape=32, depth=ROM_BYTES // 4, init=self._firmware)
+        m.submodules.rom = rom = Memory(shape=32, depth=len(self._firmware), init=self._firmware)
         read = rom.read_port()
         valid, ready = Signal(), Signal()
         address, ahead, found = Signal(32), Signal(32), Signal(32)

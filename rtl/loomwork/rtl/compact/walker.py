@@ -12,7 +12,9 @@ from loomwork.rtl.compact.layout import Layout, Register
 ROW_BITS, BANK_BITS, GROUP_BITS = 14, 2, 11
 X_BITS = 20
 SIZE_BITS = 10
-STEP_BITS = 4
+STEP_BITS = 13
+"""Bytes from pixel to pixel."""
+ROW_STEP_BITS = 4
 NUMBER_BITS = 10
 
 
@@ -81,16 +83,16 @@ class Walker(Component):
         first_address = Signal(address_bits)
         first_row, first_bank, first_left = Signal(signed(ROW_BITS)), Signal(BANK_BITS), Signal(GROUP_BITS)
         wrap, ring_wrap = Signal(address_bits), Signal(address_bits)
-        height, y_step = Signal(13), Signal(STEP_BITS)
-        first_x, x_step, row_bytes = Signal(signed(X_BITS)), Signal(13), Signal(16)
+        height, y_step = Signal(13), Signal(ROW_STEP_BITS)
+        first_x, x_step, row_bytes = Signal(signed(X_BITS)), Signal(STEP_BITS), Signal(16)
         width, rows = Signal(SIZE_BITS), Signal(SIZE_BITS)
-        first_number, number_step, row_numbers = Signal(NUMBER_BITS), Signal(STEP_BITS), Signal(NUMBER_BITS)
+        first_number, number_step, row_numbers = Signal(NUMBER_BITS), Signal(ROW_STEP_BITS), Signal(NUMBER_BITS)
         # The pixel.
         address, row = Signal(address_bits), Signal(signed(ROW_BITS))
         bank, left = Signal(BANK_BITS), Signal(GROUP_BITS)
         x, column, line = Signal(signed(X_BITS)), Signal(SIZE_BITS), Signal(SIZE_BITS)
         row_number = Signal(NUMBER_BITS)
-        steps = Signal(STEP_BITS)
+        steps = Signal(ROW_STEP_BITS)
 
         with m.If(writes.hits(Register.ROW_ADDRESS)):
             m.d.sync += first_address.eq(data)

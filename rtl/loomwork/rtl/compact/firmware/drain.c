@@ -48,7 +48,7 @@ static void set_combine(command c)
 
 static void set_table(command c)
 {
-    if (!ACTIVATION_TABLE)
+    if (!HAS_TABLE)
         fail(UNIT_DRAIN, LOOMWORK_ERROR_ILLEGAL_OPERAND);
     int8_t *place = table + ENTRIES_PER_COMMAND * FIELD(c, TABLE, INDEX);
     for (u32 entry = 0; entry < ENTRIES_PER_COMMAND; entry++)
@@ -218,9 +218,9 @@ static i32 pool(const struct job *job, u32 byte, u32 number)
                 sum += value;
                 continue;
             }
+            if (!job->half)
+                value = requantized[value + VALUES / 2];
             if (kind != LOOMWORK_COMBINE_NONE) {
-                if (!job->half)
-                    value = requantized[value + VALUES / 2];
                 value = second_stage(kind, value, kind & 1 ? *second : 0);
                 second += job->in_step;
             }
@@ -241,10 +241,7 @@ static i32 pool(const struct job *job, u32 byte, u32 number)
             operand = &next_operand;
         }
     }
-    if (sums)
-        return second_stage(kind, finish(sum), 0);
-    /* Requantization keeps the order of values: that of the largest one is the largest. */
-    return kind == LOOMWORK_COMBINE_NONE && !job->half ? requantized[most + VALUES / 2] : most;
+    return sums ? second_stage(kind, finish(sum), 0) : most;
 }
 
 /* Value by value, in the order of the command. What `job` says of lines is used up. */
@@ -332,15 +329,15 @@ static void drain_half(const struct job *job, u32 channels, u32 last)
     }
 }
 
-static void check(command c, u32 kind, u32 pool_kind)
+static void check(command c)
 {
+    u32 kind = FIELD(c, DRAIN, COMBINE), pool_kind = FIELD(c, DRAIN, POOL);
     u32 window = FIELD(c, DRAIN, POOL_HEIGHT) | FIELD(c, DRAIN, POOL_WIDTH);
     int is_bad = (FIELD(c, DRAIN, SOURCE) == LOOMWORK_SOURCE_SCRATCHPAD &&
                   FIELD(c, DRAIN, PARAMS) != LOOMWORK_PARAMS_UNIFORM) ||
                  (pool_kind == LOOMWORK_POOL_NONE && window != 1) || ((kind & 1) && pool_kind == LOOMWORK_POOL_SUM) ||
-                 (kind == LOOMWORK_COMBINE_ADD && !RESIDUAL_ADD) ||
-                 (kind == LOOMWORK_COMBINE_MULTIPLY && !ELEMENTWISE_MULTIPLY) ||
-                 (kind == LOOMWORK_COMBINE_TABLE && !ACTIVATION_TABLE);
+                 (kind == LOOMWORK_COMBINE_ADD && !HAS_ADD) || (kind == LOOMWORK_COMBINE_MULTIPLY && !HAS_MULTIPLY) ||
+                 (kind == LOOMWORK_COMBINE_TABLE && !HAS_TABLE);
     if (is_bad)
         fail(UNIT_DRAIN, LOOMWORK_ERROR_ILLEGAL_OPERAND);
 }
@@ -367,7 +364,6 @@ static void prepare(command c)
     job.out_byte = FIELD(c, DRAIN, OUT_OFFSET);
     job.number = 0;
     job.channels = 1;
-    check(c, job.kind, job.pool);
     u32 channels = FIELD(c, DRAIN, CHANNELS);
     u32 highest = (job.height - 1) * job.y_step + job.pool_height - 1;
     u32 last = (job.width - 1) * job.x_step + job.pool_width - 1;
@@ -405,6 +401,8 @@ static int drain_block(command c)
 {
     u32 from_scratchpad = FIELD(c, DRAIN, SOURCE) == LOOMWORK_SOURCE_SCRATCHPAD;
     u32 channels = FIELD(c, DRAIN, CHANNELS);
+    if (!block)
+        check(c);
     if (!from_scratchpad && halves_filled == halves_taken)
         return 0;
     if (!block)

@@ -8,7 +8,8 @@ static u32 skips, last_pass; /* whether a SKIP is in force; with which pass each
 static i32 mask[MASK_PASSES / 32];
 
 static u32 block; /* of the current command */
-static u32 pass, overwrites;
+static u32 pass, overwrites, pixels;
+static u32 runs; /* of all pixels through the array, in this block */
 static struct settings settings;
 static struct rows first_rows;
 
@@ -26,6 +27,7 @@ static void start(const struct rows *rows, i32 x, u32 weights, u32 passes, u32 l
         set_engine(&settings); /* a drain came between */
     point_engine(rows, x);
     ENGINE(WEIGHTS) = (weights - MEMORY_BASE) >> ROW_SHIFT;
+    runs += passes;
     ENGINE(PASS) = passes | lanes << 10 | diagonal << 30 | overwrites << 31;
     overwrites = 0;
 }
@@ -104,14 +106,14 @@ static int depthwise_tap(command c, struct rows rows, i32 x)
     u32 row_step = FIELD(c, DEPTHWISE, ROW_STEP), kernel_rows = FIELD(c, DEPTHWISE, KERNEL_ROWS);
     u32 taps = FIELD(c, DEPTHWISE, TAPS), x_step = FIELD(c, DEPTHWISE, X_STEP), words;
     u32 most = rows_in_parallel(row_step);
-    if (most > DEPTHWISE_GROUPS)
-        most = DEPTHWISE_GROUPS;
+    if (most > KERNEL_GROUPS)
+        most = KERNEL_GROUPS;
     while (kernel_rows) {
         int executed = is_executed(), last = is_last();
         u32 weights = executed ? take(ARRAY_ROWS, ARRAY_ROWS, &words) : 0;
         for (u32 group = 0; group < most && kernel_rows; group++, kernel_rows--) {
             i32 tap_x = x;
-            u32 tap_weights = weights + (group * DEPTHWISE_TAPS << ROW_SHIFT);
+            u32 tap_weights = weights + (group * TAPS_PER_GROUP << ROW_SHIFT);
             for (u32 tap = 0; tap < taps && executed; tap++, tap_x += (i32)x_step, tap_weights += 1u << ROW_SHIFT)
                 start(&rows, tap_x, tap_weights, 1, 0, 1);
             step_rows(&rows, row_step);
@@ -123,41 +125,35 @@ static int depthwise_tap(command c, struct rows rows, i32 x)
     return 0;
 }
 
-/* The last byte of an image row that a command reads; negative when it reads none. */
-static i32 last_byte(command c, u32 x_step, u32 width, u32 row_bytes, int depthwise)
-{
-    i32 last = SIGNED_FIELD(c, CONVOLVE, X_START) + (i32)FIELD(c, CONVOLVE, BLOCK_STEP) * (FIELD(c, CONVOLVE, BLOCKS) - 1);
-    last += (i32)FIELD(c, CONVOLVE, TAP_STEP) * (FIELD(c, CONVOLVE, TAP_COUNT) - 1);
-    last += (i32)x_step * (width - 1);
-    if (depthwise)
-        last += (i32)FIELD(c, DEPTHWISE, X_STEP) * (FIELD(c, DEPTHWISE, TAPS) - 1) + ARRAY_ROWS - 1;
-    else
-        last += (i32)FIELD(c, CONVOLVE, LENGTH) - 1;
-    return last < (i32)row_bytes ? last : (i32)row_bytes - 1;
-}
-
 /* What is the same for all blocks of a command. */
 static void prepare(command c, int depthwise)
 {
     u32 width = FIELD(c, CONVOLVE, TILE_WIDTH), height = FIELD(c, CONVOLVE, TILE_HEIGHT);
-    u32 x_step = FIELD(c, CONVOLVE, X_STEP), y_step = FIELD(c, CONVOLVE, Y_STEP);
-    u32 image_height = FIELD(c, CONVOLVE, HEIGHT), row_bytes = FIELD(c, CONVOLVE, ROW_BYTES);
-    i32 y_start = SIGNED_FIELD(c, CONVOLVE, Y_START);
-    if (width * height > ACCUMULATOR_DEPTH)
+    u32 x_step = FIELD(c, CONVOLVE, X_STEP), base = FIELD(c, CONVOLVE, BASE), pitch = FIELD(c, CONVOLVE, PITCH);
+    u32 row_bytes = FIELD(c, CONVOLVE, ROW_BYTES), ring = FIELD(c, CONVOLVE, RING);
+    i32 image_height = SIGNED_FIELD(c, CONVOLVE, HEIGHT), y_start = SIGNED_FIELD(c, CONVOLVE, Y_START);
+    i32 x_start = SIGNED_FIELD(c, CONVOLVE, X_START), highest, last;
+    pixels = width * height;
+    if (pixels > ACCUMULATOR_DEPTH)
         fail(UNIT_EXECUTE, LOOMWORK_ERROR_SCRATCHPAD);
     if (depthwise)
         x_step = x_step * FIELD(c, DEPTHWISE, X_STRIDE);
-    u32 kernel_height = (FIELD(c, CONVOLVE, KERNEL_ROWS) - 1) * FIELD(c, CONVOLVE, ROW_STEP);
-    i32 highest = y_start + (i32)((height - 1) * y_step + kernel_height);
-    i32 last = last_byte(c, x_step, width, row_bytes, depthwise);
-    if (highest >= (i32)image_height)
-        highest = (i32)image_height - 1;
-    if (last < 0)
+    highest = y_start + (i32)((height - 1) * FIELD(c, CONVOLVE, Y_STEP) +
+                              (FIELD(c, CONVOLVE, KERNEL_ROWS) - 1) * FIELD(c, CONVOLVE, ROW_STEP));
+    last = x_start + (i32)(FIELD(c, CONVOLVE, BLOCK_STEP) * (FIELD(c, CONVOLVE, BLOCKS) - 1) +
+                           FIELD(c, CONVOLVE, TAP_STEP) * (FIELD(c, CONVOLVE, TAP_COUNT) - 1) + x_step * (width - 1));
+    last += depthwise ? (i32)(FIELD(c, DEPTHWISE, X_STEP) * (FIELD(c, DEPTHWISE, TAPS) - 1)) + ARRAY_ROWS - 1
+                      : (i32)FIELD(c, CONVOLVE, LENGTH) - 1;
+    if (highest > LAST_ROW || last > LAST_BYTE || x_step > LAST_STEP)
+        fail(UNIT_EXECUTE, LOOMWORK_ERROR_ILLEGAL_OPERAND);
+    /* Of the image, all that lies in front of the last row and byte must be in the scratchpad. */
+    highest = highest < image_height ? highest : image_height - 1;
+    last = last < (i32)row_bytes ? last : (i32)row_bytes - 1;
+    if (last < 0 || y_start >= image_height || x_start >= (i32)row_bytes)
         highest = last = -1;
-    first_rows = rows_of(UNIT_EXECUTE, FIELD(c, CONVOLVE, BASE), FIELD(c, CONVOLVE, PITCH), FIELD(c, CONVOLVE, RING), y_start, highest,
-                         (u32)last);
+    first_rows = rows_of(UNIT_EXECUTE, base, pitch, ring, y_start, highest, (u32)last);
     settings.wrap = (first_rows.wrap & 0xFFFF) | first_rows.ring_wrap << 16;
-    settings.height = image_height | y_step << 16;
+    settings.height = (u32)image_height | FIELD(c, CONVOLVE, Y_STEP) << 16;
     settings.x_step = x_step | row_bytes << 16;
     settings.size = width | height << 16;
     settings.pixel = 1u << 10 | width << 16;
@@ -184,7 +180,7 @@ int execute(void)
         return 0;
     u32 opcode = FIELD(c, CONVOLVE, OPCODE);
     if (opcode == LOOMWORK_OPCODE_SKIP) {
-        if (!BLOCK_SPARSITY)
+        if (!HAS_SKIP)
             fail(UNIT_EXECUTE, LOOMWORK_ERROR_ILLEGAL_OPERAND);
         skips = 1;
         last_pass = FIELD(c, SKIP, LAST);
@@ -194,7 +190,7 @@ int execute(void)
         return 1;
     }
     int depthwise = opcode == LOOMWORK_OPCODE_DEPTHWISE;
-    if (depthwise && (!DEPTHWISE || FIELD(c, DEPTHWISE, TAPS) > DEPTHWISE_TAPS ||
+    if (depthwise && (!HAS_DEPTHWISE || FIELD(c, DEPTHWISE, TAPS) > TAPS_PER_GROUP ||
                       FIELD(c, DEPTHWISE, SHARED) >= FIELD(c, DEPTHWISE, TAPS)))
         fail(UNIT_EXECUTE, LOOMWORK_ERROR_ILLEGAL_OPERAND);
     if (!block)
@@ -204,7 +200,7 @@ int execute(void)
     i32 x = SIGNED_FIELD(c, CONVOLVE, X_START);
     for (u32 index = block; index; index--)
         x += (i32)FIELD(c, CONVOLVE, BLOCK_STEP);
-    pass = 0;
+    pass = runs = 0;
     overwrites = 1;
     u32 tap_step = FIELD(c, CONVOLVE, TAP_STEP);
     int ended = 0;
@@ -212,6 +208,7 @@ int execute(void)
         ended = depthwise ? depthwise_tap(c, first_rows, x) : convolve_tap(c, first_rows, x);
     if (skips && !ended)
         fail(UNIT_EXECUTE, LOOMWORK_ERROR_ILLEGAL_OPERAND);
+    COUNTER(ARRAY_ACTIVE) += pixels * runs;
     take_parameters(FIELD(c, CONVOLVE, PARAMS));
     wait_for_engine();
     halves_filled++;

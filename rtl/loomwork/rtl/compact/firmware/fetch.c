@@ -2,7 +2,10 @@
 /* Fetches commands, checks their operands, and puts them into the queues of their units. */
 #include "firmware.h"
 
+#define ROOM (1 + QUEUE_DEPTH) /* a command that runs, and those that wait */
+
 struct queue queues[UNITS];
+static struct entry entries[ROOM * TICKET_UNITS + 1]; /* a STREAM does not wait, but in front of its own list */
 u32 next_offset, has_ended;
 static u32 finished[TICKET_UNITS];
 static u32 has_begun[UNITS]; /* whether the tickets of a unit's first command have come */
@@ -62,9 +65,10 @@ int fetch(void)
     if (opcode >= OPCODES || !instruction->fields)
         fail_at(next_offset, LOOMWORK_ERROR_ILLEGAL_OPCODE);
     struct queue *queue = &queues[instruction->unit];
-    if (queue->count == QUEUE_DEPTH)
+    if (queue->count == queue->room)
         return 0;
-    struct entry *entry = &queue->entries[(queue->first + queue->count) & (QUEUE_DEPTH - 1)];
+    u32 place = queue->first + queue->count;
+    struct entry *entry = &queue->entries[place < queue->room ? place : place - queue->room];
     decode(words, instruction, entry->operands);
     check(instruction, entry->operands);
     entry->offset = next_offset;
@@ -107,7 +111,8 @@ void done(enum unit unit)
 {
     struct queue *queue = &queues[unit];
     queue->count--;
-    queue->first = (queue->first + 1) & (QUEUE_DEPTH - 1);
+    if (++queue->first == queue->room)
+        queue->first = 0;
     has_begun[unit] = 0;
     if (unit < TICKET_UNITS)
         finished[unit]++;
@@ -115,8 +120,12 @@ void done(enum unit unit)
 
 void reset_program(void)
 {
-    for (u32 unit = 0; unit < UNITS; unit++)
-        queues[unit].first = queues[unit].count = has_begun[unit] = 0;
+    struct entry *place = entries;
+    for (u32 unit = 0; unit < UNITS; unit++) {
+        queues[unit] = (struct queue){.entries = place, .room = unit == UNIT_STREAM ? 1 : ROOM};
+        has_begun[unit] = 0;
+        place += ROOM;
+    }
     for (u32 unit = 0; unit < TICKET_UNITS; unit++)
         finished[unit] = 0;
     next_offset = 0;

@@ -15,15 +15,16 @@ typedef const i32 *command; /* operands, the header's first */
 
 enum unit { UNIT_LOAD, UNIT_EXECUTE, UNIT_DRAIN, UNIT_STORE, TICKET_UNITS, UNIT_STREAM = TICKET_UNITS, UNITS };
 
-/* The commands of a unit: the one that it runs and those that wait. */
+/* A command, and where it is in the COMMANDS window. */
 struct entry {
-    u32 offset; /* in the COMMANDS window */
+    u32 offset;
     i32 operands[MAX_OPERANDS];
 };
 
+/* The commands of a unit: the one that it runs and those that wait. */
 struct queue {
-    struct entry entries[QUEUE_DEPTH];
-    u32 first, count;
+    struct entry *entries;
+    u32 room, first, count;
 };
 
 /* One half of the accumulators. */
@@ -78,11 +79,13 @@ u32 external(enum unit unit, u32 window, u32 offset, u32 bytes, u32 bus_error);
 int fetch(void);
 /* transfer.c */
 int transfer(enum unit unit);
+/* stream.c: takes a STREAM. */
+int stream(void);
 /* execute.c: a block. */
 int execute(void);
 /* drain.c: a command, or one block of it. */
 int drain(void);
-/* stream.c: the address of words of the stream that lie one behind the other: `most`, or less but whole tiles, or
+/* The address of words of the stream that lie one behind the other: `most`, or less but whole tiles, or
    `least`. */
 u32 take(u32 least, u32 most, u32 *words);
 int stream_is_empty(void);

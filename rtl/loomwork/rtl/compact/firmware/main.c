@@ -18,17 +18,18 @@ static void end(u32 status, u32 event)
 
 static void control(u32 bits)
 {
-    if (bits & LOOMWORK_CONTROL_RESET) {
-        REGISTER(LOOMWORK_REG_STATUS) = 0;
-        REGISTER(LOOMWORK_REG_ERROR_CODE) = 0;
-        REGISTER(LOOMWORK_REG_ERROR_COMMAND) = 0;
-    } else if (bits & LOOMWORK_CONTROL_START && !(REGISTER(LOOMWORK_REG_STATUS) & ~LOOMWORK_STATUS_DONE)) {
-        for (u32 offset = FIRST_COUNTER; offset < FIRST_COUNTER + 4 * COUNTERS; offset += 4)
-            REGISTER(offset) = 0;
-        reset_program();
-        REGISTER(LOOMWORK_REG_STATUS) = LOOMWORK_STATUS_BUSY;
-        started = last_progress = MAILBOX(CYCLES);
-    }
+    if (bits & LOOMWORK_CONTROL_RESET)
+        REGISTER(LOOMWORK_REG_STATUS) = REGISTER(LOOMWORK_REG_IRQ_STATUS) = REGISTER(LOOMWORK_REG_ERROR_CODE) =
+            REGISTER(LOOMWORK_REG_ERROR_COMMAND) = 0;
+    else if (!(bits & LOOMWORK_CONTROL_START) || REGISTER(LOOMWORK_REG_STATUS) & ~LOOMWORK_STATUS_DONE)
+        return;
+    for (u32 offset = FIRST_COUNTER; offset < FIRST_COUNTER + 4 * COUNTERS; offset += 4)
+        REGISTER(offset) = 0;
+    if (bits & LOOMWORK_CONTROL_RESET)
+        return;
+    reset_program();
+    REGISTER(LOOMWORK_REG_STATUS) = LOOMWORK_STATUS_BUSY;
+    started = last_progress = MAILBOX(CYCLES);
 }
 
 /* Carries out what the host writes. */
@@ -92,7 +93,7 @@ _Noreturn void fail(enum unit unit, u32 code)
 
 int run_others(void)
 {
-    int progress = fetch();
+    int progress = fetch() | stream();
     RUN(transfer(UNIT_LOAD), LOAD_BUSY);
     RUN(drain(), DRAIN_BUSY);
     RUN(transfer(UNIT_STORE), STORE_BUSY);
