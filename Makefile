@@ -45,7 +45,9 @@ test: lint ## lint, type check and the whole test suite; PYTEST_ARGS="-k express
 	  $(INSTALL_HINT); }
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-fpga: $(STAMP) ## the bitstream of each board that holds its core, and docs/fpga.md; hours, SEEDS=1 is quicker
+fpga: $(STAMP) ## the bitstream of each board, and docs/fpga.md; hours, SEEDS=1 is quicker
+	$(BIN)/loomwork build icebreaker --seeds $(SEEDS) --allow-slow --markdown docs/fpga.md
+	$(BIN)/loomwork build tang-nano-20k --seeds $(SEEDS) --allow-slow --markdown docs/fpga.md
 	$(BIN)/loomwork build ulx3s-85f --seeds $(SEEDS) --allow-slow --markdown docs/fpga.md
 
 quantization: $(STAMP) ## docs/quantization.md, measured on the networks of MODELS with the inputs of DATA

@@ -157,7 +157,12 @@ def test_a_design_that_is_too_slow_is_an_error_unless_that_is_allowed(workspace:
     ("arguments", "message"),
     [
         (("nothing",), "no board is called 'nothing'; there are ulx3s-85f, tang-nano-20k, icebreaker"),
-        (("icebreaker",), "iCEBreaker with an iCE40UP5K cannot hold 'nano': it would take"),
+        (
+            ("icebreaker", "-c", "nano", "--memory", "64"),
+            "iCEBreaker with an iCE40UP5K cannot hold 'nano': scratchpad, ",
+        ),
+        (("icebreaker", "-c", "mid"), "a compact core has 4 x 4 or 8 x 8 PEs, not 16 x 8"),
+        (("tang-nano-20k", "--memory", "64"), "Sipeed Tang Nano 20K with a Gowin GW2AR-18 cannot hold 'tang_nano': it"),
         (("ulx3s-85f", "-c", "large"), "ULX3S with an ECP5 LFE5U-85F cannot hold 'large': it would take"),
         (("ulx3s-85f", "--clock", "999"), "the PLL cannot make 999 MHz from 25 MHz"),
         (("ulx3s-85f", "-c", "nothing"), "no preset and no file is called 'nothing'"),
@@ -183,7 +188,7 @@ def test_the_page_holds_every_board_that_was_built(workspace: Path, fake: FakeTo
     report = json.loads(Path("made/report.json").read_text())
     write_page(Path("fpga.md"), {**report, "board": "tang-nano-20k"})
     assert Path("fpga.md").read_text().count("Critical path: 7.50 ns, of which 2.00 ns logic in 4 levels") == 2
-    assert "Not built. iCEBreaker with an iCE40UP5K cannot hold 'nano': it would take" in Path("fpga.md").read_text()
+    assert "`loomwork build icebreaker` has not been run to its end for this page." in Path("fpga.md").read_text()
 
 
 def test_the_page_in_the_documentation_is_that_of_its_reports():

@@ -47,7 +47,7 @@ DESIGNS = {
 }
 
 
-@pytest.fixture(params=DESIGNS.values(), ids=DESIGNS.keys())
+@pytest.fixture(params=DESIGNS.values(), ids=tuple(DESIGNS))
 def design(request: pytest.FixtureRequest) -> Design:
     return request.param
 
@@ -82,7 +82,8 @@ def test_a_network_computes_what_tflite_micro_does_and_counts_its_cycles(design:
     result = run_program(program, {"image": IMAGES}, BoardBackend(link))
     assert np.array_equal(result.outputs[program.outputs[0]], EXPECTED)
     assert len(np.unique(EXPECTED, axis=0)) > 1
-    assert len(set(result.cycles_per_image)) == 1
+    # A compact core waits for the memory while the host reads STATUS.
+    assert max(result.cycles_per_image) - min(result.cycles_per_image) <= 100 * design.compact
     assert result.cycles_per_image[0] > result.statistics[0][0].counters["array_active"]
     assert result.statistics[0][0].counters["array_active"] > 0
     assert link.repeated == 0

@@ -17,7 +17,7 @@ _PAGE = """\
 # Boards
 
 What `loomwork build` makes of each board with open tools: Yosys, nextpnr, and the packer of the family. Made by
-`make fpga`, which builds each board that holds its core and writes this page.
+`make fpga`, which builds each board and writes this page.
 
 - Everything is in the numbers: core, memory, host link, clock and reset. **Fmax** is nextpnr's, of the slowest path
   between two registers after routing, at the device's own speed grade and worst corner. It depends on the seed of the

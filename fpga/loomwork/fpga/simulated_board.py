@@ -19,6 +19,8 @@ from amaranth.back import verilog
 from loomwork.arch.config import Config
 from loomwork.fpga.boards.compact_system import CompactSystem
 from loomwork.fpga.boards.system import System
+from loomwork.rtl.compact.build import build_firmware
+from loomwork.rtl.compact.layout import Layout
 from loomwork.rtl.compact.processor import processor_verilog
 from loomwork.sim.library import Simulation, build_simulation, design_fingerprint
 
@@ -41,20 +43,20 @@ def board_library(
 
     Raises ToolchainError when a tool is missing, RunError when the build fails.
     """
-    system = (CompactSystem if compact else System)(config, memory_bytes, DIVISOR)
+    system = CompactSystem if compact else System
     besides = processor_verilog() if compact else ""
     sources = "".join(
         f"{path.name}\0{path.read_text(encoding='utf-8')}\0"
         for folder in ("link", "boards")
         for path in sorted(Path(str(files("loomwork.fpga").joinpath(folder))).glob("*.py"))
     )
-    if isinstance(system, CompactSystem):
-        sources += f"{besides}\0{system.firmware}\0"
+    if compact:
+        sources += f"{besides}\0{build_firmware(Layout(config, memory_bytes))}\0"
     fingerprint = f"{design_fingerprint(config)} {memory_bytes} {hashlib.sha256(sources.encode()).hexdigest()}"
     simulation = Simulation(
         name=f"{config.name}-board",
         fingerprint=fingerprint,
-        verilog=lambda: verilog.convert(system, name=_TOP, emit_src=False) + besides,
+        verilog=lambda: verilog.convert(system(config, memory_bytes, DIVISOR), name=_TOP, emit_src=False) + besides,
         top=_TOP,
         harness=files("loomwork.fpga").joinpath("harness/board.cpp").read_text(encoding="utf-8"),
         defines=(f"-DDIVISOR={DIVISOR}",),

@@ -52,8 +52,8 @@ LONE = "lone registers"
 
 def unit_of(cell: str) -> str:
     """The unit that a cell of the flattened design is counted in; REST for what is in none of them."""
-    units = UNITS | COMPACT_UNITS
-    return next((unit for unit, path in units.items() if cell.startswith(f"system.{path}.")), REST)
+    units = (*UNITS.items(), *COMPACT_UNITS.items())
+    return next((unit for unit, path in units if cell.startswith(f"system.{path}.")), REST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def _text(content: Any) -> str:
 
 
 def _units(board: Board, folder: Path) -> dict[str, Resources]:
-    """What each unit takes: from Yosys's statistics of its modules, or by the names of cells where all is one module."""
+    """What each unit takes: by Yosys's statistics of its modules, or by names of cells where all is one module."""
     module = json.loads((folder / NETLIST).read_text(encoding="utf-8"))["modules"][TOP]
     if board.compact:
         kinds = {unit: Counter[str]() for unit in (*COMPACT_UNITS, REST)}

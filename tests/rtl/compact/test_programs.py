@@ -11,9 +11,10 @@ import pytest
 
 from loomwork.arch.command import Command, decode_program
 from loomwork.arch.config import Config
-from loomwork.arch.isa import Combine, Params, Pool, Source, Unit, Window, params_words
+from loomwork.arch.isa import COMMAND_BYTES, Combine, Params, Pool, Source, Unit, Window, params_words
 from loomwork.arch.program import AcceleratorStep, Program
 from loomwork.arch.reduction import depthwise_passes, pass_count, passes
+from loomwork.arch.registers import ErrorCode
 from loomwork.arch.skip import executed_passes
 from loomwork.compiler.driver import compile_model
 from loomwork.compiler.graph import CompileError
@@ -29,7 +30,7 @@ from tests.layers import Case, random_case
 from tests.networks import random_network
 from tests.oracle import Oracle, run_tflite_micro
 from tests.programs import network
-from tests.rtl.compact.machines import BARE, EIGHT, FOUR, Machine, machine
+from tests.rtl.compact.machines import BARE, EIGHT, FOUR, Machine, Stop, machine
 from tests.rtl.compact.test_errors import FINE, smallest, with_operand
 
 BOTH = pytest.mark.parametrize("config", [FOUR, EIGHT], ids=["4x4", "8x8"])
@@ -407,9 +408,13 @@ FAR = {
 }
 
 
+TOO_FAR = ("rows below", "taps to the right", "pixels to the right", "columns")
+"""Further than the engine counts (LAST_ROW, LAST_BYTE, LAST_STEP of the firmware's header)."""
+
+
 @BOTH
 @pytest.mark.parametrize("case", FAR)
-def test_what_lies_far_outside_of_the_image_is_padding(config: Config, case: str):
+def test_what_lies_far_outside_of_the_image_is_padding_or_refused(config: Config, case: str):
     operands = FAR[case]
     if operands.get("tile_width", 1) > config.accumulator_depth:
         operands = operands | {"tile_width": config.accumulator_depth}
@@ -418,7 +423,14 @@ def test_what_lies_far_outside_of_the_image_is_padding(config: Config, case: str
     if "taps" not in operands:
         tiles *= pass_count(config.rows, full["kernel_rows"], full["length"], full["row_step"])
     image_bytes = 8300 if case == "columns" else 64
-    check(pixel_program(config, random.Random(case), operands, tiles, image_bytes))
+    program = pixel_program(config, random.Random(case), operands, tiles, image_bytes)
+    if case not in TOO_FAR:
+        check(program)
+        return
+    (at,) = [n for n, command in enumerate(program.commands) if command.mnemonic == full.mnemonic]
+    core = ready(config)
+    assert core.run(program.commands, program.windows) == Stop(ErrorCode.ILLEGAL_OPERAND, COMMAND_BYTES * at)
+    core.reset()
 
 
 @BOTH

@@ -18,7 +18,7 @@ from loomwork.rtl.compact.layout import Layout
 class CompactSystem(Component):
     """A compact core whose registers and memory are reached over a UART; see `System`.
 
-    firmware: words of the processor's program. Raises ConfigError for a configuration that the compact core has not, FirmwareError when its firmware cannot be made.
+    Raises ConfigError for a configuration that the compact core has not, FirmwareError when the program cannot be made.
     """
 
     rx: Signal
@@ -27,13 +27,13 @@ class CompactSystem(Component):
 
     def __init__(self, config: Config, memory_bytes: int, divisor: int) -> None:
         self._layout = Layout(config, memory_bytes)
-        self.firmware = build_firmware(self._layout)
+        self._firmware = build_firmware(self._layout)
         self._divisor = divisor
         super().__init__({"rx": In(1), "tx": Out(1), "irq": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        m.submodules.core = core = CompactCore(self._layout, self.firmware)
+        m.submodules.core = core = CompactCore(self._layout, self._firmware)
         m.submodules.receiver = receiver = UartReceiver(self._divisor)
         m.submodules.deframer = deframer = Deframer()
         m.submodules.requests = requests = Requests()

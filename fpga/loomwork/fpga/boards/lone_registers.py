@@ -4,8 +4,8 @@
 In a Gowin GW2A, as nextpnr-himbaechel and apycula know it, the data of a register come out of the lookup table beside
 it. nextpnr joins a register with the table that drives it and nothing else. For any other register it takes a free
 table, through which the data pass and in which there is room for nothing more (himbaechel/uarch/gowin/gowin.cc,
-`slice_valid` and `create_passthrough_luts`). A logic cell of an iCE40 has a table and a register behind it likewise, and
-nextpnr-ice40 gives a register that no table drives alone a cell of its own (ice40/pack.cc, `pack_nonlut_lcs`).
+`slice_valid` and `create_passthrough_luts`). A logic cell of an iCE40 has a table and a register behind it likewise,
+and nextpnr-ice40 gives a register that no table drives alone a cell of its own (ice40/pack.cc, `pack_nonlut_lcs`).
 """
 
 from collections import Counter

@@ -166,7 +166,7 @@ def layout_header(layout: Layout) -> str:
 
 
 def _tables() -> tuple[list[str], list[str], list[str]]:
-    """Initializers of three tables: commands, shapes of their fields, operands whose range is smaller than their bits."""
+    """Initializers of three tables: commands, shapes of their fields, operands of a smaller range than their bits."""
     instructions: list[str] = []
     shapes: list[str] = []
     limits: list[str] = []
@@ -181,7 +181,7 @@ def _tables() -> tuple[list[str], list[str], list[str]]:
 
 
 def _is_signed(item: Field) -> bool:
-    """Whether the firmware takes it as signed: also where the highest bit must not be set, so that it is negative then."""
+    """Whether the firmware takes it as signed: also where the highest bit must not be set, which is negative then."""
     return item.signed or item.high == (1 << (item.bits - 1)) - 1
 
 

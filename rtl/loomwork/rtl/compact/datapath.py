@@ -18,9 +18,10 @@ ACCUMULATOR_BITS = 32
 def tag_layout(rows: int) -> data.StructLayout:
     """What goes along with a word that is read.
 
-    weight: it is of weights for the array rows `lanes`, otherwise of a pixel. diagonal: every array row takes the byte of
-    its own column, and zeros. last: of the words of a pixel; of weights: they count, otherwise they are zero. offset: of the pixel in its first word. lanes: bytes of it
-    that lie in the image. number: of the pixel. overwrites: what the accumulators have.
+    weight: it is of weights for the array rows `lanes`, otherwise of a pixel. diagonal: every array row takes the byte
+    of its own column, and zeros. last: of the words of a pixel; of weights: they count, otherwise they are zero.
+    offset: of the pixel in its first word. lanes: bytes of it that lie in the image. number: of the pixel. overwrites:
+    what the accumulators have.
     """
     return data.StructLayout(
         {

@@ -29,7 +29,7 @@ class Register(IntEnum):
     ROW_ADDRESS = 0
     """Word in the memory where the image row of the first pixel begins."""
     ROW = 1
-    """13:0 image row of the first pixel, signed; 15:14 its bank; 26:16 rows in bank 3 that come before the ring ends."""
+    """13:0 image row of the first pixel, signed; 15:14 its bank; 26:16 rows in bank 3 before the ring ends."""
     WRAP = 2
     """Words from a row in bank 3 to the next one, signed: 15:0 usually, 31:16 where the ring ends."""
     HEIGHT = 3

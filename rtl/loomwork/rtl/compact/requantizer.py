@@ -15,7 +15,8 @@ class Requantizer(Component):
     """`requantize`, then `to_int8` (arch/numerics.py).
 
     load: `multiplier` is taken, for all values from then on. start: one cycle, while not `busy`, with `value`; bias,
-    shift, rounding, zero_point, minimum and maximum stay until the end. scaled, finished: the results, while not `busy`.
+    shift, rounding, zero_point, minimum and maximum stay until the end.
+    scaled, finished: the results, while not `busy`.
     """
 
     start: Signal

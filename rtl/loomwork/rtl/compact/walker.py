@@ -36,8 +36,8 @@ class Walker(Component):
 
     strobe, register, data: of the engine's registers (`Register`). restart: to the first pixel. shift: that one lies
     `rows` bytes further in its row from now on. advance: to the next pixel; done a cycle or more later, when `ready`.
-    word: where the first byte of the pixel lies. offset: byte in that word. inside: which of the `rows` bytes from it on
-    belong to the image. number: of the pixel in the accumulators. is_last: of the tile.
+    word: where the first byte of the pixel lies. offset: byte in that word. inside: which of the `rows` bytes from it
+    on belong to the image. number: of the pixel in the accumulators. is_last: of the tile.
     """
 
     strobe: Signal
