@@ -143,8 +143,8 @@ def test_what_a_board_is_built_for_by_default_fits(board: Board):
     [
         (ULX3S_85F, TINY, 24_361, 15_160),
         (ULX3S_85F, ULX3S_85F.config, 43_417, 33_913),
-        (TANG_NANO_20K, TANG_NANO_20K.config, 9_511, 2_048),
-        (ICEBREAKER, ICEBREAKER.config, 5_053, 1_524),
+        (TANG_NANO_20K, TANG_NANO_20K.config, 9_385, 2_050),
+        (ICEBREAKER, ICEBREAKER.config, 5_048, 1_524),
     ],
 )
 def test_the_estimate_lies_a_little_below_what_synthesis_finds(board, config: Config, luts: int, registers: int):

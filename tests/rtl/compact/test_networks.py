@@ -5,6 +5,7 @@ The memory is larger than a board's, so that all of them fit.
 """
 
 from functools import cache
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from loomwork.compiler.driver import compile_model
 from loomwork.fpga import board_backend
 from loomwork.fpga.board_backend import BoardBackend
 from loomwork.fpga.boards.catalog import ICEBREAKER
+from loomwork.fpga.host_link import HostLink
 from loomwork.sim.backend import run_program
 from tests.models import CHECKOUT, model_path
 from tests.oracle import Oracle
@@ -46,6 +48,6 @@ def test_a_network_computes_what_tflite_micro_does_in_as_many_cycles_as_recorded
     image = np.random.default_rng(1).integers(-128, 128, (1, *shape), dtype=np.int8)
     oracle = Oracle(path)
     (expected,) = oracle.run_batch([image.reshape(1, *oracle.input_shapes[0])])
-    result = run_program(program, {program.inputs[0]: image}, BoardBackend(link()))
+    result = run_program(program, {program.inputs[0]: image}, BoardBackend(cast("HostLink", link())))
     assert np.array_equal(result.outputs[program.outputs[0]].ravel(), expected.ravel())
     assert result.cycles_per_image == [CYCLES[name]]
