@@ -77,7 +77,7 @@ $(STAMP): requirements.lock pyproject.toml | tools
 	    $(INSTALL_HINT); \
 	  fi; \
 	fi
-	@echo "Installing the packages of requirements.lock (the first time about 300 MB)"
+	@echo "Installing the packages of requirements.lock (the first time about 400 MB)"
 	@$(BIN)/python -m pip install --requirement requirements.lock \
 	  | awk '/^ *Downloading/ && !/\.metadata/ { print "  " $$2 " " $$3 $$4; fflush() }'
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .

@@ -4,21 +4,27 @@
 import gc
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from loomwork.arch.config import TINY
+from loomwork.arch.config import TINY, Config
+from loomwork.arch.program_file import write_program
 from loomwork.cli.boards_page import boards_page, read_records, write_page
 from loomwork.fpga import build as build_module
+from loomwork.fpga import simulated_board
 from loomwork.fpga.boards.board import Resources
-from loomwork.fpga.boards.catalog import ULX3S_85F
+from loomwork.fpga.boards.catalog import ICEBREAKER, ULX3S_85F
 from loomwork.fpga.place_route import CriticalPath, Routed, Seeds
+from loomwork.fpga.simulated_board import MEMORY_KIB, SimulatedBoard
 from loomwork.fpga.synthesis import Netlist
 from loomwork.fpga.tools import Tool
 from loomwork.fpga.unit_paths import UnitPath
 from tests.models import CHECKOUT
+from tests.programs import copy_program
 
 # A design that is made for a fake synthesis is never used.
 pytestmark = pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
@@ -44,6 +50,26 @@ def test_a_simulated_board_gives_what_the_golden_model_gives(workspace: Path, lo
     statistics = json.loads(Path("stats.json").read_text())
     assert statistics["backend"] == "board"
     assert len(set(statistics["cycles_per_image"])) == 1
+
+
+def test_the_simulated_board_is_the_one_that_the_program_is_made_for(
+    workspace: Path, loomwork, monkeypatch: pytest.MonkeyPatch
+):
+    simulated: list[tuple[str, int, bool]] = []
+
+    class Watched(SimulatedBoard):
+        def __init__(self, config: Config, *, memory_kib: int, compact: bool, **others: Any) -> None:
+            simulated.append((config.name, memory_kib, compact))
+            super().__init__(config, memory_kib=memory_kib, compact=compact, **others)
+
+    monkeypatch.setattr(simulated_board, "SimulatedBoard", Watched)
+    renamed = replace(ICEBREAKER.config, name="renamed")
+    Path("icebreaker.lwb").write_bytes(write_program(copy_program(renamed)))
+    for name in ("icebreaker", "copy"):
+        arguments = (f"{name}.lwb", "-i", "x.npy", "-o", f"{name}.npy", "--backend", "board", "--port", "simulation")
+        assert loomwork("run", *arguments).code == 0
+        assert np.array_equal(np.load(f"{name}.npy"), np.load("x.npy"))
+    assert simulated == [("renamed", ICEBREAKER.memory_kib, True), ("tiny", MEMORY_KIB, False)]
 
 
 @pytest.mark.parametrize(
