@@ -419,7 +419,7 @@ def beyond(core: Machine, window: Window, room: int) -> None:
 
 
 @pytest.mark.parametrize("mnemonic", ["LOAD", "STORE", "STREAM"])
-@pytest.mark.parametrize("base", [None, 0xFFFF_0000, 0x4000_0000])
+@pytest.mark.parametrize("base", [None, 0xFFFF_0000, 0xFFFF_F000, 0x4000_0000])
 def test_a_transfer_beyond_the_memory_is_an_error_of_the_bus(core: Machine, mnemonic: str, base: int | None):
     config = core.config
     code = ErrorCode.BUS_WRITE if mnemonic == "STORE" else ErrorCode.BUS_READ
@@ -454,6 +454,16 @@ def test_commands_beyond_the_memory_are_an_error_of_the_bus(core: Machine, base:
     core.set_window(Window.COMMANDS, base, 4096)
     core.start()
     assert core.ended(1_000_000) == Stop(ErrorCode.BUS_READ, 0)
+    check_recovery(core)
+
+
+def test_weights_that_nobody_takes_are_told_as_an_error_of_end(core: Machine):
+    stream = smallest("STREAM", window=Window.CONSTANTS, words=1)
+    core.load([stream, Command("END")], {Window.CONSTANTS: bytes(core.config.bus_bytes)})
+    core.write("WATCHDOG", 5000)
+    core.start()
+    assert core.ended(1_000_000) == Stop(ErrorCode.WATCHDOG, 32)
+    core.write("WATCHDOG", 0)
     check_recovery(core)
 
 

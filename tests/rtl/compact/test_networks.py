@@ -23,12 +23,12 @@ from tests.rtl.compact.core import DirectLink
 MEMORY_BYTES = 1 << 20
 DIGITS = "digits_int8.tflite"
 CYCLES = {
-    DIGITS: 379_466,
-    "mlperf_tiny/kws_dscnn_int8.tflite": 8_062_506,
-    "mlperf_tiny/ad_autoencoder_int8.tflite": 2_437_374,
-    "mlperf_tiny/ic_resnet8_int8.tflite": 15_656_675,
-    "mlperf_tiny/vww_mbv1_025_int8.tflite": 18_339_967,
-    "tflite/micro_speech_quantized.tflite": 852_780,
+    DIGITS: 379_608,
+    "mlperf_tiny/kws_dscnn_int8.tflite": 8_050_670,
+    "mlperf_tiny/ad_autoencoder_int8.tflite": 2_429_812,
+    "mlperf_tiny/ic_resnet8_int8.tflite": 15_639_632,
+    "mlperf_tiny/vww_mbv1_025_int8.tflite": 18_333_469,
+    "tflite/micro_speech_quantized.tflite": 854_550,
 }
 
 

@@ -66,7 +66,7 @@ def build_firmware(layout: Layout) -> tuple[int, ...]:
             [
                 *(*zig, "cc", "-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+c"),
                 *("-std=c11", "-Oz", "-flto", "-ffreestanding", "-fno-builtin", "-nostdlib", "-fno-sanitize=all"),
-                *("-ffunction-sections", "-Wl,--gc-sections", "-Wall", "-Wextra", "-T", "link.ld"),
+                *("-ffunction-sections", "-Wl,--gc-sections", "-Wall", "-Wextra", "-Werror", "-T", "link.ld"),
                 *("-o", "firmware.elf", *names),
             ],
             folder,

@@ -77,10 +77,10 @@ u32 external(enum unit unit, u32 window, u32 offset, u32 bytes, u32 bus_error)
     u32 size = REGISTER(LOOMWORK_REG_WINDOW_SIZE(window));
     if (offset % BUS_BYTES || offset > size || bytes > size - offset)
         fail(unit, LOOMWORK_ERROR_WINDOW);
-    u32 address = REGISTER(LOOMWORK_REG_WINDOW_BASE_LOW(window)) + offset;
-    if (address > EXTERNAL_BYTES || bytes > EXTERNAL_BYTES - address)
+    u32 base = REGISTER(LOOMWORK_REG_WINDOW_BASE_LOW(window));
+    if (base > EXTERNAL_BYTES || offset > EXTERNAL_BYTES - base || bytes > EXTERNAL_BYTES - base - offset)
         fail(unit, bus_error);
-    return MEMORY_BASE + address;
+    return MEMORY_BASE + base + offset;
 }
 
 /* The processor does not multiply; the compiler does it with this. */

@@ -56,10 +56,10 @@ int fetch(void)
     u32 size = REGISTER(LOOMWORK_REG_WINDOW_SIZE(LOOMWORK_WINDOW_COMMANDS));
     if (next_offset > size || LOOMWORK_COMMAND_BYTES > size - next_offset)
         fail_at(next_offset, LOOMWORK_ERROR_WINDOW);
-    u32 address = REGISTER(LOOMWORK_REG_WINDOW_BASE_LOW(LOOMWORK_WINDOW_COMMANDS)) + next_offset;
-    if (address > EXTERNAL_BYTES - LOOMWORK_COMMAND_BYTES)
+    u32 base = REGISTER(LOOMWORK_REG_WINDOW_BASE_LOW(LOOMWORK_WINDOW_COMMANDS));
+    if (base > EXTERNAL_BYTES || next_offset + LOOMWORK_COMMAND_BYTES > EXTERNAL_BYTES - base)
         fail_at(next_offset, LOOMWORK_ERROR_BUS_READ);
-    const u32 *words = (const u32 *)(MEMORY_BASE + address);
+    const u32 *words = (const u32 *)(MEMORY_BASE + base + next_offset);
     u32 opcode = words[0] & ((1u << LOOMWORK_LOAD_OPCODE_WIDTH) - 1);
     const struct instruction *instruction = &instructions[opcode];
     if (opcode >= OPCODES || !instruction->fields)

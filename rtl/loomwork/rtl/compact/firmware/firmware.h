@@ -29,8 +29,9 @@ struct queue {
 
 /* One half of the accumulators. */
 struct half {
-    u32 params;                    /* LOOMWORK_PARAMS_ */
-    i32 words[PARAMETER_WORDS(LOOMWORK_PARAMS_PER_CHANNEL) << ROW_SHIFT >> 2]; /* what came behind the weights */
+    u32 params; /* LOOMWORK_PARAMS_ */
+    /* What came behind the weights. */
+    i32 words[PARAMETER_WORDS(LOOMWORK_PARAMS_PER_CHANNEL) << ROW_SHIFT >> 2];
 };
 
 /* Image rows of a tensor, from one of them on. `address` is its word in the memory. */
@@ -52,7 +53,7 @@ extern u32 halves_filled, halves_taken; /* counts of all blocks so far */
 #define FIELD(command, mnemonic, name) ((u32)(command)[mnemonic##_##name])
 #define SIGNED_FIELD(command, mnemonic, name) ((command)[mnemonic##_##name])
 
-/* What the engine gets once per command. */
+/* What the engine gets once per command: registers of these names. */
 struct settings {
     u32 wrap, height, x_step, size, pixel, pad;
 };
@@ -75,18 +76,13 @@ u32 offset_of(enum unit unit);
 /* An address of external memory: `bytes` from `offset` of a window on. */
 u32 external(enum unit unit, u32 window, u32 offset, u32 bytes, u32 bus_error);
 
-/* fetch.c: the next command into its queue. These all return whether anything has happened. */
-int fetch(void);
-/* transfer.c */
-int transfer(enum unit unit);
-/* stream.c: takes a STREAM. */
-int stream(void);
-/* execute.c: a block. */
-int execute(void);
-/* drain.c: a command, or one block of it. */
-int drain(void);
-/* The address of words of the stream that lie one behind the other: `most`, or less but whole tiles, or
-   `least`. */
+/* Each in the file of its name. All return whether anything has happened. */
+int fetch(void);               /* the next command into its queue */
+int stream(void);              /* a STREAM into the list of parts */
+int transfer(enum unit unit);  /* a LOAD or STORE */
+int execute(void);             /* a block of a CONVOLVE or DEPTHWISE, a SKIP */
+int drain(void);               /* a block of a DRAIN, another command */
+/* stream.c: the address of words that lie one behind the other: `most`, or fewer but whole tiles, or `least`. */
 u32 take(u32 least, u32 most, u32 *words);
 int stream_is_empty(void);
 /* main.c: everything but EXECUTE; what follows when nothing can go on; where the processor goes from `_start`. */

@@ -103,7 +103,7 @@ int run_others(void)
 /* Nothing can go on. */
 _Noreturn void stuck(void)
 {
-    u32 offset = next_offset;
+    u32 offset = has_ended ? next_offset - LOOMWORK_COMMAND_BYTES : next_offset;
     for (enum unit unit = UNIT_LOAD; unit < UNITS; unit++)
         if (queues[unit].count && offset_of(unit) < offset)
             offset = offset_of(unit);
