@@ -363,11 +363,11 @@ def test_a_stream_of_more_words_than_an_address_can_count_stops(core: Machine):
     assert stop_in_front_of_copy(core, wrong, tail=tail) == Stop(ErrorCode.WINDOW, 0)
 
 
-@pytest.mark.parametrize("mnemonic", ["LOAD", "STORE", "STREAM"])
-@pytest.mark.parametrize("name", ["offset", "row_stride"])
+@pytest.mark.parametrize(
+    ("mnemonic", "name"),
+    [("LOAD", "offset"), ("LOAD", "row_stride"), ("STORE", "offset"), ("STORE", "row_stride"), ("STREAM", "offset")],
+)
 def test_what_is_not_a_multiple_of_the_bus_width_stops(core: Machine, mnemonic: str, name: str):
-    if name not in BY_MNEMONIC[mnemonic].offsets:
-        pytest.skip("it has none")
     window = Window.OUTPUTS if mnemonic == "STORE" else Window.INPUTS
     tail = [smallest("CONVOLVE"), smallest("DRAIN"), Command("END")] if mnemonic == "STREAM" else [Command("END")]
     words = core.config.rows if mnemonic == "STREAM" else 1
