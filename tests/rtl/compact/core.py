@@ -29,7 +29,7 @@ def core_library(config: Config, memory_bytes: int) -> Path:
     return build_simulation(
         Simulation(
             name=f"{config.name}-compact",
-            fingerprint=f"{design_fingerprint(config)} {memory_bytes} {hash(firmware)}",
+            fingerprint=f"{design_fingerprint(config)} {memory_bytes} {firmware} {processor_verilog()}",
             verilog=design,
             top=_TOP,
             harness=_HARNESS.read_text(encoding="utf-8"),

@@ -9,7 +9,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.arch.config import Config
-from loomwork.rtl.compact.walker import NUMBER_BITS
+from loomwork.rtl.compact.layout import NUMBER_BITS
 from loomwork.rtl.technology import Operand, technology_of
 
 ACCUMULATOR_BITS = 32

@@ -3,14 +3,14 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.rtl.compact.datapath import Datapath, tag_layout
-from loomwork.rtl.compact.layout import Layout, Register, Result
+from loomwork.rtl.compact.layout import PARTS, SIZE_BITS, Layout, Register, Result
 from loomwork.rtl.compact.memory import Access
 from loomwork.rtl.compact.requantizer import Requantizer
-from loomwork.rtl.compact.walker import SIZE_BITS, Walker, Writes
+from loomwork.rtl.compact.walker import Walker, Writes
 
 _COPIED = ("strobe", "register", "data")
 
@@ -49,17 +49,18 @@ class Engine(Component):
         m.submodules.datapath = datapath = Datapath(self._layout.config)
         m.submodules.requantizer = requantizer = Requantizer()
         memory, writes = self.memory, Writes(self.strobe, self.register, self.data)
+        part = writes.part
         m.d.comb += [getattr(walker, name).eq(getattr(self, name)) for name in _COPIED]
         weights = Signal(self._layout.address_bits)
         passes, lanes, diagonal, overwrites = Signal(SIZE_BITS), Signal(rows), Signal(), Signal()
         with m.If(writes.hits(Register.WEIGHTS)):
             m.d.sync += weights.eq(self.data)
         with m.If(writes.hits(Register.PAD)):
-            m.d.sync += [datapath.pad.eq(self.data[:8]), datapath.column.eq(self.data[8:])]
+            m.d.sync += [datapath.pad.eq(part(Register.PAD, "VALUE")), datapath.column.eq(part(Register.PAD, "COLUMN"))]
         with m.If(writes.hits(Register.PASS)):
             m.d.sync += [
-                *(passes.eq(self.data[:10]), lanes.eq(self.data[10:])),
-                *(diagonal.eq(self.data[30]), overwrites.eq(self.data[31])),
+                *(passes.eq(part(Register.PASS, "COUNT")), lanes.eq(part(Register.PASS, "LANES"))),
+                *(diagonal.eq(part(Register.PASS, "DIAGONAL")), overwrites.eq(part(Register.PASS, "OVERWRITES"))),
             ]
         self._connect_requantizer(m, writes, requantizer)
 
@@ -151,9 +152,7 @@ class Engine(Component):
             m.d.sync += requantizer.bias.eq(self.data)
         m.d.comb += [requantizer.load.eq(writes.hits(Register.MULTIPLIER)), requantizer.multiplier.eq(self.data)]
         with m.If(writes.hits(Register.SCALE)):
-            m.d.sync += Cat(requantizer.shift, requantizer.rounding).eq(self.data[:7])
             m.d.sync += [
-                requantizer.zero_point.eq(self.data[8:16]),
-                requantizer.minimum.eq(self.data[16:24]),
-                requantizer.maximum.eq(self.data[24:]),
+                getattr(requantizer, bits.name.lower()).eq(writes.part(Register.SCALE, bits.name))
+                for bits in PARTS[Register.SCALE]
             ]

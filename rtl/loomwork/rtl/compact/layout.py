@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from loomwork.arch.config import BANKS, Config, ConfigError
-from loomwork.arch.registers import CSR_BYTES
+from loomwork.arch.registers import CSR_BYTES, Bits
 
 ROM_BYTES, ROM_STEP_BYTES = 16384, 2048
 """Of the firmware's instructions and constants: at most, and a multiple of."""
@@ -23,42 +23,96 @@ MEMORY_BASE, ENGINE_BASE, MAILBOX_BASE = 0x1000_0000, 0x2000_0000, 0x3000_0000
 REGION_SHIFT = 28
 
 
+ROW_BITS, BANK_BITS, GROUP_BITS = 14, 2, 11
+X_BITS = 20
+SIZE_BITS = 10
+STEP_BITS = 13
+"""Of the bytes from pixel to pixel."""
+ROW_STEP_BITS = 4
+NUMBER_BITS = 10
+"""Of a pixel's number in the accumulators."""
+
+
 class Register(IntEnum):
-    """Registers of the engine that the processor writes, one every four bytes. Bits are given as high:low."""
+    """Registers of the engine that the processor writes, one every four bytes; their parts are in PARTS."""
 
     ROW_ADDRESS = 0
     """Word in the memory where the image row of the first pixel begins."""
     ROW = 1
-    """13:0 image row of the first pixel, signed; 15:14 its bank; 26:16 rows in bank 3 before the ring ends."""
+    """Image row of the first pixel."""
     WRAP = 2
-    """Words from a row in bank 3 to the next one, signed: 15:0 usually, 31:16 where the ring ends."""
+    """Words from a row in the last bank to the next one, signed."""
     HEIGHT = 3
-    """12:0 image rows; 19:16 image rows from one row of pixels to the next."""
+    """Of the image, and of a step to the next row of pixels."""
     X = 4
     """Byte in its image row where the first pixel begins, signed."""
     X_STEP = 5
-    """12:0 bytes from pixel to pixel; 31:16 bytes of an image row."""
+    """From pixel to pixel, and the length of an image row."""
     SIZE = 6
-    """9:0 pixels per row; 25:16 rows of pixels."""
+    """Of the tile."""
     PIXEL = 7
-    """9:0 first pixel in the accumulators; 13:10 from pixel to pixel; 25:16 from row to row of pixels."""
+    """Numbers of pixels in the accumulators."""
     WEIGHTS = 8
     """Word in the memory where the weights of the first pass lie, the others behind them."""
     PAD = 9
-    """7:0 value outside of the image; 15:8 column of the accumulators that is drained."""
+    """Outside of the image; and the column that is drained."""
     PASS = 10
-    """Start the array: 9:0 passes; 17:10 rows of the array that get weights; 30 the word of weights is the diagonal;
-    31 the first pass overwrites the accumulators."""
+    """Start the array."""
     BIAS = 11
     """Added to each value."""
     MULTIPLIER = 12
     """Q31."""
     SCALE = 13
-    """5:0 shift, signed; 6 rounding; 15:8 zero point; 23:16 lower, 31:24 upper clamp."""
+    """The rest of the requantization."""
     DRAIN = 14
     """Start: requantize one column of the accumulators and write its bytes to the image rows."""
     VALUE = 15
     """Start: requantize this value."""
+
+
+PARTS: dict[Register, tuple[Bits, ...]] = {
+    Register.ROW: (
+        Bits("ROW", 0, ROW_BITS, "image row of the first pixel, signed"),
+        Bits("BANK", 14, BANK_BITS, "its bank"),
+        Bits("LEFT", 16, GROUP_BITS, "rows in the last bank before the ring ends"),
+    ),
+    Register.WRAP: (Bits("USUAL", 0, 16, "within a ring"), Bits("RING", 16, 16, "where the ring ends")),
+    Register.HEIGHT: (
+        Bits("ROWS", 0, 13, "image rows"),
+        Bits("STEP", 16, ROW_STEP_BITS, "image rows from one row of pixels to the next"),
+    ),
+    Register.X_STEP: (
+        Bits("STEP", 0, STEP_BITS, "bytes from pixel to pixel"),
+        Bits("ROW_BYTES", 16, 16, "bytes of an image row"),
+    ),
+    Register.SIZE: (
+        Bits("WIDTH", 0, SIZE_BITS, "pixels per row"),
+        Bits("HEIGHT", 16, SIZE_BITS, "rows of pixels"),
+    ),
+    Register.PIXEL: (
+        Bits("FIRST", 0, NUMBER_BITS, "first pixel"),
+        Bits("STEP", 10, ROW_STEP_BITS, "from pixel to pixel"),
+        Bits("ROW", 16, NUMBER_BITS, "from row to row of pixels"),
+    ),
+    Register.PAD: (
+        Bits("VALUE", 0, 8, "value outside of the image"),
+        Bits("COLUMN", 8, 24, "column of the accumulators"),
+    ),
+    Register.PASS: (
+        Bits("COUNT", 0, SIZE_BITS, "passes"),
+        Bits("LANES", 10, 20, "rows of the array whose weights count, one bit each"),
+        Bits("DIAGONAL", 30, 1, "there is one word of weights, the diagonal"),
+        Bits("OVERWRITES", 31, 1, "the first pass overwrites the accumulators"),
+    ),
+    Register.SCALE: (
+        Bits("SHIFT", 0, 6, "signed"),
+        Bits("ROUNDING", 6, 1, "rounding rule"),
+        Bits("ZERO_POINT", 8, 8, "zero point"),
+        Bits("MINIMUM", 16, 8, "lower clamp"),
+        Bits("MAXIMUM", 24, 8, "upper clamp"),
+    ),
+}
+"""What the bits of the engine's registers mean; a register that is not here is one number."""
 
 
 class Result(IntEnum):

@@ -7,15 +7,19 @@ from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.arch.config import BANKS
-from loomwork.rtl.compact.layout import Layout, Register
-
-ROW_BITS, BANK_BITS, GROUP_BITS = 14, 2, 11
-X_BITS = 20
-SIZE_BITS = 10
-STEP_BITS = 13
-"""Bytes from pixel to pixel."""
-ROW_STEP_BITS = 4
-NUMBER_BITS = 10
+from loomwork.rtl.compact.layout import (
+    BANK_BITS,
+    GROUP_BITS,
+    NUMBER_BITS,
+    PARTS,
+    ROW_BITS,
+    ROW_STEP_BITS,
+    SIZE_BITS,
+    STEP_BITS,
+    X_BITS,
+    Layout,
+    Register,
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class Writes:
     def hits(self, register: Register) -> Value:
         """Whether it is this register."""
         return self.strobe & (self.number == register)
+
+    def part(self, register: Register, name: str) -> Value:
+        """The bits of `data` that a part of a register has. Raises StopIteration for one that it does not have."""
+        bits = next(bits for bits in PARTS[register] if bits.name == name)
+        return self.data[bits.low : bits.low + bits.width]
 
 
 class Walker(Component):
@@ -94,22 +103,21 @@ class Walker(Component):
         row_number = Signal(NUMBER_BITS)
         steps = Signal(ROW_STEP_BITS)
 
-        with m.If(writes.hits(Register.ROW_ADDRESS)):
-            m.d.sync += first_address.eq(data)
-        with m.If(writes.hits(Register.ROW)):
-            m.d.sync += [first_row.eq(data[:14]), first_bank.eq(data[14:16]), first_left.eq(data[16:27])]
-        with m.If(writes.hits(Register.WRAP)):
-            m.d.sync += [wrap.eq(data[:16].as_signed()), ring_wrap.eq(data[16:].as_signed())]
-        with m.If(writes.hits(Register.HEIGHT)):
-            m.d.sync += [height.eq(data[:13]), y_step.eq(data[16:20])]
-        with m.If(writes.hits(Register.X)):
-            m.d.sync += first_x.eq(data)
-        with m.If(writes.hits(Register.X_STEP)):
-            m.d.sync += [x_step.eq(data[:13]), row_bytes.eq(data[16:])]
-        with m.If(writes.hits(Register.SIZE)):
-            m.d.sync += [width.eq(data[:10]), rows.eq(data[16:26])]
-        with m.If(writes.hits(Register.PIXEL)):
-            m.d.sync += [first_number.eq(data[:10]), number_step.eq(data[10:14]), row_numbers.eq(data[16:26])]
+        targets: dict[Register, dict[str | None, Signal]] = {
+            Register.ROW_ADDRESS: {None: first_address},
+            Register.ROW: {"ROW": first_row, "BANK": first_bank, "LEFT": first_left},
+            Register.WRAP: {"USUAL": wrap, "RING": ring_wrap},
+            Register.HEIGHT: {"ROWS": height, "STEP": y_step},
+            Register.X: {None: first_x},
+            Register.X_STEP: {"STEP": x_step, "ROW_BYTES": row_bytes},
+            Register.SIZE: {"WIDTH": width, "HEIGHT": rows},
+            Register.PIXEL: {"FIRST": first_number, "STEP": number_step, "ROW": row_numbers},
+        }
+        for register, parts in targets.items():
+            with m.If(writes.hits(register)):
+                for name, target in parts.items():
+                    value = data if name is None else writes.part(register, name)
+                    m.d.sync += target.eq(value.as_signed() if register is Register.WRAP else value)
 
         # Down one image row: into the next bank, or into the first one of the next group of rows.
         is_wrap, is_ring = Signal(), Signal()

@@ -13,7 +13,7 @@ struct rows rows_of(enum unit unit, u32 base, u32 pitch, u32 ring, i32 row, i32 
     i32 group = row >> 2;
     i32 highest_group = highest >> 2;
     struct rows rows;
-    rows.bank = (u32)row & 3;
+    rows.bank = (u32)row & (BANKS - 1);
     rows.row = row;
     rows.left = ROWS_LEFT_NEVER;
     if (ring) {
@@ -32,7 +32,7 @@ struct rows rows_of(enum unit unit, u32 base, u32 pitch, u32 ring, i32 row, i32 
         if (word >= BANK_WORDS || pitch * (u32)highest_group >= BANK_WORDS - word)
             fail(unit, LOOMWORK_ERROR_SCRATCHPAD);
     }
-    rows.wrap = pitch - 3 * BANK_WORDS;
+    rows.wrap = pitch - (BANKS - 1) * BANK_WORDS;
     rows.ring_wrap = rows.wrap - pitch * ring;
     rows.address = SCRATCHPAD_WORD + base + (group < 0 ? 0 - ahead : ahead);
     for (u32 bank = rows.bank; bank; bank--)
@@ -43,7 +43,7 @@ struct rows rows_of(enum unit unit, u32 base, u32 pitch, u32 ring, i32 row, i32 
 void next_row(struct rows *rows)
 {
     rows->row++;
-    if (++rows->bank < 4) {
+    if (++rows->bank < BANKS) {
         rows->address += BANK_WORDS;
         return;
     }
@@ -68,7 +68,7 @@ void set_engine(const struct settings *settings)
 void point_engine(const struct rows *rows, i32 x)
 {
     ENGINE(ROW_ADDRESS) = rows->address;
-    ENGINE(ROW) = ((u32)rows->row & 0x3FFF) | rows->bank << 14 | rows->left << 16;
+    ENGINE(ROW) = ((u32)rows->row & ENGINE_ROW_ROW_MAX) | PART(ROW, BANK, rows->bank) | PART(ROW, LEFT, rows->left);
     ENGINE(X) = (u32)x;
 }
 

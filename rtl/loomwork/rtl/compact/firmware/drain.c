@@ -53,7 +53,7 @@ static i32 pool(const struct job *job, u32 byte, u32 number)
             if (!job->half)
                 value = requantized[value + VALUES / 2];
             if (kind != LOOMWORK_COMBINE_NONE) {
-                value = second_stage(kind, value, kind & 1 ? *second : 0);
+                value = second_stage(kind, value, HAS_OPERAND(kind) ? *second : 0);
                 second += job->in_step;
             }
             if (value > most)
@@ -67,7 +67,7 @@ static i32 pool(const struct job *job, u32 byte, u32 number)
             next_row(&next_in);
             in = &next_in;
         }
-        if (kind & 1) {
+        if (HAS_OPERAND(kind)) {
             next_operand = *operand;
             next_row(&next_operand);
             operand = &next_operand;
@@ -115,7 +115,7 @@ static void drain_values(struct job *job)
 static void drain_column(const struct half *half, u32 channel, const struct rows *out, u32 byte)
 {
     wait_for_engine();
-    ENGINE(PAD) = channel << 8;
+    ENGINE(PAD) = PART(PAD, COLUMN, channel);
     set_channel(half, channel);
     point_engine(out, (i32)byte);
     ENGINE(DRAIN) = 0;
@@ -127,16 +127,17 @@ static void drain_half(const struct job *job, u32 channels, u32 last)
     u32 first_pixel = halves_taken & 1 ? ACCUMULATOR_DEPTH : 0;
     u32 byte = block << ROW_SHIFT;
     int by_engine = job->kind == LOOMWORK_COMBINE_NONE && job->pool == LOOMWORK_POOL_NONE;
-    settings.wrap = job->out.wrap & 0xFFFF;
-    settings.height = 1u << 16;
+    settings.wrap = job->out.wrap & ENGINE_WRAP_USUAL_MAX;
+    settings.height = PART(HEIGHT, STEP, 1);
     if (by_engine) {
         settings.x_step = job->out_step;
-        settings.size = job->width | job->height << 16;
-        settings.pixel = first_pixel | job->x_step << 10 | job->y_step * job->number_step << 16;
+        settings.size = job->width | PART(SIZE, HEIGHT, job->height);
+        settings.pixel =
+            first_pixel | PART(PIXEL, STEP, job->x_step) | PART(PIXEL, ROW, job->y_step * job->number_step);
     } else {
         settings.x_step = 1;
-        settings.size = (last + 1) | 1u << 16;
-        settings.pixel = first_pixel | 1u << 10;
+        settings.size = (last + 1) | PART(SIZE, HEIGHT, 1);
+        settings.pixel = first_pixel | PART(PIXEL, STEP, 1);
     }
     set_engine(&settings);
     if (by_engine) {
@@ -150,7 +151,7 @@ static void drain_half(const struct job *job, u32 channels, u32 last)
         own.in_byte += byte + channel;
         own.out_byte += byte + channel;
         if (job->pool == LOOMWORK_POOL_SUM) {
-            ENGINE(PAD) = channel << 8;
+            ENGINE(PAD) = PART(PAD, COLUMN, channel);
             set_channel(job->half, channel);
         } else {
             drain_column(job->half, channel, &place, (u32)column & (ARRAY_ROWS - 1));
@@ -167,7 +168,8 @@ static void check(command c)
     u32 window = FIELD(c, DRAIN, POOL_HEIGHT) | FIELD(c, DRAIN, POOL_WIDTH);
     int is_bad = (FIELD(c, DRAIN, SOURCE) == LOOMWORK_SOURCE_SCRATCHPAD &&
                   FIELD(c, DRAIN, PARAMS) != LOOMWORK_PARAMS_UNIFORM) ||
-                 (pool_kind == LOOMWORK_POOL_NONE && window != 1) || ((kind & 1) && pool_kind == LOOMWORK_POOL_SUM) ||
+                 (pool_kind == LOOMWORK_POOL_NONE && window != 1) ||
+                 (HAS_OPERAND(kind) && pool_kind == LOOMWORK_POOL_SUM) ||
                  (kind == LOOMWORK_COMBINE_ADD && !HAS_ADD) || (kind == LOOMWORK_COMBINE_MULTIPLY && !HAS_MULTIPLY) ||
                  (kind == LOOMWORK_COMBINE_TABLE && !HAS_TABLE);
     if (is_bad)
@@ -205,10 +207,11 @@ static void prepare(command c)
     u32 in_last = job.in_byte + last * job.in_step + channels - 1;
     i32 in_row = SIGNED_FIELD(c, DRAIN, IN_ROW), out_row = SIGNED_FIELD(c, DRAIN, OUT_ROW);
     if (from_scratchpad)
-        job.in = rows_of(UNIT_DRAIN, FIELD(c, DRAIN, IN_BASE), job.number_step, 0, in_row, in_row + (i32)highest, in_last);
-    if (job.kind & 1)
-        job.operand = rows_of(UNIT_DRAIN, FIELD(combine, COMBINE, OPERAND_BASE), FIELD(combine, COMBINE, OPERAND_PITCH), 0,
-                              in_row, in_row + (i32)highest, in_last);
+        job.in = rows_of(UNIT_DRAIN, FIELD(c, DRAIN, IN_BASE), job.number_step, 0, in_row, in_row + (i32)highest,
+                         in_last);
+    if (HAS_OPERAND(job.kind))
+        job.operand = rows_of(UNIT_DRAIN, FIELD(combine, COMBINE, OPERAND_BASE),
+                              FIELD(combine, COMBINE, OPERAND_PITCH), 0, in_row, in_row + (i32)highest, in_last);
     u32 out_last = job.out_byte + (job.width - 1) * job.out_step + channels - 1;
     job.out = rows_of(UNIT_DRAIN, FIELD(c, DRAIN, OUT_BASE), FIELD(c, DRAIN, OUT_PITCH), 0, out_row,
                       out_row + (i32)job.height - 1, out_last);

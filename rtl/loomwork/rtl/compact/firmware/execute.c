@@ -28,7 +28,8 @@ static void start(const struct rows *rows, i32 x, u32 weights, u32 passes, u32 l
     point_engine(rows, x);
     ENGINE(WEIGHTS) = (weights - MEMORY_BASE) >> ROW_SHIFT;
     runs += passes;
-    ENGINE(PASS) = passes | lanes << 10 | diagonal << 30 | overwrites << 31;
+    ENGINE(PASS) =
+        passes | PART(PASS, LANES, lanes) | PART(PASS, DIAGONAL, diagonal) | PART(PASS, OVERWRITES, overwrites);
     overwrites = 0;
 }
 
@@ -45,7 +46,7 @@ static int is_last(void)
     return skips && pass == last_pass;
 }
 
-/* Kernel rows, so many image rows apart, that lie in different banks. */
+/* Kernel rows, so many image rows apart, that lie in different banks: arch/reduction.py. */
 static u32 rows_in_parallel(u32 row_step)
 {
     return row_step & 1 ? 4 : row_step & 2 ? 2 : 1;
@@ -152,11 +153,11 @@ static void prepare(command c, int depthwise)
     if (last < 0 || y_start >= image_height || x_start >= (i32)row_bytes)
         highest = last = -1;
     first_rows = rows_of(UNIT_EXECUTE, base, pitch, ring, y_start, highest, (u32)last);
-    settings.wrap = (first_rows.wrap & 0xFFFF) | first_rows.ring_wrap << 16;
-    settings.height = (u32)image_height | FIELD(c, CONVOLVE, Y_STEP) << 16;
-    settings.x_step = x_step | row_bytes << 16;
-    settings.size = width | height << 16;
-    settings.pixel = 1u << 10 | width << 16;
+    settings.wrap = (first_rows.wrap & ENGINE_WRAP_USUAL_MAX) | PART(WRAP, RING, first_rows.ring_wrap);
+    settings.height = (u32)image_height | PART(HEIGHT, STEP, FIELD(c, CONVOLVE, Y_STEP));
+    settings.x_step = x_step | PART(X_STEP, ROW_BYTES, row_bytes);
+    settings.size = width | PART(SIZE, HEIGHT, height);
+    settings.pixel = PART(PIXEL, STEP, 1) | PART(PIXEL, ROW, width);
     settings.pad = FIELD(c, CONVOLVE, PAD);
 }
 
@@ -195,7 +196,7 @@ int execute(void)
         fail(UNIT_EXECUTE, LOOMWORK_ERROR_ILLEGAL_OPERAND);
     if (!block)
         prepare(c, depthwise);
-    settings.pixel = (settings.pixel & ~0x3FFu) | (halves_filled & 1 ? ACCUMULATOR_DEPTH : 0);
+    settings.pixel = (settings.pixel & ~ENGINE_PIXEL_FIRST_MAX) | (halves_filled & 1 ? ACCUMULATOR_DEPTH : 0);
     engine_settings = 0;
     i32 x = SIGNED_FIELD(c, CONVOLVE, X_START);
     for (u32 index = block; index; index--)

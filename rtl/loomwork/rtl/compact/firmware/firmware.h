@@ -13,8 +13,6 @@ typedef uint32_t u32;
 typedef int32_t i32;
 typedef const i32 *command; /* operands, the header's first */
 
-enum unit { UNIT_LOAD, UNIT_EXECUTE, UNIT_DRAIN, UNIT_STORE, TICKET_UNITS, UNIT_STREAM = TICKET_UNITS, UNITS };
-
 /* A command, and where it is in the COMMANDS window. */
 struct entry {
     u32 offset;
@@ -48,10 +46,17 @@ extern u32 halves_filled, halves_taken; /* counts of all blocks so far */
 #define REGISTER(offset) (((volatile u32 *)REGISTERS)[(offset) / 4])
 #define ENGINE(name) (((volatile u32 *)ENGINE_BASE)[ENGINE_##name])
 #define RESULT(name) (((volatile u32 *)ENGINE_BASE)[RESULT_##name])
+/* A part of a register of the engine. */
+#define PART(register, name, value) ((u32)(value) << ENGINE_##register##_##name##_LOW)
 #define MAILBOX(name) (((volatile u32 *)MAILBOX_BASE)[MAILBOX_##name])
 #define COUNTER(name) REGISTER(LOOMWORK_REG_COUNT_##name)
 #define FIELD(command, mnemonic, name) ((u32)(command)[mnemonic##_##name])
 #define SIGNED_FIELD(command, mnemonic, name) ((command)[mnemonic##_##name])
+/* Whether a second stage has an operand tensor. */
+#define HAS_OPERAND(kind) ((kind) & 1)
+_Static_assert(HAS_OPERAND(LOOMWORK_COMBINE_ADD) && HAS_OPERAND(LOOMWORK_COMBINE_MULTIPLY) &&
+                   !HAS_OPERAND(LOOMWORK_COMBINE_NONE) && !HAS_OPERAND(LOOMWORK_COMBINE_TABLE),
+               "the lowest bit no longer says it");
 
 /* What the engine gets once per command: registers of these names. */
 struct settings {

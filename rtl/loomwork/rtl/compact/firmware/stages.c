@@ -5,7 +5,7 @@
 
 struct scale requant_scale, combine_scale;
 i32 requant_bias, combine[COMBINE_OPERANDS];
-int8_t requantized[VALUES]; /* of REQUANT, for values of the scratchpad */
+int8_t requantized[VALUES];         /* of REQUANT, for values of the scratchpad */
 static int8_t table[TABLE_ENTRIES]; /* of TABLE */
 static i32 addends[2][VALUES];      /* of COMBINE, for ADD */
 static u32 requantized_are_made, addends_are_made;
@@ -14,15 +14,15 @@ static u32 requantized_are_made, addends_are_made;
 static u32 scale_bits(const i32 *shift)
 {
     u32 bits = 0;
-    for (u32 place = 8; place < 32; place += 8)
+    for (u32 place = ENGINE_SCALE_ZERO_POINT_LOW; place < 32; place += 8)
         bits |= ((u32)*++shift & 0xFF) << place;
-    return bits | (u32)shift[1] << 6;
+    return bits | PART(SCALE, ROUNDING, shift[1]);
 }
 
 void set_requant(command c)
 {
     requant_scale.multiplier = FIELD(c, REQUANT, MULTIPLIER);
-    requant_scale.bits = scale_bits(&c[REQUANT_SHIFT]) | (FIELD(c, REQUANT, SHIFT) & 0x3F);
+    requant_scale.bits = scale_bits(&c[REQUANT_SHIFT]) | (FIELD(c, REQUANT, SHIFT) & ENGINE_SCALE_SHIFT_MAX);
     requant_bias = SIGNED_FIELD(c, REQUANT, BIAS);
     requantized_are_made = 0;
 }
@@ -32,7 +32,7 @@ void set_combine(command c)
     for (u32 operand = 0; operand < COMBINE_OPERANDS; operand++)
         combine[operand] = c[operand];
     combine_scale.multiplier = FIELD(c, COMBINE, MULTIPLIER);
-    combine_scale.bits = scale_bits(&c[COMBINE_SHIFT]) | (FIELD(c, COMBINE, SHIFT) & 0x3F);
+    combine_scale.bits = scale_bits(&c[COMBINE_SHIFT]) | (FIELD(c, COMBINE, SHIFT) & ENGINE_SCALE_SHIFT_MAX);
     addends_are_made = 0;
 }
 
@@ -68,7 +68,8 @@ void set_channel(const struct half *half, u32 channel)
         bias = half->words[channel];
     if (half->params == LOOMWORK_PARAMS_PER_CHANNEL) {
         scale.multiplier = (u32)half->words[ARRAY_ROWS + channel];
-        scale.bits = (scale.bits & ~0x3Fu) | (((const uint8_t *)(half->words + 2 * ARRAY_ROWS))[channel] & 0x3F);
+        const uint8_t *shifts = (const uint8_t *)(half->words + 2 * ARRAY_ROWS);
+        scale.bits = (scale.bits & ~ENGINE_SCALE_SHIFT_MAX) | (shifts[channel] & ENGINE_SCALE_SHIFT_MAX);
     }
     set_scale(bias, scale);
 }
@@ -98,7 +99,10 @@ void make_addends(void)
     addends_are_made = 1;
     const i32 *operand = &combine[COMBINE_MULTIPLIER_A];
     for (u32 index = 0; index < 2; index++, operand += COMBINE_MULTIPLIER_B - COMBINE_MULTIPLIER_A) {
-        struct scale scale = {(u32)operand[0], ((u32)operand[1] & 0x3F) | FIELD(combine, COMBINE, ROUNDING) << 6};
+        struct scale scale = {
+            (u32)operand[0],
+            ((u32)operand[1] & ENGINE_SCALE_SHIFT_MAX) | PART(SCALE, ROUNDING, combine[COMBINE_ROUNDING]),
+        };
         set_scale(0, scale);
         for (i32 value = 0; value < VALUES; value++) {
             finish((i32)((u32)(value - VALUES / 2 - operand[2]) << ADD_LEFT_SHIFT));

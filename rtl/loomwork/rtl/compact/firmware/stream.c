@@ -30,7 +30,8 @@ int stream(void)
     u32 words = FIELD(c, STREAM, WORDS), bytes = words << ROW_SHIFT;
     if (bytes >> ROW_SHIFT != words)
         fail(UNIT_STREAM, LOOMWORK_ERROR_WINDOW);
-    u32 address = external(UNIT_STREAM, FIELD(c, STREAM, WINDOW), FIELD(c, STREAM, OFFSET), bytes, LOOMWORK_ERROR_BUS_READ);
+    u32 address = external(UNIT_STREAM, FIELD(c, STREAM, WINDOW), FIELD(c, STREAM, OFFSET), bytes,
+                           LOOMWORK_ERROR_BUS_READ);
     u32 last = (first + count - 1) % PARTS;
     if (count && parts[last].address + (parts[last].words << ROW_SHIFT) == address) {
         parts[last].words += words; /* it goes on where the one before ends */

@@ -15,7 +15,8 @@ int transfer(enum unit unit)
     u32 count = FIELD(c, LOAD, ROWS);
     if (stride % BUS_BYTES)
         fail(unit, LOOMWORK_ERROR_WINDOW);
-    struct rows rows = rows_of(unit, FIELD(c, LOAD, BASE), FIELD(c, LOAD, PITCH), 0, (i32)row, (i32)(row + count - 1), bytes - 1);
+    struct rows rows = rows_of(unit, FIELD(c, LOAD, BASE), FIELD(c, LOAD, PITCH), 0, (i32)row, (i32)(row + count - 1),
+                               bytes - 1);
     u32 bus_error = unit == UNIT_LOAD ? LOOMWORK_ERROR_BUS_READ : LOOMWORK_ERROR_BUS_WRITE;
     for (; count; count--) {
         u32 *outside = (u32 *)external(unit, window, offset, bytes, bus_error);
