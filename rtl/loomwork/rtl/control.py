@@ -25,7 +25,8 @@ class Control(Component):
     """Runs one program at a time.
 
     start, reset: requests, one cycle each. START counts only when the engine is idle without an error.
-    faults: what may stop the engine; of several in one cycle the first in order is kept.
+    faults: what may stop the engine; of several in one cycle the first in order is kept. late: they are seen a cycle
+    later, as `ended` is then (`deep_pipeline`).
     ended: the program has reached END and all units are idle. bus_idle: no burst is under way.
     progress: a command was finished or a beat moved on the bus. watchdog: cycles without progress that are an error,
     0 = never. stuck_index: the command to blame for that.
@@ -59,9 +60,11 @@ class Control(Component):
     error_code: Signal
     error_index: Signal
 
-    def __init__(self, fault_count: int) -> None:
+    def __init__(self, fault_count: int, *, late: bool = False) -> None:
         self._fault_count = fault_count
-        self.fault_latency = -(-ceil_log2(fault_count + 1) // FAULT_LEVEL_BITS)
+        self._late = late
+        self._levels = -(-ceil_log2(fault_count + 1) // FAULT_LEVEL_BITS)
+        self.fault_latency = self._levels + late
         outputs = ("clear", "go", "running", "halt", "soft_clear", "busy", "done", "error", "done_event", "error_event")
         super().__init__(
             {
@@ -131,6 +134,10 @@ class Control(Component):
     def _first_fault(self, m: Module) -> tuple[Value, Value, Value]:
         """Whether a fault is on its way; code and index of the first one of `fault_latency` cycles ago, or zeros."""
         faults = [self.faults[place] for place in range(self._fault_count)]
+        if self._late:
+            seen = Signal.like(self.faults)
+            m.d.sync += seen.eq(self.faults)
+            faults = [seen[place] for place in range(self._fault_count)]
         expired = self._watchdog_expires(m)
         watchdog = Signal(FAULT)
         m.d.comb += [
@@ -143,7 +150,7 @@ class Control(Component):
         # In steps, each a register: the first of a few, the first of these.
         level = [*faults, watchdog]
         pending: Value = Cat(fault.code.any() for fault in level).any()
-        for _ in range(self.fault_latency):
+        for _ in range(self._levels):
             chosen: list[data.View] = []
             for start in range(0, len(level), 1 << FAULT_LEVEL_BITS):
                 fault = Signal(FAULT, name=f"fault_of_{len(level)}_{start}")

@@ -90,7 +90,7 @@ class Core(Component):
                 m.d.comb += unit.halt.eq(replica.unit_halt)
             return unit
 
-        m.submodules.csr = csr = Csr(address_bits=config.address_bits)
+        m.submodules.csr = csr = Csr(address_bits=config.address_bits, deep=config.deep_pipeline)
         fetch = add("fetch", Fetch(config))
         decoder = add("decoder", Decoder(deep=config.deep_pipeline))
         dispatch = add("dispatch", Dispatch(config))
@@ -131,7 +131,7 @@ class Core(Component):
         connect_flat(m, self, "s_axil", csr.bus)
 
         faults = self._faults(m, fetch, decoder, dispatch, scratchpad, units)
-        m.submodules.control = control = Control(len(faults))
+        m.submodules.control = control = Control(len(faults), late=config.deep_pipeline)
         m.submodules.counters = counters = Counters()
         m.d.comb += [control.faults[place].eq(Cat(code, index)) for place, (code, index) in enumerate(faults)]
         # What only the watchdog wants to know has a cycle of its own.

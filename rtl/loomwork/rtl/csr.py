@@ -13,6 +13,8 @@ from loomwork.rtl.axi import LITE_DATA_BITS, Axi4Lite
 
 CSR_ADDRESS_BITS = (CSR_BYTES - 1).bit_length()
 RESP_OKAY = 0
+_LOWER_BITS = 2
+"""Bits of a word's address that choose in the first step of a read in steps."""
 PAGE_BITS = 12
 """The low bits of a window's base are 0, so that no burst of a unit can cross a 4 KiB border by surprise."""
 
@@ -38,7 +40,8 @@ class Csr(Component):
 
     Addresses without a register read as 0 and ignore writes, answered OKAY: looking at the whole space shall not crash
     the processor that does. Byte enables are honoured; a write acts when address and data are both there, one cycle
-    before its response. The two low bits of an address are ignored.
+    before its response. The two low bits of an address are ignored. deep: a read takes two cycles more, and the next
+    one is taken when it is answered (`deep_pipeline`).
 
     bus: AXI4-Lite. For a register NAME of the table there is a member `name`: READ, its value (in); READ_WRITE, its
     value (out); WRITE_PULSE, the bits just written as 1, for one cycle (out); STICKY, its value (out) together with
@@ -48,8 +51,11 @@ class Csr(Component):
     bus: Any
     clear: Signal
 
-    def __init__(self, registers: Sequence[Register] = REGISTERS, *, address_bits: int = 32) -> None:
+    def __init__(
+        self, registers: Sequence[Register] = REGISTERS, *, address_bits: int = 32, deep: bool = False
+    ) -> None:
         self._registers = registers
+        self._deep = deep
         self._address_bits = address_bits
         members: dict[str, Member] = {}
         for register in registers:
@@ -80,10 +86,35 @@ class Csr(Component):
             m.d.comb += chosen.eq(write & (bus.awaddr[2:] == register.offset >> 2))
             self._write(m, register, values[register.name], chosen)
 
-        m.d.comb += [bus.arready.eq(~bus.rvalid | bus.rready), bus.rresp.eq(RESP_OKAY)]
-        with m.If(bus.arready):
-            m.d.sync += [bus.rvalid.eq(bus.arvalid), bus.rdata.eq(self._read(values))]
+        m.d.comb += bus.rresp.eq(RESP_OKAY)
+        if self._deep:
+            self._read_in_steps(m, values)
+        else:
+            m.d.comb += bus.arready.eq(~bus.rvalid | bus.rready)
+            with m.If(bus.arready):
+                m.d.sync += [bus.rvalid.eq(bus.arvalid), bus.rdata.eq(_select(bus.araddr[2:], self._words(values)))]
         return m
+
+    def _read_in_steps(self, m: Module, values: Mapping[str, Value]) -> None:
+        """Note the address, choose by its lower bits, choose by its upper ones: each in a cycle."""
+        bus = self.bus
+        address = Signal(len(bus.araddr) - 2, reset_less=True)
+        noted, chosen = Signal(), Signal()
+        m.d.comb += bus.arready.eq(~(noted | chosen | bus.rvalid))
+        m.d.sync += [noted.eq(bus.arvalid & bus.arready), chosen.eq(noted)]
+        with m.If(bus.arready):
+            m.d.sync += address.eq(bus.araddr[2:])
+        words = self._words(values)
+        block = 1 << _LOWER_BITS
+        level: list[Value | None] = []
+        for start in range(0, len(words), block):
+            register = Signal(LITE_DATA_BITS, name=f"words_{start}", reset_less=True)
+            m.d.sync += register.eq(_select(address[:_LOWER_BITS], words[start : start + block]))
+            level.append(register)
+        with m.If(chosen):
+            m.d.sync += [bus.rvalid.eq(1), bus.rdata.eq(_select(address[_LOWER_BITS:], level))]
+        with m.Elif(bus.rready):
+            m.d.sync += bus.rvalid.eq(0)
 
     def _write(self, m: Module, register: Register, value: Value, chosen: Value) -> None:
         """What a write to one register does, when it is `chosen`."""
@@ -109,18 +140,24 @@ class Csr(Component):
             case Access.READ:
                 pass
 
-    def _read(self, values: Mapping[str, Value]) -> Value:
-        """What the addressed register reads as: two-way multiplexers, one level of them for each bit of the address.
+    def _words(self, values: Mapping[str, Value]) -> list[Value | None]:
+        """What reads as what, by address; None: 0."""
+        words: list[Value | None] = [None] * (CSR_BYTES * 8 // LITE_DATA_BITS)
+        for register in self._registers:
+            if register.access is not Access.WRITE_PULSE:
+                words[register.offset >> 2] = values[register.name]
+        return words
 
-        A `Switch` would compare the address with that of each register, and again for each bit of it.
-        """
-        readable = [register for register in self._registers if register.access is not Access.WRITE_PULSE]
-        level: list[Value | None] = [None] * (CSR_BYTES * 8 // LITE_DATA_BITS)
-        for register in readable:
-            level[register.offset >> 2] = values[register.name]
-        for bit in self.bus.araddr[2:]:
-            level = [_choose(bit, *pair) for pair in zip(level[::2], level[1::2], strict=True)]
-        return Const(0) if level[0] is None else level[0]
+
+def _select(address: Value, words: Sequence[Value | None]) -> Value:
+    """One of 2 to the power of bits of the address words: two-way multiplexers, one level of them for each bit.
+
+    A `Switch` would compare the address with that of each register, and again for each bit of it.
+    """
+    level = list(words)
+    for bit in address:
+        level = [_choose(bit, *pair) for pair in zip(level[::2], level[1::2], strict=True)]
+    return Const(0) if level[0] is None else level[0]
 
 
 def _choose(bit: Value, low: Value | None, high: Value | None) -> Value | None:

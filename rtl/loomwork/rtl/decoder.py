@@ -43,8 +43,8 @@ def operands_are_legal(insn: Insn, command: Value) -> Value:
 class Decoder(Component):
     """Checks commands and passes on the legal ones, one cycle later. The first illegal command stops it until reset.
 
-    deep: it passes them on two cycles later, and takes the next one when this one is gone: who gives it commands knows
-    early whether it takes one (`deep_pipeline`).
+    deep: it passes them on three cycles later, and takes the next one when this one is gone: who gives it commands
+    knows early whether it takes one (`deep_pipeline`).
     i: commands in program order. o: the same with their unit.
     error: nonzero `ErrorCode` for one cycle when a command is illegal. error_index: which command, at that time.
     """
@@ -67,27 +67,33 @@ class Decoder(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        stopped, comes = Signal(), Signal()  # comes: the command is looked at
+        stopped, comes = Signal(), Signal()  # comes: it is decided on the command
         looked_at = self.o.payload if self._deep else self.i.payload
         command = Value.cast(looked_at.command)
         if self._deep:
-            m.d.comb += self.i.ready.eq(~self.o.valid & ~comes & ~stopped)
-            m.d.sync += comes.eq(self.i.valid & self.i.ready)
+            looks = Signal()
+            m.d.comb += self.i.ready.eq(~self.o.valid & ~looks & ~comes & ~stopped)
+            m.d.sync += [looks.eq(self.i.valid & self.i.ready), comes.eq(looks)]
         else:
             m.d.comb += [
                 self.i.ready.eq((~self.o.valid | self.o.ready) & ~stopped),
                 comes.eq(self.i.valid & self.i.ready),
             ]
+        is_insn, is_legal = Signal(len(INSNS)), Signal(len(INSNS))
+        for number, insn in enumerate(INSNS):
+            m.d["sync" if self._deep else "comb"] += [
+                is_insn[number].eq(command[:OPCODE_BITS] == insn.opcode),
+                is_legal[number].eq(operands_are_legal(insn, command)),
+            ]
         unit = Signal(Unit)
         code = Signal(ErrorCode)
-        with m.Switch(command[:OPCODE_BITS]):
-            for insn in INSNS:
-                with m.Case(insn.opcode):
-                    m.d.comb += unit.eq(insn.unit)
-                    with m.If(~operands_are_legal(insn, command)):
-                        m.d.comb += code.eq(ErrorCode.ILLEGAL_OPERAND)
-            with m.Default():
-                m.d.comb += code.eq(ErrorCode.ILLEGAL_OPCODE)
+        for number, insn in enumerate(INSNS):
+            with m.If(is_insn[number]):
+                m.d.comb += unit.eq(insn.unit)
+        with m.If(~is_insn.any()):
+            m.d.comb += code.eq(ErrorCode.ILLEGAL_OPCODE)
+        with m.Elif(~(is_insn & is_legal).any()):
+            m.d.comb += code.eq(ErrorCode.ILLEGAL_OPERAND)
 
         m.d.sync += self.error.eq(ErrorCode.NONE)
         with m.If(self.o.ready):

@@ -16,6 +16,7 @@ from loomwork.rtl.array import SystolicArray
 from loomwork.rtl.feed import Feed
 from loomwork.rtl.ports import MEMORIES, AccumulatorRead, FeedRead, UnitPort, params_layout
 from loomwork.rtl.sequencer import PassSequencer
+from loomwork.rtl.skid import Skid
 from loomwork.rtl.weights import WeightLoader
 
 TILES_AHEAD = 8
@@ -79,20 +80,32 @@ class Execute(Component):
         m.submodules.accumulator = accumulator = Accumulator(self._config)
         connect(m, sequencer.passes, feed.passes)
         connect(m, flipped(self.read), feed.read)
-        connect(m, flipped(self.weights), loader.i)
+        if self._config.deep_pipeline:
+            m.submodules.weights_skid = skid = Skid(self.weights.payload.shape())
+            connect(m, flipped(self.weights), skid.i)
+            connect(m, skid.o, loader.i)
+        else:
+            connect(m, flipped(self.weights), loader.i)
         connect(m, flipped(self.params), loader.params)
         connect(m, flipped(self.accumulator), accumulator.read)
-        # Whether there are tiles, from a register: the way to the first pixel of a pass begins with it.
-        some_tiles, tile_comes = Signal(), Signal()
-        m.d.comb += tile_comes.eq(tiles.w_en & tiles.w_rdy)
-        with m.If(tile_comes ^ (tiles.r_en & tiles.r_rdy)):
-            m.d.sync += some_tiles.eq(tile_comes | (tiles.level != 1))
+        # Whether there are tiles, and places for them, from registers: long ways begin with it.
+        some_tiles, no_place, comes, leaves = Signal(), Signal(), Signal(), Signal()
+        some_then = Signal()
+        m.d.comb += [
+            comes.eq(tiles.w_en & ~no_place),
+            leaves.eq(tiles.r_en & some_tiles),
+            some_then.eq(Mux(comes ^ leaves, comes | (tiles.level != 1), some_tiles)),
+        ]
+        m.d.sync += some_tiles.eq(some_then)
+        with m.If(comes ^ leaves):
+            m.d.sync += no_place.eq(comes & (tiles.level == TILES_AHEAD - 1))
         m.d.comb += [
             tiles.w_data.eq(sequencer.tiles.payload),
             tiles.w_en.eq(sequencer.tiles.valid),
-            sequencer.tiles.ready.eq(tiles.w_rdy),
+            sequencer.tiles.ready.eq(~no_place),
             loader.tiles.payload.eq(tiles.r_data),
             loader.tiles.valid.eq(some_tiles),
+            loader.tile_comes.eq(some_then),
             tiles.r_en.eq(loader.tiles.ready),
             array.weights.eq(loader.word),
             array.load.eq(loader.load),

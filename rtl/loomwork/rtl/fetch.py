@@ -81,7 +81,10 @@ class Fetch(Component):
         # Known from a register; the limit does not change while a program runs.
         m.d.sync += at_limit.eq(index == limit)
         with m.If(taken):
-            m.d.sync += [index.eq(index + 1), at_limit.eq(index + 1 == limit)]
+            m.d.sync += index.eq(index + 1)
+            if not self._config.deep_pipeline:
+                # The next command may be taken in the next cycle.
+                m.d.sync += at_limit.eq(index + 1 == limit)
             with m.If(is_end):
                 m.d.sync += stopped.eq(1)
 

@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
@@ -27,6 +27,16 @@ misaligned: some number of the command is not a multiple of the bus width, so th
 def windows_layout(config: Config) -> data.ArrayLayout:
     """Base address (a multiple of 4096) and size in bytes of each `Window`, from the registers."""
     return data.ArrayLayout(data.StructLayout({"base": config.address_bits, "size": SIZE_BITS}), len(Window))
+
+
+def sum_is_zero(one: Value, other: Value) -> Value:
+    """Whether the sum of two numbers of the same width is 0, but for what is carried out of it; without a carry.
+
+    Were it 0, there would be a carry out of each bit from the lowest one on in which one of them is 1 (Cortadella,
+    Llaberia, "Evaluation of A+B=K Conditions without Carry Propagation", IEEE Transactions on Computers 41, 1992).
+    """
+    carries = (one | other)[:-1] << 1
+    return (one ^ other) == carries
 
 
 class WindowCheck(Component):
@@ -97,10 +107,12 @@ class WindowCheck(Component):
 
         # Second stage: comparison, absolute address.
         limit = Signal(max(address_bits, OFFSET_BITS + 1) + 1)
-        refused = Signal()
+        refused, wraps = Signal(), Signal()
         m.d.comb += [
             limit.eq(base + end),
-            refused.eq(illegal | (end > size) | (limit > 1 << address_bits)),
+            # The limit may be the first address behind the last one.
+            wraps.eq(limit[address_bits] & ~sum_is_zero(base, end[:address_bits])),
+            refused.eq(illegal | (end > size) | limit[address_bits + 1 :].any() | wraps),
         ]
         with m.If(advance):
             m.d.sync += [

@@ -304,10 +304,12 @@ class PassCutter(Component):
         x_block, x_tap = Signal(signed(BYTE_BITS)), Signal(signed(BYTE_BITS))
         last_block, last_tap = Signal(), Signal()
         ending, new_block, block_ends, space = Signal(), Signal(), Signal(), Signal()
-        kept = Signal()
+        kept, is_free = Signal(), Signal()
+        # That a pass is taken is known late; deep: the next one is begun when that is in a register.
+        m.d.comb += is_free.eq(~self.passes.valid | (0 if self._config.deep_pipeline else self.passes.ready))
         m.d.comb += [
             block_ends.eq((reduction_ends & last_tap) | stops),
-            space.eq(active & ~left_out & (~self.passes.valid | self.passes.ready)),
+            space.eq(active & ~left_out & is_free),
             kept.eq(space & (~whole | self.tiles.ready)),
             cut.eq(kept | (active & left_out)),
             self.tiles.valid.eq(space & whole),

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, Signature
 
@@ -74,7 +74,9 @@ class ReadMaster(Component):
             accept.eq((~axi.arvalid | axi.arready) & ~self.halt & may_accept),
             self.idle.eq(outstanding == 0),
         ]
-        m.d.sync += outstanding.eq(outstanding + accepted - completed)
+        # Whether one is accepted is known late: it chooses between two sums.
+        with m.If(accepted ^ completed):
+            m.d.sync += outstanding.eq(Mux(completed, outstanding - 1, outstanding + 1))
         drive_constants(m, axi, "ar", self._config)
 
         granted = self._arbitrate(m, accept)

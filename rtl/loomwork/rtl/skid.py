@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A place for one more, which cuts the way of `ready`."""
+"""Places for one more between two stages, which cut the way of `ready`, or of both `valid` and `ready`."""
 
 from typing import Any
 
@@ -37,4 +37,30 @@ class Skid(Component):
             m.d.sync += is_kept.eq(0)
         with m.Elif(i.valid):
             m.d.sync += is_kept.eq(1)
+        return m
+
+
+class Slice(Component):
+    """Both `i.ready` and `o` are registers: what comes is at `o` in the next cycle, at one per cycle.
+
+    i, o: streams of `shape`.
+    """
+
+    i: stream.Interface
+    o: stream.Interface
+
+    def __init__(self, shape: Any) -> None:
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        i, o = self.i, self.o
+        payload = Signal(len(Value.cast(i.payload)), reset_less=True)
+        kept, is_kept, moves = Signal.like(payload), Signal(), Signal()
+        m.d.comb += [i.ready.eq(~is_kept), Value.cast(o.payload).eq(payload), moves.eq(~o.valid | o.ready)]
+        m.d.sync += is_kept.eq(~moves & (is_kept | i.valid))
+        with m.If(~is_kept):
+            m.d.sync += kept.eq(i.payload)
+        with m.If(moves):
+            m.d.sync += [o.valid.eq(is_kept | i.valid), payload.eq(Mux(is_kept, kept, i.payload))]
         return m

@@ -88,10 +88,11 @@ class Store(Component):
             burst.ready.eq(request.ready & may_request),
             requested.eq(request.valid & request.ready),
         ]
-        m.d.sync += [
-            available.eq(available + Mux(reader.arriving, word_beats, 0) - Mux(requested, burst.payload.beats, 0)),
-            unanswered.eq(unanswered + requested - self.bus.done),
-        ]
+        # Whether a burst is taken is known last: it chooses between sums that are there.
+        more, beats = Mux(reader.arriving, word_beats, 0), burst.payload.beats
+        m.d.sync += available.eq(Mux(requested, available + (more - beats), available + more))
+        with m.If(requested ^ self.bus.done):
+            m.d.sync += unanswered.eq(Mux(self.bus.done, unanswered - 1, unanswered + 1))
 
         code = Signal(ErrorCode)
         failed, finished = Signal(), Signal()

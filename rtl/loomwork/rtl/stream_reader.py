@@ -57,8 +57,8 @@ class StreamReader(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.reader = reader = WindowReader(self._config, self._mark_bits)
-        # What is on its way, by command. final: number of the last word in the last beat.
-        arrival = data.StructLayout({"beats": RUN_BEATS_BITS, "final": self._mark_bits})
+        # What is on its way, by command. final: number of the last word in the last beat. single: it is the only one.
+        arrival = data.StructLayout({"beats": RUN_BEATS_BITS, "final": self._mark_bits, "single": 1})
         # Whether a beat is a command's last one is needed early.
         m.submodules.arrivals = arrivals = BlockQueue(arrival.size, COMMANDS_AHEAD)
         connect(m, reader.bus, flipped(self.bus))
@@ -83,6 +83,7 @@ class StreamReader(Component):
             reader.spans.valid.eq(taken),
             expected.beats.eq(beats),
             expected.final.eq((wanted.words - 1) & (self._words_per_beat - 1)),
+            expected.single.eq(wanted.words * cols <= bus_bytes),
             arrivals.i.payload.eq(expected),
             arrivals.i.valid.eq(taken),
             self.unit.busy.eq(pending != 0),
@@ -90,15 +91,17 @@ class StreamReader(Component):
         m.d.sync += pending.eq(pending + taken - self.unit.done)
 
         oldest = data.View(arrival, arrivals.o.payload)
-        arrived = Signal(RUN_BEATS_BITS, init=1)
+        # Whether a beat is the last one is known a cycle ahead, but for the first one, whose command may come late.
+        number = Signal(RUN_BEATS_BITS, init=2)  # of the beat behind the next one
+        is_first, is_last = Signal(init=1), Signal()
         last = Signal()
         m.d.comb += [
-            last.eq(arrived == oldest.beats),
+            last.eq(Mux(is_first, oldest.single, is_last)),
             reader.mark.eq(Mux(last, oldest.final, self._words_per_beat - 1)),
             arrivals.o.ready.eq(reader.arriving & last),
         ]
         with m.If(reader.arriving):
-            m.d.sync += arrived.eq(Mux(last, 1, arrived + 1))
+            m.d.sync += [is_first.eq(last), is_last.eq(number == oldest.beats), number.eq(Mux(last, 2, number + 1))]
         self._deliver(m, reader.beats)
 
         code = Signal(ErrorCode)

@@ -16,13 +16,16 @@ class WeightLoader(Component):
 
     i: `[cols] bytes` per word, in the order of use. tiles: one `Params` per tile: what follows it in the stream; needed
     by the time of the tile's last word. params: to the drain.
-    word, load: to the array. present: the tile is in the shadow registers, or its last row gets there in this cycle.
+    tile_comes: there will be a tile in the next cycle.
+    word, load: to the array. present: the tile is in the shadow registers, or its last row gets there in this cycle;
+    a register, for every pixel asks for it.
     swap: the first pixel of a pass enters the array with this tile; only when `present`.
     halt: take no words from the next cycle on.
     """
 
     i: stream.Interface
     tiles: stream.Interface
+    tile_comes: Signal
     params: stream.Interface
     word: data.View
     load: Signal
@@ -36,6 +39,7 @@ class WeightLoader(Component):
             {
                 "i": In(stream.Signature(data.ArrayLayout(8, config.cols))),
                 "tiles": In(stream.Signature(Params)),
+                "tile_comes": In(1),
                 "params": Out(stream.Signature(params_layout(config))),
                 "word": Out(data.ArrayLayout(8, config.cols)),
                 "load": Out(config.rows),
@@ -54,7 +58,7 @@ class WeightLoader(Component):
         full, taken = Signal(), Signal()
         m.d.comb += self.i.ready.eq((~full | taken) & ~halted)
         with m.If(self.i.ready):
-            m.d.sync += [full.eq(self.i.valid), self.word.eq(self.i.payload)]
+            m.d.sync += self.word.eq(self.i.payload)
 
         row = Signal(range(rows))
         complete, loads, last_row = Signal(), Signal(), Signal()
@@ -65,16 +69,25 @@ class WeightLoader(Component):
             # Before the last row, parameters are over and the last tile has become active.
             self.tiles.ready.eq(full & last_row & ~halted),
             self.load.eq(Mux(loads, 1 << row, 0)),
-            self.present.eq(complete | (full & last_row & self.tiles.valid & ~halted)),
             self.params.valid.eq(full & in_params & ~halted),
             self.params.payload.word.eq(self.word),
             self.params.payload.index.eq(index),
             self.params.payload.last.eq(index == last),
             taken.eq(loads | (self.params.valid & self.params.ready)),
         ]
-        m.d.sync += complete.eq(self.present & ~self.swap)
+        # The next cycle's word, whether it is the last one of its tile, and with that whether the tile is present.
+        word_comes, last_row_comes = Signal(), Signal()
+        m.d.comb += [
+            word_comes.eq(Mux(self.i.ready, self.i.valid, full)),
+            last_row_comes.eq(Mux(loads, row == rows - 2, last_row)),
+        ]
+        m.d.sync += [
+            complete.eq(self.present & ~self.swap),
+            full.eq(word_comes),
+            self.present.eq((self.present & ~self.swap) | (word_comes & last_row_comes & self.tile_comes & ~self.halt)),
+        ]
         with m.If(loads):
-            m.d.sync += [row.eq(row + 1), last_row.eq(row == rows - 2)]
+            m.d.sync += [row.eq(row + 1), last_row.eq(last_row_comes)]
             with m.If(last_row):
                 m.d.sync += [index.eq(0), in_params.eq(self.tiles.payload != Params.UNIFORM)]
                 with m.Switch(self.tiles.payload):

@@ -9,11 +9,11 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import READABLE_WINDOWS
-from loomwork.rtl.burst import BurstSplitter, burst_limit, run_layout
+from loomwork.rtl.burst import BurstSplitter, burst_layout, burst_limit, run_layout
 from loomwork.rtl.memory_window import SPAN, WindowCheck, windows_layout
 from loomwork.rtl.queue import BlockQueue
 from loomwork.rtl.read_master import ReadBus
-from loomwork.rtl.skid import Skid
+from loomwork.rtl.skid import Skid, Slice
 
 
 def beat_layout(config: Config, mark_bits: int) -> data.StructLayout:
@@ -84,6 +84,15 @@ class WindowReader(Component):
         room = Signal(range(depth + 1), init=depth)
         may_request = Signal()
         request, burst = self.bus.request, splitter.o
+        if self._config.deep_pipeline:
+            # Who gets the bus is decided between registers.
+            m.submodules.slice = slice_ = Slice(burst_layout(self._config))
+            request = slice_.i
+            m.d.comb += [
+                self.bus.request.payload.eq(slice_.o.payload),
+                self.bus.request.valid.eq(slice_.o.valid & ~self.halt),
+                slice_.o.ready.eq(self.bus.request.ready & ~self.halt),
+            ]
         m.d.comb += [
             may_request.eq((room >= longest) & ~self.halt),
             request.payload.eq(burst.payload),

@@ -3,14 +3,14 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, Signature
 
 from loomwork.arch.config import Config
 from loomwork.rtl.axi import MAX_BURST_BEATS, Axi4Write, drive_constants
 from loomwork.rtl.burst import burst_layout
-from loomwork.rtl.queue import Queue
+from loomwork.rtl.queue import BlockQueue
 
 MAX_OUTSTANDING = 255
 """Bursts whose response has not come, at most."""
@@ -65,7 +65,7 @@ class WriteMaster(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         axi, request, beats = self.axi, self.writer.request, self.writer.data
-        m.submodules.lengths = lengths = Queue(len(axi.awlen), BURSTS_AHEAD)
+        m.submodules.lengths = lengths = BlockQueue(len(axi.awlen), BURSTS_AHEAD)
         outstanding = Signal(range(MAX_OUTSTANDING + 1))
         accepted, responded = Signal(), Signal()
         may_accept = Signal(init=1)  # a cycle late, in which one more may be accepted
@@ -80,7 +80,9 @@ class WriteMaster(Component):
             lengths.i.valid.eq(accepted),
             self.idle.eq(outstanding == 0),
         ]
-        m.d.sync += outstanding.eq(outstanding + accepted - responded)
+        # Whether one is accepted is known late: it chooses between two sums.
+        with m.If(accepted ^ responded):
+            m.d.sync += outstanding.eq(Mux(responded, outstanding - 1, outstanding + 1))
         with m.If(axi.awready):
             m.d.sync += axi.awvalid.eq(0)
         with m.If(accepted):

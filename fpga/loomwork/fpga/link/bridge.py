@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bridge: carries out the requests of the host link (arch/link.py) on registers and memory."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
@@ -18,13 +19,29 @@ from loomwork.arch.link import (
     WRITES,
     Operation,
     Status,
-    header_bytes,
 )
 from loomwork.fpga.link.framing import FRAME_BYTE
-from loomwork.fpga.link.requests import header_layout
+from loomwork.fpga.link.requests import FIRST_INDEX, header_layout
 from loomwork.fpga.link.words import WordAccess
 
 SEQUENCE_BITS = 8
+WRITE_BIT, REGISTERS_BIT = 0, 2
+"""Of an operation that is neither HELLO nor illegal: whether it writes, and whether it is one of registers."""
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What is known of the request, from registers.
+
+    is_hello: it begins a session. in_session: it belongs to the one that there is. is_next, is_early: its number is the
+    next one, or one before it has not arrived. is_legal: it can be carried out.
+    """
+
+    is_hello: Signal
+    in_session: Signal
+    is_next: Signal
+    is_early: Value
+    is_legal: Value
 
 
 class Bridge(Component):
@@ -53,7 +70,7 @@ class Bridge(Component):
                 "request": In(header_layout(REQUEST)),
                 "data_words": In(range(MAX_WORDS + 1)),
                 "taken": Out(1),
-                "index": Out(range(MAX_WORDS)),
+                "index": Out(range(FIRST_INDEX, MAX_WORDS)),
                 "data": In(8 * WORD_BYTES),
                 "reply": Out(stream.Signature(FRAME_BYTE)),
                 "registers": Out(WordAccess()),
@@ -64,155 +81,158 @@ class Bridge(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         request = self.request
-        word, status, writes, words = Signal(range(MAX_WORDS)), Signal(Status), Signal(), Signal(8)
-        shift, left, is_last = Signal(8 * WORD_BYTES), Signal(range(WORD_BYTES + 1)), Signal()
-        sent = Signal()
+        # A word's index; as bits also MAX_WORDS, behind the last one.
+        word, status, reads, writes = Signal.like(self.index), Signal(Status), Signal(), Signal()
+        # Header and words of an answer are of one size, four bytes.
+        shift, place, is_last = Signal(8 * WORD_BYTES), Signal(range(WORD_BYTES)), Signal()
+        sent, ends = Signal(), Signal()
         m.d.comb += [
             self.index.eq(word),
-            self.reply.valid.eq(left != 0),
             self.reply.payload.data.eq(shift[:8]),
-            self.reply.payload.last.eq(is_last & (left == 1)),
+            self.reply.payload.last.eq(is_last & (place == WORD_BYTES - 1)),
             sent.eq(self.reply.valid & self.reply.ready),
+            ends.eq(sent & (place == WORD_BYTES - 1)),
         ]
         with m.If(sent):
-            m.d.sync += [shift.eq(shift >> 8), left.eq(left - 1)]
+            m.d.sync += [shift.eq(shift >> 8), place.eq(place + 1)]
+        with m.If(ends):
+            m.d.sync += self.reply.valid.eq(0)
 
-        access, done, found = self._access(m, word, writes)
-        expected = Signal(SEQUENCE_BITS)
-        is_legal, ahead = self._check(m, expected)
-        hello = Array([Const(LINK_VERSION, 32), Const(self._memory_bytes, 32), request.address])
-        is_hello = request.operation == Operation.HELLO
+        session, has_session, expected = Signal(8), Signal(), Signal(SEQUENCE_BITS)
+        checks = self._check(m, in_session=has_session & (session == request.session), expected=expected)
+        words = Mux(checks.is_hello, HELLO_WORDS, request.words)
+        # A cycle behind `word`, which stays for longer wherever this is asked for.
+        m.d.sync += is_last.eq(~(reads | writes) | (word.as_unsigned() == words[: len(word)]))
         header = data.View(header_layout(REPLY), Signal(header_layout(REPLY).size, name="header"))
         m.d.comb += [
             header.session.eq(request.session),
             header.sequence.eq(request.sequence),
             header.status.eq(status),
-            header.words.eq(words),
+            header.words.eq(Mux(reads, words, 0)),
         ]
+        access, done, found = self._access(m, word[:-1], writes, is_hello=checks.is_hello)
+        m.d.sync += self.taken.eq(ends & is_last & reads)
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += word.eq(0)
+                m.d.sync += word.eq(FIRST_INDEX)
                 with m.If(self.pending):
                     m.next = "PENDING"
             with m.State("PENDING"):
-                # The checks of the request are in registers now.
-                self._judge(
-                    m,
-                    is_legal=is_legal,
-                    ahead=ahead,
-                    expected=expected,
-                    status=status,
-                    writes=writes,
-                    words=words,
-                )
+                # The header comes out of the buffer, then the checks reach their registers.
+                m.d.sync += word.eq(word + 1)
+                with m.If(word[:3].all()):  # -1
+                    m.next = "CHECKED"
+            with m.State("CHECKED"):
+                self._judge(m, checks, status=status, reads=reads, writes=writes)
+                with m.If(checks.is_hello):
+                    m.d.sync += [session.eq(request.session), has_session.eq(1)]
+                with m.If(checks.is_hello | checks.in_session & checks.is_next):
+                    m.d.sync += expected.eq(request.sequence + 1)
                 m.next = "JUDGED"
             with m.State("JUDGED"):
-                # The first word of data comes out of the buffer now.
+                # A word of data comes out of the buffer now, and `is_last` follows `word`.
                 m.next = "HEADER"
                 with m.If(writes):
                     m.next = "WRITE"
             with m.State("WRITE"):
-                m.d.comb += access.eq(~done)
-                with m.If(done):
+                m.d.comb += access.eq(~is_last)
+                with m.If(is_last):
+                    m.next = "HEADER"
+                with m.Elif(done):
                     m.d.sync += word.eq(word + 1)
                     m.next = "JUDGED"
-                    with m.If(word == self.data_words - 1):
-                        m.d.sync += word.eq(0)
-                        m.next = "HEADER"
             with m.State("HEADER"):
-                m.d.sync += [shift.eq(header.as_value()), left.eq(header_bytes(REPLY)), is_last.eq(words == 0)]
-                m.d.comb += self.taken.eq(words == 0)
+                m.d.sync += [shift.eq(header.as_value()), self.reply.valid.eq(1), self.taken.eq(is_last)]
                 m.next = "SEND"
             with m.State("SEND"):
-                with m.If(sent & (left == 1)):
+                with m.If(~self.reply.valid):
                     m.next = "READ"
                     with m.If(is_last):
-                        m.d.comb += self.taken.eq(words != 0)
                         m.next = "IDLE"
             with m.State("READ"):
-                m.d.comb += access.eq(~done & ~is_hello)
-                m.d.sync += shift.eq(Mux(is_hello, hello[word[:2]], found))
-                with m.If(done | is_hello):
-                    m.d.sync += [left.eq(WORD_BYTES), is_last.eq(word == words - 1), word.eq(word + 1)]
+                m.d.comb += access.eq(1)
+                with m.If(~done):
+                    m.d.sync += shift.eq(found)
+                with m.Else():
+                    m.d.sync += [self.reply.valid.eq(1), word.eq(word + 1)]
                     m.next = "SEND"
         return m
 
-    def _access(self, m: Module, word: Value, writes: Value) -> tuple[Signal, Signal, Signal]:
-        """Join both targets: a signal that asks, one that tells that it is done, and what was read."""
-        operation = self.request.operation
-        of_memory = (operation == Operation.READ_MEMORY) | (operation == Operation.WRITE_MEMORY)
-        access, done, found = Signal(), Signal(), Signal(8 * WORD_BYTES)
-        for target, chosen in ((self.memory, of_memory), (self.registers, ~of_memory)):
+    def _access(self, m: Module, word: Value, writes: Value, *, is_hello: Value) -> tuple[Signal, Signal, Signal]:
+        """Join both targets, and the words of HELLO.
+
+        Returns a signal that asks, one that tells that it is done, and what was read a cycle before that.
+        """
+        operation, address = self.request.operation, self.request.address
+        access, done, found, ends = Signal(), Signal(), Signal(8 * WORD_BYTES), Signal()
+        of_registers = operation[REGISTERS_BIT]
+        for target, chosen in ((self.memory, ~of_registers), (self.registers, of_registers)):
+            m.d.sync += target.request.eq(access & chosen & ~is_hello & ~ends & ~done)
             m.d.comb += [
-                target.request.eq(access & chosen),
                 target.write.eq(writes),
-                target.address.eq(self.request.address + (word << 2)),
+                target.address.eq(address + (word << 2)),
                 target.write_data.eq(self.data),
             ]
+        hello = Array([Const(LINK_VERSION, 32), Const(self._memory_bytes, 32), address])
+        there = Mux(of_registers, self.registers.read_data, self.memory.read_data)
         m.d.comb += [
-            done.eq(self.memory.done | self.registers.done),
-            found.eq(Mux(of_memory, self.memory.read_data, self.registers.read_data)),
+            ends.eq(self.memory.done | self.registers.done),
+            found.eq(Mux(is_hello, hello[word[:2]], there)),
         ]
+        m.d.sync += done.eq(ends | access & is_hello & ~done)
         return access, done, found
 
-    def _check(self, m: Module, expected: Signal) -> tuple[Signal, Signal]:
-        """Whether the request that is pending is legal, and how far its number is ahead, both a cycle later."""
-        request = self.request
-        operation = request.operation
-        is_legal, ahead = Signal(), Signal(SEQUENCE_BITS)
-        is_read, is_write = self._kinds()
-        of_memory = (operation == Operation.READ_MEMORY) | (operation == Operation.WRITE_MEMORY)
-        end = request.address + (request.words << 2)
-        m.d.sync += [
-            ahead.eq(request.sequence - expected),
-            is_legal.eq(
-                (is_read & (self.data_words == 0) | is_write & (self.data_words == request.words))
-                & (request.words != 0)
-                & (request.words <= MAX_WORDS)
-                & (request.address[:2] == 0)
-                & (~of_memory | (end <= self._memory_bytes))
-            ),
-        ]
-        return is_legal, ahead
+    def _check(self, m: Module, *, in_session: Value, expected: Signal) -> Checks:
+        """Checks of the request, two cycles after it has come: sums and what is compared first, then the rest.
 
-    def _kinds(self) -> tuple[Value, Value]:
-        """Whether the request is a read, and a write."""
-        operation = self.request.operation
-        is_read, is_write = (Value.cast(sum(operation == one for one in kinds)).any() for kinds in (READS, WRITES))
-        return is_read, is_write
-
-    def _judge(
-        self,
-        m: Module,
-        *,
-        is_legal: Signal,
-        ahead: Signal,
-        expected: Signal,
-        status: Signal,
-        writes: Signal,
-        words: Signal,
-    ) -> None:
-        """Decide on the request that is pending, and keep session and number.
-
-        is_legal, ahead: see `_check`. expected: number of the next request. words: of the answer.
+        in_session: whether its session is the one that there is. expected: number of the next request.
         """
         request = self.request
-        session, has_session = Signal(8), Signal()
-        is_read, is_write = self._kinds()
-        m.d.sync += [writes.eq(0), words.eq(0), status.eq(Status.OK)]
-        with m.If((request.operation == Operation.HELLO) & (self.data_words == 0)):
-            m.d.sync += [
-                *(session.eq(request.session), has_session.eq(1), expected.eq(request.sequence + 1)),
-                words.eq(HELLO_WORDS),
-            ]
-        with m.Elif(~has_session | (session != request.session)):
+        operation, words, address = request.operation, request.words, request.address
+        is_hello, is_other, belongs, has_data, has_all = Signal(), Signal(), Signal(), Signal(), Signal()
+        ahead, is_countable, is_placed = Signal(SEQUENCE_BITS), Signal(), Signal()
+        # What lies above the size of the memory is compared, not added.
+        bits = self._memory_bytes.bit_length()
+        end = Signal(range((1 << bits) // WORD_BYTES + (1 << len(words))))
+        of_registers = operation[REGISTERS_BIT]
+        m.d.sync += [
+            is_hello.eq((operation == Operation.HELLO) & (self.data_words == 0)),
+            is_other.eq(operation.matches(*READS, *WRITES)),
+            belongs.eq(in_session),
+            has_data.eq(self.data_words != 0),
+            has_all.eq(self.data_words == words),
+            ahead.eq(request.sequence - expected),
+            is_countable.eq((words != 0) & (words <= MAX_WORDS)),
+            is_placed.eq((address[:2] == 0) & (of_registers | (address[bits:] == 0))),
+            end.eq(address[2:bits] + words),
+        ]
+        is_next, fits, is_inside = Signal(), Signal(), Signal()
+        m.d.sync += [
+            is_next.eq(ahead == 0),
+            fits.eq(is_other & is_countable & is_placed & Mux(operation[WRITE_BIT], has_all, ~has_data)),
+            is_inside.eq(of_registers | (end <= self._memory_bytes // WORD_BYTES)),
+        ]
+        return Checks(
+            is_hello=is_hello,
+            in_session=belongs,
+            is_next=is_next,
+            is_early=~is_next & ~ahead[-1],
+            is_legal=fits & is_inside,
+        )
+
+    def _judge(self, m: Module, checks: Checks, *, status: Signal, reads: Signal, writes: Signal) -> None:
+        """Decide on the request that is pending: what is answered, and whether it reads or writes words."""
+        is_write = self.request.operation[WRITE_BIT]
+        is_fine = ~checks.is_hello & checks.in_session & checks.is_legal & ~checks.is_early
+        m.d.sync += [
+            reads.eq(checks.is_hello | is_fine & ~is_write),
+            writes.eq(is_fine & is_write & checks.is_next),
+        ]
+        with m.If(checks.is_hello):
+            m.d.sync += status.eq(Status.OK)
+        with m.Elif(~checks.in_session):
             m.d.sync += status.eq(Status.NO_SESSION)
-        with m.Elif((ahead != 0) & ~ahead[-1]):
+        with m.Elif(checks.is_early):
             m.d.sync += status.eq(Status.OUT_OF_ORDER)
         with m.Else():
-            with m.If(ahead == 0):
-                m.d.sync += expected.eq(expected + 1)
-            with m.If(~is_legal):
-                m.d.sync += status.eq(Status.ILLEGAL)
-            with m.Else():
-                m.d.sync += [writes.eq(is_write & (ahead == 0)), words.eq(Mux(is_read, request.words, 0))]
+            m.d.sync += status.eq(Mux(checks.is_legal, Status.OK, Status.ILLEGAL))

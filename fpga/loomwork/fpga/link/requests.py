@@ -6,11 +6,12 @@ from amaranth.lib import data
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import Component, In, Out
 
-from loomwork.arch.link import CRC_BYTES, MAX_WORDS, REQUEST, WORD_BYTES, Part, header_bytes
+from loomwork.arch.link import MAX_WORDS, REQUEST, WORD_BYTES, Part, header_bytes
 
 HEADER_WORDS = header_bytes(REQUEST) // WORD_BYTES
-LONGEST = HEADER_WORDS + MAX_WORDS + CRC_BYTES // WORD_BYTES
-"""Words of a frame, at most."""
+FIRST_INDEX = -6
+"""Where a header begins. From there, the bridge counts up to the first word of data, 0: it has the header two cycles
+after the last word of that and needs as many to judge it."""
 
 
 def header_layout(parts: tuple[Part, ...]) -> data.StructLayout:
@@ -22,8 +23,9 @@ class Requests(Component):
     """Keeps the frame that is carried out and the one that arrives; a third one is dropped, as if it was lost.
 
     begin, byte, push, good: of the `Deframer`.
-    pending: there is a request. request: its header. data_words: words behind the header. Until `taken`, one cycle.
-    index, data: a word of those, one cycle later.
+    pending: there is a request. data_words: words behind its header. Until `taken`, one cycle.
+    index, data: a word of those, one cycle later. request: the header, two cycles after `index` has counted through it
+    from FIRST_INDEX on; it stays until that happens once more.
     """
 
     begin: Signal
@@ -48,52 +50,53 @@ class Requests(Component):
                 "request": Out(header_layout(REQUEST)),
                 "data_words": Out(range(MAX_WORDS + 1)),
                 "taken": In(1),
-                "index": In(range(MAX_WORDS)),
+                "index": In(range(FIRST_INDEX, MAX_WORDS)),
                 "data": Out(8 * WORD_BYTES),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # Two halves: of the frame that arrives and of the one that is carried out.
-        m.submodules.buffer = buffer = Memory(shape=8 * WORD_BYTES, depth=2 * MAX_WORDS, init=[])
+        # Two halves: of the frame that arrives and of the one that is carried out. In each, the header lies behind the
+        # words of data, where it takes no registers while the frame arrives.
+        depth = 2 * MAX_WORDS
+        m.submodules.buffer = buffer = Memory(shape=8 * WORD_BYTES, depth=2 * depth, init=[])
         read, write = buffer.read_port(), buffer.write_port()
         arriving, half = Signal(), Signal()
 
-        header = Signal.like(self.request.as_value())
         low, place = Signal(8 * (WORD_BYTES - 1)), Signal(range(WORD_BYTES))
-        word, is_word = Cat(low, self.byte), Signal()
-        count, too_long = Signal(range(LONGEST + 1)), Signal()
+        # The index of the word that arrives: from -HEADER_WORDS on, as bits of an address. The checksum follows as if
+        # it was one more word of data, up to MAX_WORDS.
+        count, too_long = Signal(range(depth)), Signal()
+        is_header, is_longest = count[-2:].all(), count[-1] & ~count[-2]
         m.d.comb += [
-            is_word.eq(self.push & (place == WORD_BYTES - 1)),
-            write.addr.eq(Cat((count - HEADER_WORDS)[: read.addr.shape().width - 1], arriving)),
-            write.data.eq(word),
-            # What is written while the header arrives, its own words follow; the checksum lands behind them or, in the
-            # longest frame, nowhere.
-            write.en.eq(is_word & (count < LONGEST - 1) & (count >= HEADER_WORDS)),
+            write.addr.eq(Cat(count[:2], count[2] & ~is_header, count[3:], arriving)),
+            write.data.eq(Cat(low, self.byte)),
+            write.en.eq(self.push & (place == WORD_BYTES - 1)),
             read.addr.eq(Cat(self.index, half)),
             self.data.eq(read.data),
         ]
         with m.If(self.begin):
-            m.d.sync += [count.eq(0), place.eq(0), too_long.eq(0)]
+            m.d.sync += [count.eq(-HEADER_WORDS - 1), place.eq(0), too_long.eq(0)]
         with m.Elif(self.push):
-            m.d.sync += [low.eq(word[8:]), place.eq(place + 1)]
-            with m.If(is_word & (count == LONGEST)):
-                m.d.sync += too_long.eq(1)
-            with m.Elif(is_word):
-                m.d.sync += count.eq(count + 1)
-                with m.If(count < HEADER_WORDS):
-                    m.d.sync += header.eq(Cat(header[8 * WORD_BYTES :], word))
+            m.d.sync += [low.eq(Cat(low, self.byte)[8:]), place.eq(place + 1)]
+            with m.If(place == 0):
+                with m.If(is_longest):
+                    m.d.sync += too_long.eq(1)
+                with m.Else():
+                    m.d.sync += count.eq(count + 1)
 
-        is_whole = (place == 0) & ~too_long & (count > HEADER_WORDS)
+        # Of all that `index` counts through, the words of the header are shifted in. What is behind the last word has
+        # their sign as well.
+        shifts = Signal()
+        m.d.sync += shifts.eq(self.index[-1] & self.index[-2] & ~self.index[2])
+        with m.If(shifts):
+            m.d.sync += self.request.eq(Cat(self.request, read.data)[8 * WORD_BYTES :])
+
+        is_whole = (place == 0) & ~too_long & ~is_header
         with m.If(self.taken):
             m.d.sync += self.pending.eq(0)
         with m.Elif(self.good & is_whole & ~self.pending):
-            m.d.sync += [
-                self.pending.eq(1),
-                self.request.eq(header),
-                self.data_words.eq(count - HEADER_WORDS - CRC_BYTES // WORD_BYTES),
-                half.eq(arriving),
-                arriving.eq(~arriving),
-            ]
+            # The last word is the checksum.
+            m.d.sync += [self.pending.eq(1), self.data_words.eq(count), half.eq(arriving), arriving.eq(~arriving)]
         return m

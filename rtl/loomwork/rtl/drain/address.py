@@ -31,8 +31,8 @@ def saturated_sum(one: Value, other: Value) -> Value:
 
 
 class Address(Component):
-    """Computes the addresses of steps in `latency` cycles, one step per cycle. It takes one step more than it has room
-    for, so that all in front of it need not know in the same cycle whether `o` is taken.
+    """Computes the addresses of steps in three cycles, or four with `deep_pipeline`, one step per cycle. It takes one
+    step more than it has room for, so that all in front of it need not know in the same cycle whether `o` is taken.
 
     command: the DRAIN, constant from its first point to its last step. operand_base, operand_pitch: of COMBINE.
     i: points. o: steps (layouts.py). next_memories: those that the feed takes in the next cycle. refused: the windows
@@ -50,8 +50,6 @@ class Address(Component):
     refused: Signal
     progress: Signal
     filled: Signal
-
-    latency = 3
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -76,7 +74,7 @@ class Address(Component):
 
         # All stages move together, until `spare` holds the step that was on its way when the last one was not taken.
         advance, leaves = Signal(), Signal()
-        valid = Signal(self.latency - 1)
+        valid = Signal(3 if config.deep_pipeline else 2)  # behind each stage but the last one
         spare, is_spare = Signal.like(step), Signal()
         m.d.comb += [
             advance.eq(~is_spare),
@@ -147,6 +145,10 @@ class Address(Component):
             new.last.eq(rest.last),
             new.flags.eq(rest.flags),
         ]
+        if config.deep_pipeline:
+            # They are looked at in a cycle of their own.
+            new = data.View(step.shape(), register("step_3", Value.cast(new)))
+
         # Progress grows by one, or ends with a finished block: what held in the last cycle tells what holds now.
         is_below, is_next, was_odd = Signal(), Signal(), Signal()
         m.d.sync += was_odd.eq(self.progress[0])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The writer: joins finished bytes with the place they go to, and writes them."""
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out
@@ -65,7 +65,9 @@ class Writer(Component):
         m.d.comb += [
             written.eq(self.write.valid & self.write.ready),
         ]
-        m.d.sync += outstanding.eq(outstanding + self.expect - written)
+        # Both are known late: they choose between two sums.
+        with m.If(self.expect ^ written):
+            m.d.sync += outstanding.eq(Mux(written, outstanding - 1, outstanding + 1))
         is_full, is_busy = Signal(), Signal()
         m.d.comb += [self.room.eq(~is_full), self.idle.eq(~is_busy)]
         with m.If(self.expect & ~written):

@@ -20,7 +20,8 @@ from loomwork.sim.cycles.timeline import Clock, Process, Search
 from loomwork.sim.cycles.walk import Walk
 
 BEGIN_CYCLES = 4
-"""From the beginning of a DRAIN to its first step in front of the launch: walker and address pipeline."""
+"""From the beginning of a DRAIN to its first step in front of the launch: walker and address pipeline. One more with
+`deep_pipeline`."""
 
 
 class DrainCycles:
@@ -90,7 +91,7 @@ class Drain:
                 if from_scratchpad or combine.has_operand or combine is not mode:
                     begin = max(begin, idle)
                 mode = combine
-                last = yield from self._launch(command, begin + BEGIN_CYCLES)
+                last = yield from self._launch(command, begin + BEGIN_CYCLES + self._config.deep_pipeline)
                 written = last + self._cycles.write[mode]
                 idle = written + 1
                 ready = last + 1

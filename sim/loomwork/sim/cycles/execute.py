@@ -59,6 +59,7 @@ class Execute:
         self._shapes = shapes
         self._words = words
         self._walk = walk
+        self._hears = int(config.deep_pipeline)  # cycles until the cutter knows that a pass is taken
         self.finished = Timeline(clock)
         self.sums: list[NDArray[np.int64] | None] = []
         self.released = Timeline(clock)
@@ -124,7 +125,7 @@ class Execute:
             if number < last:
                 # What is left out is cut while the pass in front of it still waits.
                 place = (number + 1) % passes
-                valid = self._cut(max(walk.taken, known + shape.left_out[place]), segments[place], 1)
+                valid = self._cut(max(walk.taken + self._hears, known + shape.left_out[place]), segments[place], 1)
             else:
                 self._walked.add(walk.taken)
             if not number:

@@ -110,7 +110,9 @@ class Dispatcher:
         self._fetch = fetch
         self._beats = max(1, COMMAND_BYTES // config.bus_bytes)
         self._per_beat = max(1, config.bus_bytes // COMMAND_BYTES)
-        self._looks = int(config.deep_pipeline)  # the decoder looks at a command in a cycle of its own
+        # The decoder looks at a command in cycles of its own, and takes the next one when this one is gone.
+        self._looks = 2 if config.deep_pipeline else 0
+        self._leaves = int(config.deep_pipeline)
         self._decoded = Timeline(clock)
         self._handed = Timeline(clock)
         self.end = self.waited = 0
@@ -130,7 +132,7 @@ class Dispatcher:
             if number:
                 if len(handed.times) < number:
                     yield handed, number
-                taken = max(taken, handed.times[-1] + self._looks)
+                taken = max(taken, handed.times[-1] + self._leaves)
             if (number + 1) % self._per_beat == 0:
                 fetched.popped.add(taken)
             decoded.add(taken + self._looks)

@@ -18,6 +18,8 @@ ADDRESS_CYCLES = 1
 """From a request to its address on the bus."""
 ARRIVAL_CYCLES = 1
 """From a beat on the bus to its reader."""
+SLICE_PLACES = 2
+"""Bursts between a splitter and the bus, with `deep_pipeline`; each is there for a cycle at least."""
 QUEUE_CYCLES = 2
 """From the input of a SyncFIFOBuffered to its output."""
 
@@ -91,6 +93,7 @@ class Reader:
         self._depth = depth
         self._longest = burst_limit(config, depth)
         self._bus_bytes = config.bus_bytes
+        self._has_slice = config.deep_pipeline
         self._room_cycles = 1 + config.deep_pipeline  # from a beat that leaves the queue to its room
         self._spans: deque[tuple[int, int, int]] = deque()
         self.offered = Timeline(clock)
@@ -99,7 +102,10 @@ class Reader:
         self.bursts = Timeline(clock)
         self._first_beats: list[int] = []
         self._beats = 0
+        self._sliced = Timeline(clock)  # bursts leave the splitter for the slice
+        self._lengths: list[int] = []  # of these, in beats
         clock.start(self._run())
+        clock.start(self._ask_for_sliced())
 
     def offer(self, checked: int, offset: int, length: int) -> None:
         """A span of `length` bytes has passed the check: its run is at the splitter from cycle `checked` on."""
@@ -127,7 +133,7 @@ class Reader:
     def _run(self) -> Process:
         longest, popped, granted = self._longest, self.popped, self._granted
         free = 0  # cycle in which the splitter can take the next run
-        number = bursts = 0
+        number = requested = 0  # spans and beats
         while True:
             if len(self.offered.times) <= number:
                 yield self.offered, number + 1
@@ -139,19 +145,43 @@ class Reader:
             while left:
                 beats = min(left, longest - address % longest)
                 # The queue must have room for the longest burst.
-                missing = self._beats + longest - self._depth
+                missing = requested + longest - self._depth
                 if missing > 0:
                     if len(popped.times) < missing:
                         yield popped, missing
                     valid = max(valid, popped.times[missing - 1] + self._room_cycles)
-                self._bus.ask(self._number, valid, beats)
-                if len(granted.times) <= bursts:
-                    yield granted, bursts + 1
-                cycle = granted.times[bursts]
-                bursts += 1
-                self._first_beats.append(self._beats)
-                self._beats += beats
-                self.bursts.add(self._bus.arrival(self._number) + QUEUE_CYCLES)
+                if self._has_slice:
+                    bursts = len(self._lengths)
+                    if bursts >= SLICE_PLACES:
+                        if len(granted.times) <= bursts - SLICE_PLACES:
+                            yield granted, bursts - SLICE_PLACES + 1
+                        valid = max(valid, granted.times[bursts - SLICE_PLACES] + 1)
+                    cycle = valid
+                    self._lengths.append(beats)
+                    self._sliced.add(cycle)
+                else:
+                    cycle = yield from self._grant(valid, beats)
+                requested += beats
                 address += beats
                 left -= beats
                 free, valid = cycle, cycle + 1
+
+    def _ask_for_sliced(self) -> Process:
+        """The process that asks for the bursts of the slice, one after the other."""
+        number = 0
+        while True:
+            if len(self._sliced.times) <= number:
+                yield self._sliced, number + 1
+            yield from self._grant(self._sliced.times[number] + 1, self._lengths[number])
+            number += 1
+
+    def _grant(self, valid: int, beats: int) -> Search:
+        """The cycle in which a burst that is asked for from `valid` on is granted; note when its beats come."""
+        bursts, granted = len(self.bursts.times), self._granted
+        self._bus.ask(self._number, valid, beats)
+        if len(granted.times) <= bursts:
+            yield granted, bursts + 1
+        self._first_beats.append(self._beats)
+        self._beats += beats
+        self.bursts.add(self._bus.arrival(self._number) + QUEUE_CYCLES)
+        return granted.times[bursts]

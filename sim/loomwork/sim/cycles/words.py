@@ -10,13 +10,16 @@ from loomwork.sim.cycles.timeline import Process
 
 
 class Words(ABC):
-    """Deals out the words in order. A word leaves the queue for a register when its predecessor is used, and is used in
-    the next cycle at the earliest.
+    """Deals out the words in order. A word moves to a register when its predecessor is used, and is used in the next
+    cycle at the earliest. It leaves the queue when it moves there, or with `deep_pipeline` for a place in front of the
+    register, as soon as its predecessor has moved on.
 
     used: cycle in which the latest word was used. there: so many of the next words may be used by `use`.
     """
 
-    def __init__(self, reader: Reader, commands: Sequence[int]) -> None:
+    def __init__(self, config: Config, reader: Reader, commands: Sequence[int]) -> None:
+        self._has_place = config.deep_pipeline
+        self._moved = -1  # when the latest word moved to the register
         self.used = -1
         self.there = 0
         self._reader = reader
@@ -60,7 +63,7 @@ class NarrowWords(Words):
     """A beat holds one or more words."""
 
     def __init__(self, config: Config, reader: Reader, commands: Sequence[int]) -> None:
-        super().__init__(reader, commands)
+        super().__init__(config, reader, commands)
         self._per_beat = config.bus_bytes // config.cols
         self._left = 0  # words of the command that lie behind this burst
         self._word = 0  # number of the next word of this burst
@@ -78,12 +81,16 @@ class NarrowWords(Words):
         arrival = self._arrival + self._word // per_beat
         taken, first = max(self.used, arrival), max(used, arrival) + 1
         self.used = first + words - 1
-        # The words leave the queue in cycles `taken`, `first`, `first + 1`, ..., each beat with its last word.
+        moved = leaves = [taken, *range(first, self.used)]
+        if self._has_place:
+            leaves = [max(arrival, self._moved + 1), *(cycle + 1 for cycle in moved[:-1])]
+        self._moved = moved[-1]
+        # Each beat leaves with its last word.
         skipped = per_beat - 1 - self._word % per_beat
-        popped = [taken, *range(first, self.used)][skipped::per_beat]
+        popped = leaves[skipped::per_beat]
         self._word += words
         if not self.there and self._word % per_beat:
-            popped.append(self.used - 1 if words > 1 else taken)
+            popped.append(leaves[-1])
         self._reader.popped.extend(popped)
 
 
@@ -91,7 +98,7 @@ class WideWords(Words):
     """A word takes several beats."""
 
     def __init__(self, config: Config, reader: Reader, commands: Sequence[int]) -> None:
-        super().__init__(reader, commands)
+        super().__init__(config, reader, commands)
         self._beats = config.cols // config.bus_bytes
         self._arrivals: list[int] = []  # of the beats that make the next words
 
@@ -106,9 +113,10 @@ class WideWords(Words):
             for place in range(self._beats):
                 popped = max(popped + 1, self._arrivals[word * self._beats + place])
                 if place == self._beats - 1:
-                    popped = max(popped, self.used)
+                    popped = max(popped, self._moved + 1 if self._has_place else self.used)
                 times.add(popped)
-            self.used = used = max(used, popped) + 1
+            self._moved = max(popped, self.used)
+            self.used = used = max(used, self._moved) + 1
         del self._arrivals[: words * self._beats]
 
 
