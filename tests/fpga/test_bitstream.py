@@ -69,7 +69,7 @@ def _route(board: Board, clock_mhz: float, folder: Path, monkeypatch: pytest.Mon
     for name in ("top.il", family.constraints_file):
         content = files[name]
         (folder / name).write_text(content.decode() if isinstance(content, bytes) else content)
-    recipe = f"read_rtlil top.il; {family.synthesis} -top top; write_json {synthesis.NETLIST}"
+    recipe = f"read_rtlil top.il; {family.synthesis.format(top='top')}; write_json {synthesis.NETLIST}"
     run_script(find_yosys(), recipe, "stat -json", folder)
     netlist = Netlist(folder=folder, units={})
     placer = find_tool(family.placer)

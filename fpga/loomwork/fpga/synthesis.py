@@ -61,7 +61,7 @@ class Netlist:
     """A synthesized design.
 
     folder: of the files `netlist.json` and constraints; its name tells all that has decided them. units: what each
-    takes; they are synthesized one by one and nothing is simplified across their borders.
+    takes.
     """
 
     folder: Path
@@ -76,20 +76,18 @@ class Netlist:
 def script(board: Board) -> str:
     """What Yosys does with `top.il`.
 
-    Units keep their borders until all are mapped, so that their cells can be counted, and replicas (rtl/replica.py)
-    stay apart; then all becomes one module. A compact core is one module from the beginning: what borders cost is what
-    its FPGA has not.
+    All but replicas (rtl/replica.py), which stay apart, is one module from the beginning: what is slow is slow across
+    the borders of units. Cells have names that begin with those of their unit.
     """
-    keep = " ".join((*(f"{TOP}.system.{path}" for path in UNITS.values()), f"{TOP}.system.core.*_replica"))
     sources = "".join(f"read_verilog -defer {name}; " for name in verilog_sources(board))
-    borders = "" if board.compact else f"setattr -mod -set keep_hierarchy 1 {keep}; "
+    replicas = "" if board.compact else f"setattr -mod -set keep_hierarchy 1 {TOP}.system.core.*_replica; "
     # No word is used that was read in the cycle in which it was written. Amaranth asks for the old one all the same,
     # for which Yosys would put comparators, registers and multiplexers around each memory.
     # As in yosys.py: names that Amaranth gives to elements of arrays confuse abc9.
     return (
-        f"read_rtlil {TOP}.il; {sources}hierarchy -top {TOP}; {borders}"
+        f"read_rtlil {TOP}.il; {sources}hierarchy -top {TOP}; {replicas}"
         "setparam -set COLLISION_X_MASK 1'1 t:$memrd_v2 r:CLK_ENABLE=1 %i; proc; flatten; "
-        f"rename -hide w:*\\[*; {board.family.synthesis} -top {TOP}; tee -q -o units.json stat -json; "
+        f"rename -hide w:*\\[*; {board.family.synthesis.format(top=TOP)}; "
         f"setattr -mod -unset keep_hierarchy *; flatten; clean; write_json {NETLIST}"
     )
 
@@ -133,18 +131,12 @@ def _text(content: Any) -> str:
 
 
 def _units(board: Board, folder: Path) -> dict[str, Resources]:
-    """What each unit takes: by Yosys's statistics of its modules, or by names of cells where all is one module."""
+    """What each unit takes, by the names of its cells."""
     module = json.loads((folder / NETLIST).read_text(encoding="utf-8"))["modules"][TOP]
-    if board.compact:
-        kinds = {unit: Counter[str]() for unit in (*COMPACT_UNITS, REST)}
-        for name, cell in module["cells"].items():
-            kinds[unit_of(name)][cell["type"]] += 1
-        units = {unit: board.family.resources(cells) for unit, cells in kinds.items()}
-    else:
-        statistics: Mapping[str, Any] = json.loads((folder / "units.json").read_text(encoding="utf-8"))["modules"]
-        cells = {name.lstrip("\\"): kinds["num_cells_by_type"] for name, kinds in statistics.items()}
-        units = {unit: board.family.resources(cells.pop(f"{TOP}.system.{path}")) for unit, path in UNITS.items()}
-        units[REST] = sum(map(board.family.resources, cells.values()), Resources())
+    kinds = {unit: Counter[str]() for unit in (*(COMPACT_UNITS if board.compact else UNITS), REST)}
+    for name, cell in module["cells"].items():
+        kinds[unit_of(name)][cell["type"]] += 1
+    units = {unit: board.family.resources(cells) for unit, cells in kinds.items()}
     if board.family.lone_registers:
         units[LONE] = Resources(luts=lone_registers(module))
     return units

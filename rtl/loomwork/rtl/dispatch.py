@@ -29,20 +29,19 @@ def queued_bits(unit: Unit) -> int:
     return max(insn.bits for insn in INSNS if insn.unit is unit)
 
 
-def unsatisfied_waits(command: Value, finished: data.View, done: data.View) -> Value:
+def unsatisfied_waits(command: Value, finished: data.View, following: data.View, done: data.View) -> Value:
     """The waits in the header of a raw command that are not satisfied in the next cycle: a bit for each ticket unit.
 
-    finished: ticket counters now. done: they go one further.
+    finished, following: ticket counters now, and one further. done: they go one further.
     """
     end = BY_MNEMONIC["END"]  # has nothing but a header
     header = data.View(command_layout(end.mnemonic), command[: end.bits])
     waits: list[Value] = []
     for unit in TICKET_UNITS:
         name = unit.name.lower()
-        ahead = (finished[name] - header[f"{name}_ticket"])[:TICKET_BITS]
-        # The sign of `ahead + done`, without a second carry chain.
-        negative = ahead[-1] ^ (done[name] & ahead[:-1].all())
-        waits.append(header[f"wait_{name}"] & negative)
+        # The sign of how far the counter is ahead; both are there when it is known whether it counts.
+        now, then = ((counter[name] - header[f"{name}_ticket"])[TICKET_BITS - 1] for counter in (finished, following))
+        waits.append(header[f"wait_{name}"] & Mux(done[name], then, now))
     return Cat(*waits)
 
 
@@ -53,7 +52,8 @@ class Lane(Component):
     not offered. No unit is ready for it by then. In that cycle it moves from the queue's memory into a register, where
     the unit's way begins.
 
-    i: commands of this unit. port: the unit. finished: ticket counters of all units; done: which of them are counting.
+    i: commands of this unit. port: the unit. finished, following: ticket counters of all units, and what they are when
+    they have counted once more; done: which of them are counting.
     halt: hand out nothing more.
     oldest: number of the oldest unfinished command; the one that fails when the unit reports an error.
     occupied: there is such a command. waiting: the unit is idle and its next command waits for a ticket.
@@ -63,6 +63,7 @@ class Lane(Component):
     i: stream.Interface
     port: Any
     finished: data.View
+    following: data.View
     done: data.View
     halt: Signal
     oldest: Signal
@@ -80,6 +81,7 @@ class Lane(Component):
                 "i": In(stream.Signature(layout)),
                 "port": Out(UnitPort()),
                 "finished": In(FINISHED),
+                "following": In(FINISHED),
                 "done": In(DONE),
                 "halt": In(1),
                 "oldest": Out(COMMAND_INDEX_BITS),
@@ -106,7 +108,7 @@ class Lane(Component):
         offered = Signal(self._command_bits, reset_less=True)
         m.d.sync += [
             offered.eq(command),
-            unsatisfied.eq(unsatisfied_waits(command, self.finished, self.done)),
+            unsatisfied.eq(unsatisfied_waits(command, self.finished, self.following, self.done)),
             looked_at.eq(~self.started),
         ]
         m.d.comb += [
@@ -189,6 +191,7 @@ class Dispatch(Component):
         m = Module()
         lanes = {unit: Lane(unit, self._depth) for unit in ENGINES}
         finished, done = Signal(FINISHED), Signal(DONE)
+        following = Signal(FINISHED, init=dict.fromkeys(FINISHED.members, 1))
         for unit, lane in lanes.items():
             name = unit.name.lower()
             m.submodules[name] = lane
@@ -196,6 +199,7 @@ class Dispatch(Component):
             m.d.comb += [
                 lane.halt.eq(self.halt),
                 lane.finished.eq(finished),
+                lane.following.eq(following),
                 lane.done.eq(done),
                 lane.i.payload.command.eq(self.i.payload.command),
                 lane.i.payload.index.eq(self.i.payload.index),
@@ -207,7 +211,8 @@ class Dispatch(Component):
             ]
             if unit in TICKET_UNITS:
                 m.d.comb += done[name].eq(lane.port.done)
-                m.d.sync += finished[name].eq(finished[name] + done[name])
+                with m.If(done[name]):
+                    m.d.sync += [finished[name].eq(following[name]), following[name].eq(following[name] + 1)]
         # END has no queue and is never taken: it waits for all that came before, tickets or not, and nothing follows.
         end_is_next = Signal()
         m.d.comb += [

@@ -10,11 +10,11 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 from loomwork.arch.config import Config
 from loomwork.arch.isa import WRITABLE_WINDOWS
 from loomwork.arch.registers import ErrorCode
-from loomwork.rtl.burst import BurstSplitter, burst_limit, run_layout
+from loomwork.rtl.burst import BurstSplitter, burst_layout, burst_limit, run_layout
 from loomwork.rtl.memory_window import WindowCheck, windows_layout
 from loomwork.rtl.ports import UnitPort, WindowRead
 from loomwork.rtl.scratchpad_reader import MIN_QUEUE_WORDS, QUEUE_BEATS, ScratchpadReader
-from loomwork.rtl.skid import Skid
+from loomwork.rtl.skid import Skid, Slice
 from loomwork.rtl.transfer import SCRATCHPAD_WORD, TRANSFER, MemoryRows, ScratchpadWords, placement
 from loomwork.rtl.write_master import MAX_OUTSTANDING, WriteBus
 
@@ -80,6 +80,11 @@ class Store(Component):
         available = Signal(range(max(QUEUE_BEATS, MIN_QUEUE_WORDS * word_beats) + 1))
         unanswered = Signal(range(MAX_OUTSTANDING + 1))
         burst, request = splitter.o, self.bus.request
+        if self._config.deep_pipeline:
+            # What the bus takes is known between registers.
+            m.submodules.slice = slice_ = Slice(burst_layout(self._config))
+            connect(m, slice_.o, flipped(request))
+            request = slice_.i
         may_request, requested = Signal(), Signal()
         m.d.comb += [
             may_request.eq((available >= burst.payload.beats) & ~self.halt),

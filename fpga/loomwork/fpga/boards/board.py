@@ -36,9 +36,9 @@ class Resources:
 class Family:
     """What all boards with the same kind of FPGA have in common.
 
-    synthesis: the command of Yosys. placer, packer: names of tools. constraints: the placer's arguments for the pin
-    constraints, the last one the file or `NAME=file`. routed: likewise for its result. bitstream: file name of the
-    packer's result. pack_arguments: of the packer.
+    synthesis: the commands of Yosys, with `{top}` for the module. placer, packer: names of tools.
+    constraints: the placer's arguments for the pin constraints, the last one the file or `NAME=file`. routed: likewise
+    for its result. bitstream: file name of the packer's result. pack_arguments: of the packer.
     luts, multipliers: how many a cell takes, by Yosys's type. registers, blocks: beginnings of types.
     lone_registers: where the data of a register come through the lookup table beside it, so that one without a table of
     its own takes the place of one: the share of all registers that at least are such. Otherwise 0.

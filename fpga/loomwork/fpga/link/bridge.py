@@ -44,6 +44,13 @@ class Checks:
     is_legal: Value
 
 
+def _equal(m: Module, one: Value, other: Value) -> Value:
+    """Whether two numbers of up to 8 bits are equal, a cycle later: a register for each half, which is two levels."""
+    low, high = Signal(), Signal()
+    m.d.sync += [low.eq(one[:4] == other[:4]), high.eq(one[4:] == other[4:])]
+    return low & high
+
+
 class Bridge(Component):
     """Carries out one request after the other and answers each.
 
@@ -85,7 +92,7 @@ class Bridge(Component):
         word, status, reads, writes = Signal.like(self.index), Signal(Status), Signal(), Signal()
         # Header and words of an answer are of one size, four bytes.
         shift, place, is_last = Signal(8 * WORD_BYTES), Signal(range(WORD_BYTES)), Signal()
-        sent, ends = Signal(), Signal()
+        is_header, settled, sent, ends = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             self.index.eq(word),
             self.reply.payload.data.eq(shift[:8]),
@@ -94,15 +101,15 @@ class Bridge(Component):
             ends.eq(sent & (place == WORD_BYTES - 1)),
         ]
         with m.If(sent):
-            m.d.sync += [shift.eq(shift >> 8), place.eq(place + 1)]
+            m.d.sync += place.eq(place + 1)
         with m.If(ends):
-            m.d.sync += self.reply.valid.eq(0)
+            m.d.sync += [self.reply.valid.eq(0), is_header.eq(0)]
 
         session, has_session, expected = Signal(8), Signal(), Signal(SEQUENCE_BITS)
-        checks = self._check(m, in_session=has_session & (session == request.session), expected=expected)
+        checks = self._check(m, session=session, has_session=has_session, expected=expected)
         words = Mux(checks.is_hello, HELLO_WORDS, request.words)
-        # A cycle behind `word`, which stays for longer wherever this is asked for.
-        m.d.sync += is_last.eq(~(reads | writes) | (word.as_unsigned() == words[: len(word)]))
+        # Two cycles behind `word`, which stays for longer wherever this is asked for.
+        m.d.sync += is_last.eq(_equal(m, word.as_unsigned(), words[: len(word)]) | ~(reads | writes))
         header = data.View(header_layout(REPLY), Signal(header_layout(REPLY).size, name="header"))
         m.d.comb += [
             header.session.eq(request.session),
@@ -112,9 +119,15 @@ class Bridge(Component):
         ]
         access, done, found = self._access(m, word[:-1], writes, is_hello=checks.is_hello)
         m.d.sync += self.taken.eq(ends & is_last & reads)
+        # While nothing is sent, whatever is there is ready to be.
+        with m.If(self.reply.valid):
+            with m.If(self.reply.ready):
+                m.d.sync += shift.eq(shift >> 8)
+        with m.Elif(~done):
+            m.d.sync += shift.eq(Mux(is_header, header.as_value(), found))
         with m.FSM():
             with m.State("IDLE"):
-                m.d.sync += word.eq(FIRST_INDEX)
+                m.d.sync += [word.eq(FIRST_INDEX), is_header.eq(1)]
                 with m.If(self.pending):
                     m.next = "PENDING"
             with m.State("PENDING"):
@@ -130,10 +143,12 @@ class Bridge(Component):
                     m.d.sync += expected.eq(request.sequence + 1)
                 m.next = "JUDGED"
             with m.State("JUDGED"):
-                # A word of data comes out of the buffer now, and `is_last` follows `word`.
-                m.next = "HEADER"
-                with m.If(writes):
-                    m.next = "WRITE"
+                # In two cycles, a word of data comes out of the buffer and `is_last` follows `word`.
+                m.d.sync += settled.eq(~settled)
+                with m.If(settled):
+                    m.next = "HEADER"
+                    with m.If(writes):
+                        m.next = "WRITE"
             with m.State("WRITE"):
                 m.d.comb += access.eq(~is_last)
                 with m.If(is_last):
@@ -142,7 +157,7 @@ class Bridge(Component):
                     m.d.sync += word.eq(word + 1)
                     m.next = "JUDGED"
             with m.State("HEADER"):
-                m.d.sync += [shift.eq(header.as_value()), self.reply.valid.eq(1), self.taken.eq(is_last)]
+                m.d.sync += [self.reply.valid.eq(1), self.taken.eq(is_last)]
                 m.next = "SEND"
             with m.State("SEND"):
                 with m.If(~self.reply.valid):
@@ -151,9 +166,7 @@ class Bridge(Component):
                         m.next = "IDLE"
             with m.State("READ"):
                 m.d.comb += access.eq(1)
-                with m.If(~done):
-                    m.d.sync += shift.eq(found)
-                with m.Else():
+                with m.If(done):
                     m.d.sync += [self.reply.valid.eq(1), word.eq(word + 1)]
                     m.next = "SEND"
         return m
@@ -182,14 +195,14 @@ class Bridge(Component):
         m.d.sync += done.eq(ends | access & is_hello & ~done)
         return access, done, found
 
-    def _check(self, m: Module, *, in_session: Value, expected: Signal) -> Checks:
+    def _check(self, m: Module, *, session: Signal, has_session: Signal, expected: Signal) -> Checks:
         """Checks of the request, two cycles after it has come: sums and what is compared first, then the rest.
 
-        in_session: whether its session is the one that there is. expected: number of the next request.
+        session, has_session: the one that there is. expected: number of its next request.
         """
         request = self.request
         operation, words, address = request.operation, request.words, request.address
-        is_hello, is_other, belongs, has_data, has_all = Signal(), Signal(), Signal(), Signal(), Signal()
+        is_hello, is_other, has_data = Signal(), Signal(), Signal()
         ahead, is_countable, is_placed = Signal(SEQUENCE_BITS), Signal(), Signal()
         # What lies above the size of the memory is compared, not added.
         bits = self._memory_bytes.bit_length()
@@ -198,23 +211,23 @@ class Bridge(Component):
         m.d.sync += [
             is_hello.eq((operation == Operation.HELLO) & (self.data_words == 0)),
             is_other.eq(operation.matches(*READS, *WRITES)),
-            belongs.eq(in_session),
             has_data.eq(self.data_words != 0),
-            has_all.eq(self.data_words == words),
             ahead.eq(request.sequence - expected),
             is_countable.eq((words != 0) & (words <= MAX_WORDS)),
             is_placed.eq((address[:2] == 0) & (of_registers | (address[bits:] == 0))),
             end.eq(address[2:bits] + words),
         ]
-        is_next, fits, is_inside = Signal(), Signal(), Signal()
+        has_all, is_same = _equal(m, self.data_words, words), _equal(m, request.session, session)
+        in_session, is_next, fits, is_inside = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
+            in_session.eq(has_session & is_same),
             is_next.eq(ahead == 0),
             fits.eq(is_other & is_countable & is_placed & Mux(operation[WRITE_BIT], has_all, ~has_data)),
             is_inside.eq(of_registers | (end <= self._memory_bytes // WORD_BYTES)),
         ]
         return Checks(
             is_hello=is_hello,
-            in_session=belongs,
+            in_session=in_session,
             is_next=is_next,
             is_early=~is_next & ~ahead[-1],
             is_legal=fits & is_inside,

@@ -16,8 +16,9 @@ ADDRESS_BITS = 32
 class WordAccess(Signature):
     """One access at a time, seen from who asks.
 
-    request: stays, with the rest, until `done`. write: or read. address: of a byte, a multiple of 4. write_data,
-    read_data: 32 bits; the latter with `done`. done: one cycle, at least one cycle after `request` rose.
+    request: stays until `done` and falls behind it; the rest stays as long. write: or read. address: of a byte, a
+    multiple of 4. write_data, read_data: 32 bits; the latter with `done`. done: one cycle, at least one cycle after
+    `request` rose.
     """
 
     def __init__(self) -> None:

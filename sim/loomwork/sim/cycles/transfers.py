@@ -241,7 +241,7 @@ class Store:
                         self._clock, self._others, memories[words:end], read, self._note, patience=self._patience
                     )
                 requested = max(requested, reads[needed - 1] + window_latency(config)) + 1
-                first = max(sent + 1, requested + QUEUE_CYCLES)
+                first = max(sent + 1, requested + config.deep_pipeline + QUEUE_CYCLES)
                 sent = first + burst - 1
                 # A word leaves the queue with its last beat.
                 taken.extend(range(first + (-beats - 1) % ratio, sent + 1, ratio))
