@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The checksum of a frame: FCS-32 of RFC 1662, appendix C.3, a byte in two cycles.
 
-`amaranth.lib.crc` takes a byte in one cycle, through seven levels of lookup tables that are among the slowest of a board.
+`amaranth.lib.crc` takes a byte in one cycle, through seven levels of lookup tables, which limit the clock of a board.
 """
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
