@@ -9,8 +9,14 @@ from loomwork.rtl.control import QUIET_CYCLES, Control
 
 
 def simulate(testbench) -> None:
-    dut = Control(11)
-    assert dut.fault_latency == 2
+    """Run a test bench on both kinds."""
+    for late in (False, True):
+        dut = Control(11, late=late)
+        assert dut.fault_latency == 2 + late
+        _simulate(dut, testbench)
+
+
+def _simulate(dut: Control, testbench) -> None:
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
 
@@ -90,7 +96,7 @@ def test_first_error_wins_and_stops():
         ctx.set(dut.faults[9], {"code": ErrorCode.BUS_WRITE, "index": 1})
         await ctx.tick()
         ctx.set(dut.faults[4], {"code": ErrorCode.SCRATCHPAD, "index": 2})
-        await ctx.tick()
+        await ctx.tick().repeat(dut.fault_latency - 1)
         assert ctx.get(dut.error_event)
         assert not ctx.get(dut.halt)
         await fail(ctx, dut, 0, ErrorCode.SCRATCHPAD, 33)
@@ -111,8 +117,10 @@ def test_first_error_wins_and_stops():
 def test_an_error_beats_the_end_of_the_program():
     async def testbench(ctx: SimulatorContext, dut: Control):
         await start(ctx, dut)
-        ctx.set(dut.ended, 1)
+        # Who sees faults a cycle later hears of the end a cycle later, too.
+        ctx.set(dut.ended, dut.fault_latency == 2)
         await fail(ctx, dut, 2, ErrorCode.BUS_WRITE, 4)
+        ctx.set(dut.ended, 1)
         for _ in range(dut.fault_latency):
             assert not ctx.get(dut.done)
             await ctx.tick()

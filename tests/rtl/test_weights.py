@@ -35,8 +35,11 @@ class Bench:
         kinds = deque(self.kinds)
 
         async def bench(ctx: SimulatorContext):
+            following = [rng.random() >= self.stall for _ in range(4)]
             for cycle in range(cycles):
-                goes = [rng.random() >= self.stall for _ in range(4)]
+                # No tile comes in the first cycle, for nobody could have announced it.
+                goes = following if cycle else [False] * 4
+                following = [rng.random() >= self.stall for _ in range(4)]
                 ctx.set(dut.halt, int(cycle >= self.halt_at))
                 ctx.set(dut.tiles.valid, int(bool(kinds) and goes[0]))
                 ctx.set(dut.tiles.payload, kinds[0] if kinds else 0)
@@ -56,6 +59,7 @@ class Bench:
                     self.params.append((cycle, word, ctx.get(payload.index), ctx.get(payload.last)))
                 if ctx.get(dut.tiles.ready) and ctx.get(dut.tiles.valid):
                     kinds.popleft()
+                ctx.set(dut.tile_comes, int(bool(kinds) and following[0]))
                 if ctx.get(dut.i.ready) and ctx.get(dut.i.valid):
                     self.taken.append(cycle)
                 await ctx.tick()

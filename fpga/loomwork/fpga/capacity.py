@@ -79,7 +79,7 @@ def _estimate_compact(board: Board, layout: Layout) -> Resources:
         family.memory_blocks(32, _FIRMWARE_BYTES // 4)
         + 2 * family.memory_blocks(32, 32)  # the processor reads two registers at once
         + family.memory_blocks(32 * config.cols, 2 * config.accumulator_depth)
-        + family.memory_blocks(32, 2 * MAX_WORDS)
+        + family.memory_blocks(32, 4 * MAX_WORDS)
         + lanes * family.memory_blocks(8, layout.words)
     )
     registers = 1_200 + 8 * config.macs_per_cycle

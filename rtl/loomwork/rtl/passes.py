@@ -305,6 +305,7 @@ class PassCutter(Component):
         last_block, last_tap = Signal(), Signal()
         ending, new_block, block_ends, space = Signal(), Signal(), Signal(), Signal()
         kept, is_free = Signal(), Signal()
+        cut_whole = Signal()  # `cut`, where this segment makes its pass whole: known earlier
         # That a pass is taken is known late; deep: the next one is begun when that is in a register.
         m.d.comb += is_free.eq(~self.passes.valid | (0 if self._config.deep_pipeline else self.passes.ready))
         m.d.comb += [
@@ -312,6 +313,7 @@ class PassCutter(Component):
             space.eq(active & ~left_out & is_free),
             kept.eq(space & (~whole | self.tiles.ready)),
             cut.eq(kept | (active & left_out)),
+            cut_whole.eq((space & self.tiles.ready) | (active & left_out)),
             self.tiles.valid.eq(space & whole),
             self.tiles.payload.eq(Mux(block_ends, command.params, Params.UNIFORM)),
             self.taken.eq(ending & self.passes.valid & self.passes.ready),
@@ -330,16 +332,16 @@ class PassCutter(Component):
             with m.If(whole):
                 m.d.sync += [closes.eq(block_ends), final.eq(block_ends & last_block), new_block.eq(0)]
         x_next = Mux(idle, command.x_start, x_block + command.block_step)
-        with m.If(idle | (cut & (reduction_ends | stops))):
+        with m.If(idle | (cut_whole & (reduction_ends | stops))):
             m.d.sync += [taps.eq(taps - 1), last_tap.eq(taps == 2), x_tap.eq(x_tap + command.tap_step)]
             with m.If(idle | last_tap | stops):
                 m.d.sync += [taps.eq(command.tap_count), last_tap.eq(command.tap_count == 1), x_tap.eq(x_next)]
-        with m.If(idle | (cut & block_ends)):
+        with m.If(idle | (cut_whole & block_ends)):
             m.d.sync += [x_block.eq(x_next), new_block.eq(1)]
             m.d.sync += [blocks.eq(blocks - 1), last_block.eq(blocks == 2)]
         with m.If(idle):
             m.d.sync += [blocks.eq(command.blocks), last_block.eq(command.blocks == 1)]
-        with m.If(cut & block_ends & last_block):
+        with m.If(cut_whole & block_ends & last_block):
             m.d.sync += [active.eq(0), ending.eq(1)]
         with m.If(self.begin):
             m.d.sync += active.eq(1)
