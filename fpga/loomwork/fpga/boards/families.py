@@ -45,7 +45,7 @@ ECP5 = Family(
     pll_limits=ECP5_LIMITS,
     pll_cell=ecp5_pll,
     # Where almost all multipliers are taken, the default placer had not converged after 55 rounds.
-    # Router2 had 5,500 wires in each other's place after 15 rounds, and got rid of no more.
+    # Router2 leaves thousands of wires in each other's place, and slow ones slow.
     place_options=("--placer", "static", "--router", "router1"),
     gate_cell=ecp5_gate,
 )
