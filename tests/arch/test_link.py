@@ -3,7 +3,19 @@
 
 import pytest
 
-from loomwork.arch.link import MAX_WORDS, READS, REPLY, REQUEST, WRITES, Operation, header_bytes, pack, unpack
+from loomwork.arch.link import (
+    MAX_WORDS,
+    READS,
+    REGISTERS_BIT,
+    REPLY,
+    REQUEST,
+    WRITE_BIT,
+    WRITES,
+    Operation,
+    header_bytes,
+    pack,
+    unpack,
+)
 
 
 def test_a_request_is_what_the_documentation_says():
@@ -30,3 +42,6 @@ def test_headers_are_whole_words_and_counts_fit_their_byte():
 def test_each_operation_but_hello_reads_or_writes():
     assert {*READS, *WRITES, Operation.HELLO} == set(Operation)
     assert not {*READS} & {*WRITES}
+    assert [operation >> WRITE_BIT & 1 for operation in (*READS, *WRITES)] == [0, 0, 1, 1]
+    of_registers = {Operation.READ_REGISTERS, Operation.WRITE_REGISTERS}
+    assert {operation for operation in (*READS, *WRITES) if operation >> REGISTERS_BIT & 1} == of_registers

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from amaranth.hdl import Module, Signal
@@ -15,7 +16,7 @@ from loomwork.fpga import synthesis
 from loomwork.fpga.boards.board import Board
 from loomwork.fpga.boards.catalog import ICEBREAKER, TANG_NANO_20K
 from loomwork.fpga.boards.top import Top
-from loomwork.fpga.build import build
+from loomwork.fpga.build import Progress, build
 from loomwork.fpga.link.uart import UartReceiver, UartTransmitter
 from loomwork.fpga.place_route import LOG, Routed, pack, place_and_route
 from loomwork.fpga.synthesis import Netlist
@@ -108,16 +109,6 @@ def test_a_small_design_becomes_a_bitstream_for_an_icebreaker_at_twice_its_oscil
     assert bytes.fromhex("7EAA997E") in bitstream
 
 
-class Silent:
-    """Told of a build's progress."""
-
-    def step(self, what: str) -> None:
-        """Nothing."""
-
-    def seed(self, seed: int, what: str) -> None:
-        """Nothing."""
-
-
 def test_the_icebreaker_is_built_as_the_documentation_says():
     """The whole board: core, firmware, memory and host link, from RTL to its bitstream. It takes three minutes."""
     record = json.loads((CHECKOUT / "docs/records/board_icebreaker.json").read_text())
@@ -130,7 +121,7 @@ def test_the_icebreaker_is_built_as_the_documentation_says():
         seeds=[1],
         workers=1,
         allow_slow=False,
-        progress=Silent(),
+        progress=Mock(spec=Progress),
     )
     report = json.loads(json.dumps(result.to_dict()))
     assert report["meets_timing"]

@@ -7,12 +7,13 @@ What the units compute is proved by their own tests, and whole networks run in V
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from amaranth.sim import Simulator, SimulatorContext
 
 from loomwork.arch.command import Command, encode
-from loomwork.arch.config import TINY
+from loomwork.arch.config import TINY, Config
 from loomwork.arch.isa import Unit, Window, isa_hash
 from loomwork.arch.registers import BY_NAME, ID_VALUE, ErrorCode
 from loomwork.rtl.core import Core
@@ -120,8 +121,8 @@ class AxiMemory:
 class Driver:
     """Software's side: registers over AXI4-Lite."""
 
-    def __init__(self, ctx: SimulatorContext, dut: Any, memory: AxiMemory) -> None:
-        self.ctx, self.dut, self.memory = ctx, dut, memory
+    def __init__(self, ctx: SimulatorContext, dut: Any, memory: AxiMemory, config: Config) -> None:
+        self.ctx, self.dut, self.memory, self.config = ctx, dut, memory, config
 
     async def write(self, name: str, value: int) -> None:
         ctx, dut = self.ctx, self.dut
@@ -207,14 +208,23 @@ COPY = (
 )
 
 
+CONFIGS = (TINY, replace(TINY, name="late", deep_pipeline=True))
+
+
 def simulate(scenario: Callable[[Driver], Awaitable[None]], seed: int = 1) -> None:
-    dut = Core(TINY)
+    """Run a scenario on a core without and on one with `deep_pipeline`."""
+    for config in CONFIGS:
+        _simulate(config, scenario, seed)
+
+
+def _simulate(config: Config, scenario: Callable[[Driver], Awaitable[None]], seed: int) -> None:
+    dut = Core(config)
     memory = AxiMemory(dut, seed)
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
 
     async def run(ctx: SimulatorContext) -> None:
-        driver = Driver(ctx, dut, memory)
+        driver = Driver(ctx, dut, memory, config)
         await driver.set_up()
         await scenario(driver)
 
@@ -253,7 +263,8 @@ def test_programs_run_and_registers_tell():
     async def scenario(driver: Driver) -> None:
         assert await driver.read("ID") == ID_VALUE
         assert await driver.read("ISA_HASH") == isa_hash()
-        assert await driver.read("CONFIG_HASH_HIGH") << 32 | await driver.read("CONFIG_HASH_LOW") == TINY.hash
+        found = await driver.read("CONFIG_HASH_HIGH") << 32 | await driver.read("CONFIG_HASH_LOW")
+        assert found == driver.config.hash
         rng = random.Random(5)
         for _ in range(3):
             await check_copy(driver, rng)

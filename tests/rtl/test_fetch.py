@@ -16,7 +16,8 @@ from loomwork.arch.isa import COMMAND_BYTES, Window
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.fetch import PREFETCH_BEATS, Fetch
 
-WIDE_BUS = replace(LARGE, rows=64, bus_bytes=64)
+WIDE_BUS = replace(LARGE, name="wide", rows=64, bus_bytes=64)
+LATE = replace(BASE, name="late", deep_pipeline=True)
 ADDRESS = 0x3000
 END = encode(Command("END"))
 
@@ -28,6 +29,7 @@ class Outcome:
     commands: list[tuple[int, bytes]] = field(default_factory=list)
     errors: list[tuple[int, int]] = field(default_factory=list)
     bytes_read: list[int] = field(default_factory=list)
+    bursts: list[int] = field(default_factory=list)
 
 
 def run(
@@ -39,10 +41,12 @@ def run(
     cycles: int,
     bad: Sequence[int] = (),
     base: int = ADDRESS,
+    readiness: float = 0.5,
 ) -> Outcome:
     """Fetch from a window with `size` bytes at `base` that holds `memory`.
 
-    patience: probability that a command is taken in a cycle. bad: byte offsets that are read with an error.
+    patience, readiness: probability that a command, a burst is taken in a cycle. bad: byte offsets that are
+    read with an error.
     """
     dut = Fetch(config)
     rng = random.Random(1)
@@ -52,7 +56,7 @@ def run(
 
     async def serve(ctx: SimulatorContext):
         while True:
-            ctx.set(bus.request.ready, rng.random() < 0.5)
+            ctx.set(bus.request.ready, rng.random() < readiness)
             ctx.set(bus.valid, 0)
             if requests and rng.random() < 0.8:
                 offset, left = requests.popleft()
@@ -68,18 +72,21 @@ def run(
             )
             if valid and ready:
                 requests.append((address - base, beats))
+                outcome.bursts.append(address)
 
     async def take(ctx: SimulatorContext):
         ctx.set(dut.windows[Window.COMMANDS], {"base": base, "size": size})
         ctx.set(dut.go, 1)
         await ctx.tick()
         ctx.set(dut.go, 0)
+        taken = 0
         for _ in range(cycles):
-            ctx.set(dut.o.ready, rng.random() < patience)
+            ctx.set(dut.o.ready, rng.random() < patience and not (config.deep_pipeline and taken))
             _, _, valid, ready, command, index, error, place = await ctx.tick().sample(
                 dut.o.valid, dut.o.ready, dut.o.payload.command, dut.o.payload.index, dut.error, dut.error_index
             )
-            if valid and ready:
+            taken = valid and ready
+            if taken:
                 outcome.commands.append((index, command.to_bytes(COMMAND_BYTES, "little")))
             if error:
                 outcome.errors.append((error, place))
@@ -98,7 +105,7 @@ def program(length: int) -> list[bytes]:
     return [bytes([2 | rng.randrange(16) << 4]) + rng.randbytes(COMMAND_BYTES - 1) for _ in range(length)] + [END]
 
 
-@pytest.mark.parametrize("config", [FORMAL, TINY, BASE, LARGE, WIDE_BUS], ids=lambda config: str(config.bus_bytes))
+@pytest.mark.parametrize("config", [FORMAL, TINY, BASE, LARGE, WIDE_BUS, LATE], ids=lambda config: config.name)
 @pytest.mark.parametrize("patience", [1.0, 0.1])
 def test_commands_come_in_order_up_to_end(config: Config, patience: float):
     commands = program(70)
@@ -110,13 +117,24 @@ def test_commands_come_in_order_up_to_end(config: Config, patience: float):
     assert max(outcome.bytes_read) <= len(b"".join(commands)) + PREFETCH_BEATS * config.bus_bytes, "stops asking at END"
 
 
+@pytest.mark.parametrize("config", [BASE, LATE], ids=lambda config: config.name)
+def test_a_burst_that_waits_when_end_is_taken_is_not_asked_for(config: Config):
+    commands = program(3)
+    memory = b"".join(commands) + bytes(8192)
+    outcome = run(config, memory, len(memory), patience=1.0, cycles=2000, readiness=0.02)
+    assert outcome.commands == list(enumerate(commands))
+    # A quarter of what is read ahead is a burst: the first one has all commands.
+    assert outcome.bursts[0] == ADDRESS
+    assert len(outcome.bursts) < 3
+
+
 def test_reads_ahead():
     outcome = run(BASE, b"".join(program(70)), 71 * COMMAND_BYTES, patience=0.0, cycles=200)
     assert not outcome.commands
     assert max(outcome.bytes_read) == PREFETCH_BEATS * BASE.bus_bytes
 
 
-@pytest.mark.parametrize("config", [FORMAL, BASE, WIDE_BUS], ids=lambda config: str(config.bus_bytes))
+@pytest.mark.parametrize("config", [FORMAL, BASE, WIDE_BUS, LATE], ids=lambda config: config.name)
 @pytest.mark.parametrize("extra", [0, 31])
 def test_window_without_end(config: Config, extra: int):
     """All whole commands of the window come, then an error where the next one should be."""
@@ -127,8 +145,9 @@ def test_window_without_end(config: Config, extra: int):
     assert outcome.errors == [(ErrorCode.WINDOW, 5)]
 
 
-def test_end_as_the_last_command_of_the_window_is_no_error():
-    outcome = run(BASE, b"".join(program(5)), 6 * COMMAND_BYTES, patience=1.0, cycles=200)
+@pytest.mark.parametrize("config", [BASE, LATE], ids=lambda config: config.name)
+def test_end_as_the_last_command_of_the_window_is_no_error(config: Config):
+    outcome = run(config, b"".join(program(5)), 6 * COMMAND_BYTES, patience=1.0, cycles=200)
     assert len(outcome.commands) == 6
     assert not outcome.errors
 

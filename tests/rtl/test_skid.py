@@ -9,9 +9,17 @@ from amaranth.sim import Simulator, SimulatorContext
 from loomwork.rtl.skid import Skid, Slice
 
 CYCLES = 1000
+RATES = pytest.mark.parametrize(("writes", "reads"), [(1.0, 0.3), (0.3, 1.0), (0.6, 0.6), (1.0, 1.0)])
 
 
-@pytest.mark.parametrize(("writes", "reads"), [(1.0, 0.3), (0.3, 1.0), (0.6, 0.6), (1.0, 1.0)])
+def simulate(dut: Skid | Slice, testbench) -> None:
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(testbench)
+    simulator.run()
+
+
+@RATES
 def test_it_keeps_one_entry_adds_no_cycle_and_does_not_pass_on_ready(writes: float, reads: float):
     skid = Skid(16)
     rng = random.Random(CYCLES)
@@ -32,13 +40,10 @@ def test_it_keeps_one_entry_adds_no_cycle_and_does_not_pass_on_ready(writes: flo
             kept[:] = [] if ready else there
             await ctx.tick()
 
-    simulator = Simulator(skid)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulate(skid, testbench)
 
 
-@pytest.mark.parametrize(("writes", "reads"), [(1.0, 0.3), (0.3, 1.0), (0.6, 0.6), (1.0, 1.0)])
+@RATES
 def test_a_slice_gives_each_entry_in_the_next_cycle_and_passes_nothing_on(writes: float, reads: float):
     dut = Slice(16)
     rng = random.Random(CYCLES)
@@ -64,7 +69,4 @@ def test_a_slice_gives_each_entry_in_the_next_cycle_and_passes_nothing_on(writes
                 entries.append(cycle)
             await ctx.tick()
 
-    simulator = Simulator(dut)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(testbench)
-    simulator.run()
+    simulate(dut, testbench)

@@ -48,6 +48,9 @@ class Operation(IntEnum):
     WRITE_REGISTERS = 5
 
 
+WRITE_BIT, REGISTERS_BIT = 0, 2
+"""Of an operation that reads or writes: the bits that say whether it writes, and whether it is one of registers."""
+
 READS = (Operation.READ_MEMORY, Operation.READ_REGISTERS)
 WRITES = (Operation.WRITE_MEMORY, Operation.WRITE_REGISTERS)
 

@@ -141,7 +141,7 @@ class Csr(Component):
                 pass
 
     def _words(self, values: Mapping[str, Value]) -> list[Value | None]:
-        """What reads as what, by address; None: 0."""
+        """What each word of the address space reads as, 32 bits; None where that is 0."""
         words: list[Value | None] = [None] * (CSR_BYTES * 8 // LITE_DATA_BITS)
         for register in self._registers:
             if register.access is not Access.WRITE_PULSE:

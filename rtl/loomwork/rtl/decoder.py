@@ -67,7 +67,7 @@ class Decoder(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        stopped, comes = Signal(), Signal()  # comes: it is decided on the command
+        stopped, comes = Signal(), Signal()  # comes: a command is decided on
         looked_at = self.o.payload if self._deep else self.i.payload
         command = Value.cast(looked_at.command)
         if self._deep:

@@ -29,8 +29,9 @@ class Fetch(Component):
     or the reset before the next program, throws it away.
 
     go: begin, one cycle; once after each reset. windows: base and size registers. bus: to the read master. halt: stop.
-    o: commands. error: nonzero `ErrorCode` for one cycle: WINDOW when the program runs to the end of its window or the
-    window is not on the bus, BUS_READ when the bus reports an error. error_index: at which command, at that time.
+    o: commands; with `deep_pipeline` none is taken in the cycle behind another. error: nonzero `ErrorCode` for one
+    cycle: WINDOW when the program runs to the end of its window or the window is not on the bus, BUS_READ when the bus
+    reports an error. error_index: at which command, at that time.
     """
 
     go: Signal

@@ -3,13 +3,14 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, Signature
 
 from loomwork.arch.config import Config
 from loomwork.rtl.axi import ID_BITS, Axi4Read, drive_constants
 from loomwork.rtl.burst import burst_layout
+from loomwork.rtl.up_down import count_up_down
 
 MAX_OUTSTANDING = 1023
 """Bursts under way at most; the queues of the readers hold fewer beats."""
@@ -74,9 +75,7 @@ class ReadMaster(Component):
             accept.eq((~axi.arvalid | axi.arready) & ~self.halt & may_accept),
             self.idle.eq(outstanding == 0),
         ]
-        # Whether one is accepted is known late: it chooses between two sums.
-        with m.If(accepted ^ completed):
-            m.d.sync += outstanding.eq(Mux(completed, outstanding - 1, outstanding + 1))
+        count_up_down(m, outstanding, up=accepted, down=completed)
         drive_constants(m, axi, "ar", self._config)
 
         granted = self._arbitrate(m, accept)

@@ -8,19 +8,23 @@ from amaranth.lib import stream
 from amaranth.lib.wiring import Component, In, Out
 
 
-class Skid(Component):
-    """Keeps what comes while the next stage cannot take it, so that `i.ready` is a register.
-
-    Adds no cycle: what comes while nothing is kept is at `o` at once.
-
-    i, o: streams of `shape`.
-    """
+class _Stage(Component):
+    """What both kinds have in common."""
 
     i: stream.Interface
     o: stream.Interface
 
     def __init__(self, shape: Any) -> None:
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+
+class Skid(_Stage):
+    """Keeps what comes while the next stage cannot take it, so that `i.ready` is a register.
+
+    Adds no cycle: what comes while nothing is kept is at `o` at once.
+
+    i, o: streams of `shape`.
+    """
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
@@ -40,17 +44,11 @@ class Skid(Component):
         return m
 
 
-class Slice(Component):
+class Slice(_Stage):
     """Both `i.ready` and `o` are registers: what comes is at `o` in the next cycle, at one per cycle.
 
     i, o: streams of `shape`.
     """
-
-    i: stream.Interface
-    o: stream.Interface
-
-    def __init__(self, shape: Any) -> None:
-        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
 
     def elaborate(self, platform: object) -> Module:
         m = Module()

@@ -16,6 +16,7 @@ from loomwork.rtl.ports import UnitPort, WindowRead
 from loomwork.rtl.scratchpad_reader import MIN_QUEUE_WORDS, QUEUE_BEATS, ScratchpadReader
 from loomwork.rtl.skid import Skid, Slice
 from loomwork.rtl.transfer import SCRATCHPAD_WORD, TRANSFER, MemoryRows, ScratchpadWords, placement
+from loomwork.rtl.up_down import count_up_down
 from loomwork.rtl.write_master import MAX_OUTSTANDING, WriteBus
 
 
@@ -96,8 +97,7 @@ class Store(Component):
         # Whether a burst is taken is known last: it chooses between sums that are there.
         more, beats = Mux(reader.arriving, word_beats, 0), burst.payload.beats
         m.d.sync += available.eq(Mux(requested, available + (more - beats), available + more))
-        with m.If(requested ^ self.bus.done):
-            m.d.sync += unanswered.eq(Mux(self.bus.done, unanswered - 1, unanswered + 1))
+        count_up_down(m, unanswered, up=requested, down=self.bus.done)
 
         code = Signal(ErrorCode)
         failed, finished = Signal(), Signal()

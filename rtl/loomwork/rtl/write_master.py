@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, Signature
 
@@ -11,6 +11,7 @@ from loomwork.arch.config import Config
 from loomwork.rtl.axi import MAX_BURST_BEATS, Axi4Write, drive_constants
 from loomwork.rtl.burst import burst_layout
 from loomwork.rtl.queue import BlockQueue
+from loomwork.rtl.up_down import count_up_down
 
 MAX_OUTSTANDING = 255
 """Bursts whose response has not come, at most."""
@@ -80,9 +81,7 @@ class WriteMaster(Component):
             lengths.i.valid.eq(accepted),
             self.idle.eq(outstanding == 0),
         ]
-        # Whether one is accepted is known late: it chooses between two sums.
-        with m.If(accepted ^ responded):
-            m.d.sync += outstanding.eq(Mux(responded, outstanding - 1, outstanding + 1))
+        count_up_down(m, outstanding, up=accepted, down=responded)
         with m.If(axi.awready):
             m.d.sync += axi.awvalid.eq(0)
         with m.If(accepted):

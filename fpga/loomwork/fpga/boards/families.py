@@ -45,7 +45,7 @@ ECP5 = Family(
     pll_limits=ECP5_LIMITS,
     pll_cell=ecp5_pll,
     # Where almost all multipliers are taken, the default placer had not converged after 55 rounds.
-    # Router2 leaves thousands of wires in each other's place, and slow ones slow.
+    # Router2 does not get rid of the last thousands of shared wires, and its slowest ways are slower.
     place_options=("--placer", "static", "--router", "router1"),
     gate_cell=ecp5_gate,
 )

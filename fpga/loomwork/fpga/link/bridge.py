@@ -13,9 +13,11 @@ from loomwork.arch.link import (
     LINK_VERSION,
     MAX_WORDS,
     READS,
+    REGISTERS_BIT,
     REPLY,
     REQUEST,
     WORD_BYTES,
+    WRITE_BIT,
     WRITES,
     Operation,
     Status,
@@ -25,8 +27,6 @@ from loomwork.fpga.link.requests import FIRST_INDEX, header_layout
 from loomwork.fpga.link.words import WordAccess
 
 SEQUENCE_BITS = 8
-WRITE_BIT, REGISTERS_BIT = 0, 2
-"""Of an operation that is neither HELLO nor illegal: whether it writes, and whether it is one of registers."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The writer: joins finished bytes with the place they go to, and writes them."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import Component, In, Out
@@ -10,6 +10,7 @@ from loomwork.arch.config import Config
 from loomwork.rtl.drain.layouts import target_layout
 from loomwork.rtl.drain.shifter import Inserter
 from loomwork.rtl.ports import window_write_layout
+from loomwork.rtl.up_down import count_up_down
 
 _QUEUE_CYCLES = 6
 """Cycles that a result spends in queue and output, and that pass until its write makes room for another launch."""
@@ -65,9 +66,7 @@ class Writer(Component):
         m.d.comb += [
             written.eq(self.write.valid & self.write.ready),
         ]
-        # Both are known late: they choose between two sums.
-        with m.If(self.expect ^ written):
-            m.d.sync += outstanding.eq(Mux(written, outstanding - 1, outstanding + 1))
+        count_up_down(m, outstanding, up=self.expect, down=written)
         is_full, is_busy = Signal(), Signal()
         m.d.comb += [self.room.eq(~is_full), self.idle.eq(~is_busy)]
         with m.If(self.expect & ~written):
