@@ -28,7 +28,7 @@ def multipliers(config: Config) -> int:
 def estimate(board: Board, config: Config, memory_kib: int) -> Resources:
     """What a design will take at least.
 
-    Multipliers and memory as they are; lookup tables and flip-flops by a sum that lies 2 to 8 % below what was measured
+    Multipliers and memory as they are; lookup tables and flip-flops by a sum that lies 1 to 13 % below what was measured
     of a small and a large core on an ECP5. Raises ConfigError for a configuration that the board's core does not have,
     CapacityError when its memory is more than there is of the kind that holds it.
     """
@@ -66,7 +66,7 @@ _FIRMWARE_BYTES = 8192
 
 
 def _estimate_compact(board: Board, layout: Layout) -> Resources:
-    """Likewise of a compact core, whose sums lie 8 to 17 % below what was measured of 4 x 4 and 8 x 8 PEs."""
+    """Likewise of a compact core, whose sums lie 4 to 16 % below what was measured of 4 x 4 and 8 x 8 PEs."""
     config, family = layout.config, board.family
     own_bytes, memory_bytes = board.technology.single_port_bytes, layout.words * config.rows
     if memory_bytes > (own_bytes or memory_bytes):
