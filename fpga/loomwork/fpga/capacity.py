@@ -28,9 +28,9 @@ def multipliers(config: Config) -> int:
 def estimate(board: Board, config: Config, memory_kib: int) -> Resources:
     """What a design will take at least.
 
-    Multipliers and memory as they are; lookup tables and flip-flops by a sum that lies 1 to 13 % below what was measured
-    of a small and a large core on an ECP5. Raises ConfigError for a configuration that the board's core does not have,
-    CapacityError when its memory is more than there is of the kind that holds it.
+    Multipliers and memory as they are; lookup tables and flip-flops by a sum that lies 1 to 13 % below what was
+    measured of a small and a large core on an ECP5. Raises ConfigError for a configuration that the board's core does
+    not have, CapacityError when its memory is more than there is of the kind that holds it.
     """
     if board.compact:
         return _estimate_compact(board, Layout(config, memory_kib * 1024))
