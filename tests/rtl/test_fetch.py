@@ -67,11 +67,11 @@ def run(
                 ctx.set(bus.error, offset in bad)
                 ctx.set(bus.valid, 1)
                 outcome.bytes_read.append(offset + config.bus_bytes)
-            _, _, valid, ready, address, beats = await ctx.tick().sample(
-                bus.request.valid, bus.request.ready, bus.request.payload.address, bus.request.payload.beats
+            _, _, valid, ready, address, length = await ctx.tick().sample(
+                bus.request.valid, bus.request.ready, bus.request.payload.address, bus.request.payload.length
             )
             if valid and ready:
-                requests.append((address - base, beats))
+                requests.append((address - base, length + 1))
                 outcome.bursts.append(address)
 
     async def take(ctx: SimulatorContext):

@@ -17,6 +17,8 @@ from tests.rtl.unit_driver import simulate
 HUGE = (1 << OFFSET_BITS) - 16
 WIDE = replace(BASE, name="wide", address_bits=64)
 SHORT = replace(BASE, name="short", address_bits=24)
+LATE = replace(BASE, name="late", deep_pipeline=True)
+MAX_BEATS = 16
 
 
 def cases(rng: random.Random, config: Config, windows: dict[int, tuple[int, int]]) -> list[tuple[int, int, int, int]]:
@@ -41,11 +43,11 @@ def cases(rng: random.Random, config: Config, windows: dict[int, tuple[int, int]
 
 
 @pytest.mark.parametrize("allowed", [READABLE_WINDOWS, WRITABLE_WINDOWS], ids=["read", "write"])
-@pytest.mark.parametrize("config", [FORMAL, BASE, WIDE, SHORT], ids=lambda config: config.name)
+@pytest.mark.parametrize("config", [FORMAL, BASE, WIDE, SHORT, LATE], ids=lambda config: config.name)
 def test_passes_exactly_what_lies_inside(config: Config, allowed: Sequence[Window]):
     rng = random.Random(20250105)
     reset = Signal()
-    dut = WindowCheck(config, allowed)
+    dut = WindowCheck(config, allowed, MAX_BEATS)
     bus = config.bus_bytes
     end_of_addresses = 1 << config.address_bits
     windows = {int(window): (0x10000 * (window + 1), rng.choice([48, 4096, 5008])) for window in Window}
@@ -73,12 +75,22 @@ def test_passes_exactly_what_lies_inside(config: Config, allowed: Sequence[Windo
             assert ctx.get(dut.busy)
             assert not ctx.get(dut.o.valid)
             await ctx.tick()
-            assert not ctx.get(dut.busy)
             assert ctx.get(dut.o.valid) == legal, (window, offset, length)
+            if legal:
+                beats = -(-length // bus)
+                padded = beats + (base + offset) // bus % MAX_BEATS
+                assert ctx.get(dut.o.payload.address) == base + offset
+                assert ctx.get(dut.o.payload.beats) == beats
+                assert ctx.get(dut.o.payload.padded) == padded
+                assert ctx.get(dut.o.payload.single) == (padded <= MAX_BEATS)
+            if config.deep_pipeline:
+                assert ctx.get(dut.busy), "it is judged in the next cycle"
+                assert not ctx.get(dut.fault)
+                await ctx.tick()
+                assert not ctx.get(dut.o.valid)
+            assert not ctx.get(dut.busy)
             assert ctx.get(dut.fault) == (not legal), (window, offset, length)
             if legal:
-                assert ctx.get(dut.o.payload.address) == base + offset
-                assert ctx.get(dut.o.payload.beats) == -(-length // bus)
                 await ctx.tick()
             else:
                 assert not ctx.get(dut.i.ready), "nothing passes behind an illegal span"
@@ -90,8 +102,9 @@ def test_passes_exactly_what_lies_inside(config: Config, allowed: Sequence[Windo
     assert 20 < sum(verdicts) < len(verdicts) - 20, sum(verdicts)
 
 
-def test_one_span_per_cycle_and_none_behind_an_illegal_one():
-    dut = WindowCheck(BASE, READABLE_WINDOWS)
+@pytest.mark.parametrize("config", [BASE, LATE], ids=lambda config: config.name)
+def test_one_span_per_cycle_and_none_behind_an_illegal_one(config: Config):
+    dut = WindowCheck(config, READABLE_WINDOWS, MAX_BEATS)
     passed: list[int] = []
 
     async def send(ctx: SimulatorContext):

@@ -49,7 +49,7 @@ class Reader:
                 address, beats = self.burst()
                 waiting = True
             ctx.set(request.valid, waiting)
-            ctx.set(request.payload, {"address": address, "beats": beats})
+            ctx.set(request.payload, {"address": address, "length": beats - 1})
             _, _, valid, ready, arrives, data, error = await ctx.tick().sample(
                 request.valid, request.ready, self.port.valid, self.port.data.as_value(), self.port.error
             )

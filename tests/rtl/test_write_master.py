@@ -46,7 +46,7 @@ class Writer:
             values: list[tuple[Any, int]] = [(request.valid, asking), (beats.valid, sent * bus < len(self.data))]
             if asking:
                 values.append((request.payload.address, self.region.base + promised * bus))
-                values.append((request.payload.beats, self.lengths[burst]))
+                values.append((request.payload.length, self.lengths[burst] - 1))
             values.append((beats.payload, int.from_bytes(self.data[sent * bus : (sent + 1) * bus], "little")))
             set_together(ctx, values)
             assert ctx.get(dut.idle) == (self.done == burst)

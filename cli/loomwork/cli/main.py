@@ -62,6 +62,7 @@ def user_errors() -> tuple[type[Exception], ...]:
     from loomwork.arch.program_file import ProgramError
     from loomwork.compiler.graph import CompileError
     from loomwork.fpga.boards.clocking import ClockError
+    from loomwork.fpga.boards.fabric import FloorplanError
     from loomwork.fpga.capacity import CapacityError
     from loomwork.fpga.package import PackageError
     from loomwork.fpga.tools import ToolError
@@ -72,8 +73,8 @@ def user_errors() -> tuple[type[Exception], ...]:
     from loomwork.sim.toolchain import ToolchainError
 
     return (
-        *(CapacityError, ClockError, CompileError, ConfigError, FirmwareError, HostError, IsaError),
-        *(PackageError, ProgramError, RunError, SynthesisError, ToolError, ToolchainError),
+        *(CapacityError, ClockError, CompileError, ConfigError, FirmwareError, FloorplanError, HostError),
+        *(IsaError, PackageError, ProgramError, RunError, SynthesisError, ToolError, ToolchainError),
         # OSError: a missing or unreadable file, a full disk.
         *(UsageError, OSError),
     )

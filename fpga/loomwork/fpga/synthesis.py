@@ -14,6 +14,7 @@ from amaranth.hdl import Elaboratable
 
 from loomwork.fpga.boards.board import Board, Resources
 from loomwork.fpga.boards.lone_registers import lone_registers
+from loomwork.fpga.floorplan import fix_blocks, recipe_of_floorplan
 from loomwork.fpga.yosys import Yosys, run_script
 from loomwork.rtl.compact.processor import MODULE as PROCESSOR
 from loomwork.rtl.compact.processor import processor_verilog
@@ -110,7 +111,8 @@ def synthesize(board: Board, design: Elaboratable, yosys: Yosys, *, report: Call
     sources = {name: _text(content) for name, content in files.items() if name in wanted}
     sources |= verilog_sources(board)
     recipe = script(board)
-    key = hashlib.sha256("\0".join([yosys.version, recipe, *sources.values()]).encode()).hexdigest()[:32]
+    plan = [repr(board.fabric), recipe_of_floorplan()] if board.fabric else []
+    key = hashlib.sha256("\0".join([yosys.version, recipe, *plan, *sources.values()]).encode()).hexdigest()[:32]
     folder = cache_directory() / "boards" / f"{board.name}-{key}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -121,6 +123,9 @@ def synthesize(board: Board, design: Elaboratable, yosys: Yosys, *, report: Call
             for name, content in sources.items():
                 (made / name).write_text(content, encoding="utf-8")
             run_script(yosys, recipe, "stat -json", made)
+            if board.fabric:
+                report("floorplan")
+                fix_blocks(made / NETLIST, TOP, board.fabric)
             # A folder is complete from the moment it can be seen.
             made.rename(folder)
     return Netlist(folder=folder, units=_units(board, folder))

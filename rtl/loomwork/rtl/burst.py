@@ -12,13 +12,20 @@ RUN_BEATS_BITS = 32
 
 
 def run_layout(config: Config) -> data.StructLayout:
-    """Neighbouring beats in external memory: byte address, a multiple of the bus width, and number, at least 1."""
-    return data.StructLayout({"address": config.address_bits, "beats": RUN_BEATS_BITS})
+    """Neighbouring beats in external memory: byte address, a multiple of the bus width, and number, at least 1.
+
+    padded: the number, had the run begun at the last address where a longest burst can. single: that is one burst.
+    """
+    return data.StructLayout(
+        {"address": config.address_bits, "beats": RUN_BEATS_BITS, "padded": RUN_BEATS_BITS + 1, "single": 1}
+    )
 
 
 def burst_layout(config: Config) -> data.StructLayout:
-    """One burst: byte address of its first beat, and number of beats, at least 1. It crosses no 4 KiB boundary."""
-    return data.StructLayout({"address": config.address_bits, "beats": range(MAX_BURST_BEATS + 1)})
+    """One burst: byte address of its first beat, and its length as AXI has it, the number of beats less 1. It crosses
+    no 4 KiB boundary.
+    """
+    return data.StructLayout({"address": config.address_bits, "length": range(MAX_BURST_BEATS)})
 
 
 def burst_limit(config: Config, queue_beats: int) -> int:
@@ -27,6 +34,12 @@ def burst_limit(config: Config, queue_beats: int) -> int:
     A quarter of the queue: while one burst waits for its last beat to leave the queue, the others cover the latency.
     """
     return min(MAX_BURST_BEATS, MAX_BURST_BYTES // config.bus_bytes, queue_beats // 4)
+
+
+def is_one_burst(beats: Value, max_beats: int) -> Value:
+    """Whether it is at most `max_beats`, a power of two, without a carry through all bits."""
+    bit = max_beats.bit_length() - 1
+    return ~beats[bit + 1 :].any() & ~(beats[bit] & beats[:bit].any())
 
 
 class BurstSplitter(Component):
@@ -61,43 +74,33 @@ class BurstSplitter(Component):
         address = Signal.like(self.o.payload.address)
         low = self._beat_bits
         high = low + (self._max_beats - 1).bit_length()
-        # What is decided is in registers: the number of beats, whether they are the last, and how many are behind them.
-        beats = Signal.like(self.o.payload.beats)
+        # What is decided is in registers: the length, whether it is the last burst, and how many beats are behind it.
+        length = Signal.like(self.o.payload.length)
         last, moves, takes = Signal(), Signal(), Signal()
         behind = Signal(RUN_BEATS_BITS)
         m.d.comb += [
             self.o.payload.address.eq(address),
-            self.o.payload.beats.eq(beats),
+            self.o.payload.length.eq(length),
             self.i.ready.eq(moves & takes),
             moves.eq(~self.o.valid | self.o.ready),  # late: more than this shall not wait for it
             takes.eq(~self.o.valid | last),
         ]
-        # A run as if it began where `max_beats` beats can be asked for.
-        place = self.i.payload.address[low:high]
-        limit_bit = high - low  # which is 1 in `max_beats`
-
-        def is_one_burst(count: Value) -> Value:
-            """Whether it is at most `max_beats`, without a carry through all bits."""
-            return ~count[limit_bit + 1 :].any() & ~(count[limit_bit] & count[:limit_bit].any())
-
-        run = self.i.payload.beats
-        padded = Signal(RUN_BEATS_BITS + 1)
-        m.d.comb += padded.eq(run + place)
+        run = self.i.payload
         with m.If(moves):
             with m.If(takes):
-                fits = is_one_burst(run[: limit_bit + 1] + place) & ~run[limit_bit + 1 :].any()
                 m.d.sync += [
                     self.o.valid.eq(self.i.valid),
-                    address.eq(self.i.payload.address),
-                    beats.eq(Mux(fits, run, self._max_beats - place)),
-                    last.eq(fits),
-                    behind.eq(padded - self._max_beats),
+                    address.eq(run.address),
+                    # Up to the next such address, or less.
+                    length.eq(Mux(run.single, run.beats - 1, ~run.address[low:high])),
+                    last.eq(run.single),
+                    behind.eq(run.padded - self._max_beats),
                 ]
             with m.Else():
-                fits = is_one_burst(behind)
+                fits = is_one_burst(behind, self._max_beats)
                 m.d.sync += [
                     address.eq(Cat(Const(0, high), address[high:] + 1)),
-                    beats.eq(Mux(fits, behind, self._max_beats)),
+                    length.eq(Mux(fits, behind - 1, self._max_beats - 1)),
                     last.eq(fits),
                     behind.eq(behind - self._max_beats),
                 ]

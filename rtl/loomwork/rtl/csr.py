@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Member, Out
 
 from loomwork.arch.isa import Window
@@ -17,6 +18,11 @@ _LOWER_BITS = 2
 """Bits of a word's address that choose in the first step of a read in steps."""
 PAGE_BITS = 12
 """The low bits of a window's base are 0, so that no burst of a unit can cross a 4 KiB border by surprise."""
+
+_WRITING = data.StructLayout(
+    {"valid": 1, "word": CSR_ADDRESS_BITS - 2, "data": LITE_DATA_BITS, "strobes": LITE_DATA_BITS // 8}
+)
+"""A write of a word of the address space."""
 
 
 def writable_bits(register: Register, address_bits: int) -> int:
@@ -40,8 +46,8 @@ class Csr(Component):
 
     Addresses without a register read as 0 and ignore writes, answered OKAY: looking at the whole space shall not crash
     the processor that does. Byte enables are honoured; a write acts when address and data are both there, one cycle
-    before its response. The two low bits of an address are ignored. deep: a read takes two cycles more, and the next
-    one is taken when it is answered (`deep_pipeline`).
+    before its response. The two low bits of an address are ignored. deep: a read takes two cycles more, a write one;
+    the next one is taken when it is answered (`deep_pipeline`).
 
     bus: AXI4-Lite. For a register NAME of the table there is a member `name`: READ, its value (in); READ_WRITE, its
     value (out); WRITE_PULSE, the bits just written as 1, for one cycle (out); STICKY, its value (out) together with
@@ -70,21 +76,11 @@ class Csr(Component):
         bus = self.bus
         values = {register.name: Value.cast(getattr(self, register.name.lower())) for register in self._registers}
 
-        write = Signal()
-        m.d.comb += [
-            write.eq(bus.awvalid & bus.wvalid & (~bus.bvalid | bus.bready)),
-            bus.awready.eq(write),
-            bus.wready.eq(write),
-            bus.bresp.eq(RESP_OKAY),
-        ]
-        with m.If(write):
-            m.d.sync += bus.bvalid.eq(1)
-        with m.Elif(bus.bready):
-            m.d.sync += bus.bvalid.eq(0)
+        writing = self._take_write(m)
         for register in self._registers:
             chosen = Signal(name=f"write_{register.name.lower()}")
-            m.d.comb += chosen.eq(write & (bus.awaddr[2:] == register.offset >> 2))
-            self._write(m, register, values[register.name], chosen)
+            m.d.comb += chosen.eq(writing.valid & (writing.word == register.offset >> 2))
+            self._write(m, register, values[register.name], chosen, writing)
 
         m.d.comb += bus.rresp.eq(RESP_OKAY)
         if self._deep:
@@ -94,6 +90,32 @@ class Csr(Component):
             with m.If(bus.arready):
                 m.d.sync += [bus.rvalid.eq(bus.arvalid), bus.rdata.eq(_select(bus.araddr[2:], self._words(values)))]
         return m
+
+    def _take_write(self, m: Module) -> data.View:
+        """A write, in the cycle in which it acts."""
+        bus = self.bus
+        taken = Signal()
+        writing = Signal(_WRITING)
+        m.d.comb += [
+            bus.awready.eq(taken),
+            bus.wready.eq(taken),
+            bus.bresp.eq(RESP_OKAY),
+        ]
+        if self._deep:
+            m.d.comb += taken.eq(bus.awvalid & bus.wvalid & ~bus.bvalid & ~writing.valid)
+        else:
+            m.d.comb += taken.eq(bus.awvalid & bus.wvalid & (~bus.bvalid | bus.bready))
+        m.d["sync" if self._deep else "comb"] += [
+            writing.valid.eq(taken),
+            writing.word.eq(bus.awaddr[2:]),
+            writing.data.eq(bus.wdata),
+            writing.strobes.eq(bus.wstrb),
+        ]
+        with m.If(writing.valid):
+            m.d.sync += bus.bvalid.eq(1)
+        with m.Elif(bus.bready):
+            m.d.sync += bus.bvalid.eq(0)
+        return writing
 
     def _read_in_steps(self, m: Module, values: Mapping[str, Value]) -> None:
         """Note the address, choose by its lower bits, choose by its upper ones: each in a cycle."""
@@ -116,26 +138,25 @@ class Csr(Component):
         with m.Elif(bus.rready):
             m.d.sync += bus.rvalid.eq(0)
 
-    def _write(self, m: Module, register: Register, value: Value, chosen: Value) -> None:
+    def _write(self, m: Module, register: Register, value: Value, chosen: Value, writing: data.View) -> None:
         """What a write to one register does, when it is `chosen`."""
-        bus = self.bus
         mask = writable_bits(register, self._address_bits)
-        enabled = Cat((chosen & strobe).replicate(8) for strobe in bus.wstrb)
+        enabled = Cat((chosen & strobe).replicate(8) for strobe in writing.strobes)
         match register.access:
             case Access.READ_WRITE:
                 kept = Signal(LITE_DATA_BITS, name=register.name.lower(), init=register.reset)
                 # One condition for a whole byte becomes its clock enable, instead of a multiplexer for each bit.
-                for number, strobe in enumerate(bus.wstrb):
+                for number, strobe in enumerate(writing.strobes):
                     with m.If(chosen & strobe):
                         for place in range(8 * number, 8 * number + 8):
                             if mask >> place & 1:
-                                m.d.sync += kept[place].eq(bus.wdata[place])
+                                m.d.sync += kept[place].eq(writing.data[place])
                 m.d.comb += value.eq(kept)
             case Access.WRITE_PULSE:
-                m.d.comb += value.eq(bus.wdata & enabled & mask)
+                m.d.comb += value.eq(writing.data & enabled & mask)
             case Access.STICKY:
                 events = getattr(self, f"{register.name.lower()}_set")
-                kept = Mux(self.clear, 0, value) & ~(bus.wdata & enabled & mask)
+                kept = Mux(self.clear, 0, value) & ~(writing.data & enabled & mask)
                 m.d.sync += value.eq(kept | events)
             case Access.READ:
                 pass

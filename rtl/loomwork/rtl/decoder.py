@@ -33,11 +33,11 @@ def operand_is_legal(item: Field, value: Value) -> Value | None:
     return Cat(*checks).all() if checks else None
 
 
-def operands_are_legal(insn: Insn, command: Value) -> Value:
-    """Whether a raw command, known to be an `insn`, has all operands in range and nothing behind the last."""
+def operands_are_legal(insn: Insn, command: Value) -> tuple[Value, Value]:
+    """Whether a raw command, known to be an `insn`, has nothing behind the last operand, and all in range."""
     fields = data.View(command_layout(insn.mnemonic), command[: insn.bits])
     checks = [operand_is_legal(item, Value.cast(fields[item.name])) for item in insn.operands]
-    return Cat(~command[insn.bits :].any(), *(check for check in checks if check is not None)).all()
+    return ~command[insn.bits :].any(), Cat(check for check in checks if check is not None).all()
 
 
 class Decoder(Component):
@@ -79,11 +79,13 @@ class Decoder(Component):
                 self.i.ready.eq((~self.o.valid | self.o.ready) & ~stopped),
                 comes.eq(self.i.valid & self.i.ready),
             ]
-        is_insn, is_legal = Signal(len(INSNS)), Signal(len(INSNS))
+        is_insn, is_short, is_in_range = (Signal(len(INSNS)) for _ in range(3))
         for number, insn in enumerate(INSNS):
+            short, in_range = operands_are_legal(insn, command)
             m.d["sync" if self._deep else "comb"] += [
                 is_insn[number].eq(command[:OPCODE_BITS] == insn.opcode),
-                is_legal[number].eq(operands_are_legal(insn, command)),
+                is_short[number].eq(short),
+                is_in_range[number].eq(in_range),
             ]
         unit = Signal(Unit)
         code = Signal(ErrorCode)
@@ -92,7 +94,7 @@ class Decoder(Component):
                 m.d.comb += unit.eq(insn.unit)
         with m.If(~is_insn.any()):
             m.d.comb += code.eq(ErrorCode.ILLEGAL_OPCODE)
-        with m.Elif(~(is_insn & is_legal).any()):
+        with m.Elif(~(is_insn & is_short & is_in_range).any()):
             m.d.comb += code.eq(ErrorCode.ILLEGAL_OPERAND)
 
         m.d.sync += self.error.eq(ErrorCode.NONE)

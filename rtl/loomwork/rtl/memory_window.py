@@ -9,7 +9,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Window
-from loomwork.rtl.burst import RUN_BEATS_BITS, run_layout
+from loomwork.rtl.burst import RUN_BEATS_BITS, is_one_burst, run_layout
 
 SIZE_BITS = 32
 OFFSET_BITS = 37
@@ -39,11 +39,24 @@ def sum_is_zero(one: Value, other: Value) -> Value:
     return (one ^ other) == carries
 
 
+_FINDINGS = data.StructLayout({"illegal": 1, "too_long": 1, "carries": 1, "ends": 1})
+"""What is found out of a span: it is illegal by itself; it is longer than its window; its end is beyond the last
+address; or just behind it.
+"""
+
+
+def _refuses(findings: data.View) -> Value:
+    return findings.illegal | findings.too_long | (findings.carries & ~findings.ends)
+
+
 class WindowCheck(Component):
     """Turns spans into runs of beats, two cycles later, one per cycle. The first illegal span stops it until reset.
 
     A span is illegal when it is misaligned, its window is not one of `allowed`, or it goes beyond the window's size or
     beyond the last address. A run has as many beats as the span's bytes touch.
+
+    max_beats: of a burst (see `BurstSplitter`). With `deep_pipeline` what is found out is judged a cycle later: `busy`
+    is longer and `fault` later by one, but `o` comes in the same cycle.
 
     windows: the base and size registers; constant while there are spans. i: spans. o: runs of beats.
     busy: a span is being looked at: neither in `o` nor in `fault` yet. fault: a span was illegal; stays 1.
@@ -55,8 +68,9 @@ class WindowCheck(Component):
     busy: Signal
     fault: Signal
 
-    def __init__(self, config: Config, allowed: Sequence[Window]) -> None:
+    def __init__(self, config: Config, allowed: Sequence[Window], max_beats: int) -> None:
         self._config = config
+        self._max_beats = max_beats
         self._allowed = tuple(allowed)
         super().__init__(
             {
@@ -71,16 +85,20 @@ class WindowCheck(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         bus_bytes = self._config.bus_bytes
+        beat_bits = (bus_bytes - 1).bit_length()
         address_bits = self._config.address_bits
         span = self.i.payload
 
+        # In the second stage there is a span.
+        looked = Signal()
         advance = Signal()
         m.d.comb += [
-            advance.eq(~self.o.valid | self.o.ready),
+            advance.eq(~looked | self.o.ready),
             self.i.ready.eq(advance & ~self.fault),
         ]
 
         # First stage: end of the span, choice of the window.
+        looks = Signal()
         offset = Signal(OFFSET_BITS)
         end = Signal(OFFSET_BITS + 1)
         beats = Signal(RUN_BEATS_BITS)
@@ -89,10 +107,10 @@ class WindowCheck(Component):
         illegal = Signal()
         with m.If(advance):
             m.d.sync += [
-                self.busy.eq(self.i.valid & self.i.ready),
+                looks.eq(self.i.valid & self.i.ready),
                 offset.eq(span.offset),
                 end.eq(span.offset + span.length),
-                beats.eq((span.length + bus_bytes - 1) >> (bus_bytes - 1).bit_length()),
+                beats.eq((span.length + bus_bytes - 1) >> beat_bits),
             ]
             with m.Switch(span.window):
                 for window in self._allowed:
@@ -105,20 +123,38 @@ class WindowCheck(Component):
                 with m.Default():
                     m.d.sync += illegal.eq(1)
 
-        # Second stage: comparison, absolute address.
+        # Second stage: comparison, absolute address. Where a burst may begin the base does not change.
         limit = Signal(max(address_bits, OFFSET_BITS + 1) + 1)
-        refused, wraps = Signal(), Signal()
+        place = offset[beat_bits : beat_bits + self._max_beats.bit_length() - 1]
+        run, findings = self.o.payload, Signal(_FINDINGS)
         m.d.comb += [
             limit.eq(base + end),
+            findings.illegal.eq(illegal | limit[address_bits + 1 :].any()),
+            findings.too_long.eq(end > size),
+            findings.carries.eq(limit[address_bits]),
             # The limit may be the first address behind the last one.
-            wraps.eq(limit[address_bits] & ~sum_is_zero(base, end[:address_bits])),
-            refused.eq(illegal | (end > size) | limit[address_bits + 1 :].any() | wraps),
+            findings.ends.eq(sum_is_zero(base, end[:address_bits])),
         ]
         with m.If(advance):
             m.d.sync += [
-                self.o.valid.eq(self.busy & ~refused & ~self.fault),
-                self.o.payload.address.eq(base + offset),
-                self.o.payload.beats.eq(beats),
-                self.fault.eq(self.fault | (self.busy & refused)),
+                run.address.eq(base + offset),
+                run.beats.eq(beats),
+                run.padded.eq(beats + place),
+                run.single.eq(
+                    is_one_burst(beats[: len(place) + 1] + place, self._max_beats) & ~beats[len(place) + 1 :].any()
+                ),
             ]
+
+        if self._config.deep_pipeline:
+            noted, is_new = Signal(_FINDINGS), Signal()
+            refused = looked & _refuses(noted)
+            with m.If(advance):
+                m.d.sync += [looked.eq(looks), noted.eq(findings)]
+            m.d.sync += [is_new.eq(advance & looks), self.fault.eq(self.fault | refused)]
+            m.d.comb += [self.o.valid.eq(looked & ~refused & ~self.fault), self.busy.eq(looks | is_new)]
+        else:
+            refused = looks & _refuses(findings)
+            with m.If(advance):
+                m.d.sync += [looked.eq(looks & ~refused & ~self.fault), self.fault.eq(self.fault | refused)]
+            m.d.comb += [self.o.valid.eq(looked), self.busy.eq(looks)]
         return m

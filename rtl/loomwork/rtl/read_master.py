@@ -89,7 +89,7 @@ class ReadMaster(Component):
                     axi.arvalid.eq(1),
                     axi.arid.eq(number),
                     axi.araddr.eq(reader.request.payload.address),
-                    axi.arlen.eq(reader.request.payload.beats - 1),
+                    axi.arlen.eq(reader.request.payload.length),
                 ]
 
         identity = Signal(ID_BITS)

@@ -48,9 +48,10 @@ class Store(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         m.submodules.rows = rows = MemoryRows(self._config)
-        m.submodules.check = check = WindowCheck(self._config, WRITABLE_WINDOWS)
+        longest = burst_limit(self._config, QUEUE_BEATS)
+        m.submodules.check = check = WindowCheck(self._config, WRITABLE_WINDOWS, longest)
         m.submodules.skid = skid = Skid(run_layout(self._config))
-        m.submodules.splitter = splitter = BurstSplitter(self._config, burst_limit(self._config, QUEUE_BEATS))
+        m.submodules.splitter = splitter = BurstSplitter(self._config, longest)
         m.submodules.words = words = ScratchpadWords()
         m.submodules.words_skid = words_skid = Skid(SCRATCHPAD_WORD)
         m.submodules.reader = reader = ScratchpadReader(self._config)
@@ -88,16 +89,20 @@ class Store(Component):
             request = slice_.i
         may_request, requested = Signal(), Signal()
         m.d.comb += [
-            may_request.eq((available >= burst.payload.beats) & ~self.halt),
+            may_request.eq((available > burst.payload.length) & ~self.halt),
             request.payload.eq(burst.payload),
             request.valid.eq(burst.valid & may_request),
             burst.ready.eq(request.ready & may_request),
             requested.eq(request.valid & request.ready),
         ]
         # Whether a burst is taken is known last: it chooses between sums that are there.
-        more, beats = Mux(reader.arriving, word_beats, 0), burst.payload.beats
-        m.d.sync += available.eq(Mux(requested, available + (more - beats), available + more))
-        count_up_down(m, unanswered, up=requested, down=self.bus.done)
+        more, length = Mux(reader.arriving, word_beats, 0), burst.payload.length
+        more_less_one = Mux(reader.arriving, word_beats - 1, -1)
+        m.d.sync += available.eq(Mux(requested, available + (more_less_one - length), available + more))
+        # A cycle late: the answer takes longer.
+        is_counted = Signal()
+        m.d.sync += is_counted.eq(requested)
+        count_up_down(m, unanswered, up=is_counted, down=self.bus.done)
 
         code = Signal(ErrorCode)
         failed, finished = Signal(), Signal()
@@ -108,7 +113,7 @@ class Store(Component):
         all_requested = rows.i.ready & ~(check.busy | skid.o.valid | splitter.o.valid)
         m.d.comb += finished.eq(
             (self.unit.busy & ~self.unit.done)
-            & (all_requested & (unanswered == 0))
+            & (all_requested & ~is_counted & (unanswered == 0))
             & (~failed & (code == ErrorCode.NONE))
         )
         m.d.sync += [

@@ -103,16 +103,22 @@ class ScratchpadWords(Component):
         m = Module()
         transfer = Signal(PLACEMENT)
         rows_left, words_left = Signal.like(transfer.rows), Signal.like(transfer.words)
-        row_start, word = Signal(WIDE_ADDRESS_BITS), Signal(WIDE_ADDRESS_BITS)
-        # Whether `word` does not fit, the word is the last one of its row, and the row the last one.
+        distance, to_next = Signal(WIDE_ADDRESS_BITS), Signal(WIDE_ADDRESS_BITS)
+        # The start of the next row is there before it is gone to.
+        next_start, word = Signal(WIDE_ADDRESS_BITS), Signal(WORD_ADDRESS_BITS)
+        # Whether the word's address does not fit, the word is the last one of its row, and the row the last one.
         beyond, last_word, last_row = Signal(), Signal(), Signal()
         bank = Signal(range(BANKS))
         bank_bits = len(bank)
-        next_start = Mux(bank == BANKS - 1, row_start + transfer.pitch, row_start)[:WIDE_ADDRESS_BITS]
+
+        def step(bank: Value) -> Value:
+            """From the start of a row in a bank to that of the next row."""
+            return Mux(bank == BANKS - 1, transfer.pitch, 0)
 
         def go_to(address: Value) -> None:
-            """Have the next word be the one at an address."""
-            m.d.sync += [word.eq(address), beyond.eq(address[WORD_ADDRESS_BITS:WIDE_ADDRESS_BITS].any())]
+            """Have the next word be the first one of a row, at an address."""
+            address = address[:WIDE_ADDRESS_BITS]
+            m.d.sync += [word.eq(address[:WORD_ADDRESS_BITS]), beyond.eq(address[WORD_ADDRESS_BITS:].any())]
 
         with m.FSM():
             with m.State("IDLE"):
@@ -122,25 +128,26 @@ class ScratchpadWords(Component):
                     m.next = "MULTIPLY"
             with m.State("MULTIPLY"):
                 m.d.sync += [
-                    row_start.eq(transfer.row[bank_bits:] * transfer.pitch),
+                    distance.eq(transfer.row[bank_bits:] * transfer.pitch),
+                    to_next.eq(transfer.base + step(transfer.row[:bank_bits])),
                     bank.eq(transfer.row[:bank_bits]),
                     rows_left.eq(transfer.rows),
                     words_left.eq(transfer.words),
                 ]
                 m.next = "ADD"
             with m.State("ADD"):
-                m.d.sync += [row_start.eq(row_start + transfer.base), last_row.eq(rows_left == 1)]
-                m.d.sync += last_word.eq(words_left == 1)
-                go_to(row_start + transfer.base)
+                m.d.sync += [last_row.eq(rows_left == 1), last_word.eq(words_left == 1)]
+                m.d.sync += next_start.eq(distance + to_next)
+                go_to(distance + transfer.base)
                 m.next = "WALK"
             with m.State("WALK"):
                 m.d.comb += self.o.valid.eq(1)
                 with m.If(self.o.ready):
                     m.d.sync += [words_left.eq(words_left - 1), last_word.eq(words_left == 2)]
-                    go_to(word + 1)
+                    m.d.sync += [word.eq(word + 1), beyond.eq(beyond | word.all())]
                     with m.If(last_word):
                         m.d.sync += [
-                            row_start.eq(next_start),
+                            next_start.eq(next_start + step((bank + 1)[:bank_bits])),
                             bank.eq(bank + 1),
                             rows_left.eq(rows_left - 1),
                             last_row.eq(rows_left == 2),
@@ -152,7 +159,7 @@ class ScratchpadWords(Component):
                         m.next = "IDLE"
         m.d.comb += [
             self.o.payload.bank.eq(bank),
-            self.o.payload.word.eq(word[:WORD_ADDRESS_BITS] | beyond.replicate(WORD_ADDRESS_BITS)),
+            self.o.payload.word.eq(word | beyond.replicate(WORD_ADDRESS_BITS)),
             self.o.payload.last.eq(last_word & last_row),
         ]
         return m

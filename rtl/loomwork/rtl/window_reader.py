@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
@@ -68,7 +68,7 @@ class WindowReader(Component):
         m = Module()
         depth = self._config.stream_beats
         longest = burst_limit(self._config, depth)
-        m.submodules.check = check = WindowCheck(self._config, READABLE_WINDOWS)
+        m.submodules.check = check = WindowCheck(self._config, READABLE_WINDOWS, longest)
         m.submodules.skid = skid = Skid(run_layout(self._config))
         m.submodules.splitter = splitter = BurstSplitter(self._config, longest)
         m.submodules.queue = queue = BlockQueue(8 * self._config.bus_bytes, depth)
@@ -100,12 +100,14 @@ class WindowReader(Component):
             burst.ready.eq(request.ready & may_request),
         ]
         # Whether a beat is taken is known last: it chooses between sums that are there, or makes room a cycle later.
-        is_requested, beats = request.valid & request.ready, burst.payload.beats
+        is_requested, length = request.valid & request.ready, burst.payload.length
+        # Without the beats of the burst: one more than its length, which is what the complement of it subtracts.
+        less = room + ~Cat(length, Const(0, len(room) - len(length)))
         leaves = Signal()
         m.d["sync" if self._config.deep_pipeline else "comb"] += leaves.eq(self.beats.valid & self.beats.ready)
-        m.d.sync += room.eq(Mux(is_requested, room - beats, room))
+        m.d.sync += room.eq(Mux(is_requested, less, room))
         with m.If(leaves):
-            m.d.sync += room.eq(Mux(is_requested, room - (beats - 1), room + 1))
+            m.d.sync += room.eq(Mux(is_requested, room - length, room + 1))
 
         m.d.comb += [
             self.arriving.eq(self.bus.valid),

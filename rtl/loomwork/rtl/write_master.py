@@ -71,13 +71,11 @@ class WriteMaster(Component):
         accepted, responded = Signal(), Signal()
         may_accept = Signal(init=1)  # a cycle late, in which one more may be accepted
         m.d.sync += may_accept.eq(outstanding < MAX_OUTSTANDING - 1)
-        length = Signal.like(axi.awlen)
         drive_constants(m, axi, "aw", self._config)
         m.d.comb += [
             request.ready.eq((~axi.awvalid | axi.awready) & lengths.i.ready & ~self.halt & may_accept),
             accepted.eq(request.valid & request.ready),
-            length.eq(request.payload.beats - 1),
-            lengths.i.payload.eq(length),
+            lengths.i.payload.eq(request.payload.length),
             lengths.i.valid.eq(accepted),
             self.idle.eq(outstanding == 0),
         ]
@@ -85,7 +83,11 @@ class WriteMaster(Component):
         with m.If(axi.awready):
             m.d.sync += axi.awvalid.eq(0)
         with m.If(accepted):
-            m.d.sync += [axi.awvalid.eq(1), axi.awaddr.eq(request.payload.address), axi.awlen.eq(length)]
+            m.d.sync += [
+                axi.awvalid.eq(1),
+                axi.awaddr.eq(request.payload.address),
+                axi.awlen.eq(request.payload.length),
+            ]
 
         sent = Signal(range(MAX_BURST_BEATS))
         m.d.comb += [

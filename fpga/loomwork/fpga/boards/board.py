@@ -7,6 +7,7 @@ from typing import Any
 
 from loomwork.arch.config import Config
 from loomwork.fpga.boards.clocking import GateCell, PllCell, PllLimits
+from loomwork.fpga.boards.fabric import Fabric
 from loomwork.rtl.technology import Technology
 
 
@@ -107,6 +108,7 @@ class Board:
     name: for the command line. title: for people. device: its FPGA. platform: makes Amaranth's description of it.
     oscillator: name of the clock's pins there. oscillator_mhz: its frequency. config: what it is built for by default.
     memory_kib: of RAM that serves as external memory. clock_mhz: what the design shall run at.
+    fabric: for a floorplan of its multipliers and block RAMs; None = the placer is left alone with them.
     place_arguments: which device the placer takes. technology: the multipliers of the FPGA.
     compact: whether it has the compact core (rtl/compact), because the other one does not fit.
     """
@@ -125,3 +127,4 @@ class Board:
     place_arguments: tuple[str, ...]
     technology: Technology
     compact: bool = False
+    fabric: Fabric | None = None

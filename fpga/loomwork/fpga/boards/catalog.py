@@ -11,6 +11,7 @@ from amaranth_boards.ulx3s import ULX3S_85F_Platform
 
 from loomwork.arch.config import MID, NANO, SMALL, Config
 from loomwork.fpga.boards.board import Board, Resources
+from loomwork.fpga.boards.fabric import LFE5U_85F
 from loomwork.fpga.boards.families import ECP5, GOWIN, ICE40
 from loomwork.rtl.technology.ecp5 import Ecp5
 from loomwork.rtl.technology.gowin import Gowin
@@ -43,10 +44,11 @@ ULX3S_85F = Board(
         MID, name="ulx3s", requant_lanes=4, elementwise_multiply=False, activation_table=False, deep_pipeline=True
     ),
     memory_kib=128,
-    clock_mhz=62.5,
+    clock_mhz=80,
     capacity=Resources(luts=83_640, registers=83_640, multipliers=156, blocks=208),
     place_arguments=("--85k", "--package", "CABGA381", "--speed", "6"),
     technology=Ecp5(logic_columns=4),
+    fabric=LFE5U_85F,
 )
 """`mid` with four lanes instead of eight, for the array takes the multipliers; no activation table; deep pipeline."""
 

@@ -44,9 +44,12 @@ ECP5 = Family(
     lut_words=32,
     pll_limits=ECP5_LIMITS,
     pll_cell=ecp5_pll,
-    # Where almost all multipliers are taken, the default placer had not converged after 55 rounds.
-    # Router2 does not get rid of the last thousands of shared wires, and its slowest ways are slower.
-    place_options=("--placer", "static", "--router", "router1"),
+    # Behind a floorplan. The placer is told more of timing than by default, and goes on for longer. Router2 does not
+    # get rid of the last thousands of shared wires, and its slowest ways are slower.
+    place_options=(
+        *("--placer", "heap", "--placer-heap-alpha", "0.04", "--placer-heap-timingweight", "30"),
+        *("--router", "router1"),
+    ),
     gate_cell=ecp5_gate,
 )
 """Lattice ECP5."""

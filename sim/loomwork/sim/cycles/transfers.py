@@ -33,6 +33,11 @@ def row_cycles(config: Config) -> int:
     return int(config.deep_pipeline)
 
 
+def judge_cycles(config: Config) -> int:
+    """From the run of a span until it is known that it was legal (rtl/memory_window.py)."""
+    return int(config.deep_pipeline)
+
+
 class Stream:
     """The STREAM unit (rtl/stream_reader.py). words: of each command, how many and behind how many beats."""
 
@@ -41,6 +46,7 @@ class Stream:
         self._lane = lane
         self._reader = reader
         self._ends: list[int] = []
+        self._judged = judge_cycles(config)
 
     def run(self) -> Process:
         """The process that takes commands."""
@@ -50,7 +56,7 @@ class Stream:
             ready = 0
             if number:
                 # The checked span in front must have gone to the splitter, or to the place for one before it.
-                ready = reader.offered.times[number - 1]
+                ready = reader.offered.times[number - 1] + self._judged
                 if number > 1:
                     if len(reader.split.times) < number - 1:
                         yield reader.split, number - 1
@@ -95,7 +101,7 @@ class Load:
         span = -1  # number of the latest span
         accepted = checked = 0  # when it came to the check, and to its end
         for number, command in enumerate(lane.commands):
-            ready = checked
+            ready = checked + judge_cycles(self._config) if number else 0
             if number:
                 # The queue of placements has one place beside its output.
                 if len(self._addressed.times) < number - 1:

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Analytic placement of a whole netlist, of which only the places of multipliers and block RAMs are kept.
+
+The wires pull all cells together; then logic is spread to where there is room for it, the others go to sites; in the
+next round each cell is pulled to that place as well, harder each time (Kim, Lee, Markov, "SimPL: an effective placement
+algorithm", IEEE Transactions on CAD 31, 2012).
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loomwork.fpga.boards.fabric import Fabric
+from loomwork.fpga.floorplan.graph import Graph, Numbers
+from loomwork.fpga.floorplan.sites import Sites
+from loomwork.fpga.floorplan.spreading import Spreading
+
+ROUNDS = 100
+_SEED = 1
+_FIRST_PULL, _MORE_PULL = 0.05, 0.004
+"""Strength of the pull to the last places, in the first round and more in each one: a net's is 1."""
+_SITE_PULL = 4
+"""How much harder cells are pulled to their sites."""
+_FINAL_ROUNDS = 4
+_BORDER = 5
+_SMOOTHINGS, _SMOOTHING_PULL = 12, 3e-4
+_SMOOTHING_TOLERANCE = 1e-7
+
+
+def floorplan(cells: Mapping[str, Any], fabric: Fabric) -> dict[str, str]:
+    """The sites of multipliers and block RAMs.
+
+    cells: of the netlist, as in Yosys's JSON. Result: nextpnr's name of the site by cell. Raises FloorplanError when
+    they are too few.
+    """
+    graph = Graph(cells)
+    sites = Sites(fabric, graph)
+    if not len(sites.cells):
+        return {}
+    logic = np.setdiff1d(np.arange(len(graph)), sites.cells)
+    spreading = Spreading(fabric, graph.area)
+    x, y = _begin(graph, fabric)
+    for number in range(ROUNDS):
+        to_x, to_y = spreading.spread(logic, x, y)
+        sites.nearest(x, y)
+        sites.put(to_x, to_y)
+        pull = np.full(len(graph), _FIRST_PULL + _MORE_PULL * number)
+        pull[sites.cells] *= _SITE_PULL
+        x, y = (
+            graph.solve(places, goal, pull / np.maximum(np.abs(goal - places), 1.0))
+            for places, goal in ((x, to_x), (y, to_y))
+        )
+    to_x, to_y = spreading.spread(logic, x, y)
+    sites.nearest(x, y)
+    for _ in range(_FINAL_ROUNDS):
+        sites.improve(to_x, to_y)
+    sites.share_enables(cells)
+    return {graph.names[cell]: site.bel for cell, site in sites.chosen.items()}
+
+
+def _begin(graph: Graph, fabric: Fabric) -> tuple[Numbers, Numbers]:
+    """First places: neighbours in the netlist are neighbours, and all of the device is used.
+
+    Wires alone would draw everything to a point. So random places are drawn towards their neighbours and pulled apart
+    again a few times, which leaves the slow waves of a spectral placement (Hall, "An r-Dimensional Quadratic Placement
+    Algorithm", Management Science 17, 1970); of them only the order is taken.
+    """
+    random = np.random.default_rng(_SEED)
+    count = len(graph)
+    main = graph.main_part()
+
+    def normalized(places: Numbers) -> Numbers:
+        places = places - places[main].mean()
+        return np.where(main, np.clip(places / places[main].std(), -3, 3), 0)
+
+    x, y = random.normal(size=count), random.normal(size=count)
+    pull, scale = np.full(count, _SMOOTHING_PULL), fabric.width / 5
+    for _ in range(_SMOOTHINGS):
+        x = normalized(x)
+        y = normalized(y)
+        y = normalized(y - x * (x @ y) / (x @ x))
+        x, y = (graph.solve(scale * places, scale * places, pull, _SMOOTHING_TOLERANCE) for places in (x, y))
+
+    def spread_out(places: Numbers, size: int) -> Numbers:
+        ranks = np.empty(count)
+        ranks[np.argsort(places, kind="stable")] = np.linspace(_BORDER, size - _BORDER, count)
+        return ranks
+
+    return spread_out(x, fabric.width), spread_out(y, fabric.height)
+
+
+def recipe_of_floorplan() -> str:
+    """All that decides a floorplan beside netlist and fabric: the text of this package."""
+    return "\n".join(source.read_text(encoding="utf-8") for source in sorted(Path(__file__).parent.glob("*.py")))
+
+
+def fix_blocks(netlist: Path, top: str, fabric: Fabric) -> None:
+    """Write the floorplan's sites into a netlist of Yosys, where nextpnr finds them: as the attribute BEL."""
+    design = json.loads(netlist.read_text(encoding="utf-8"))
+    cells = design["modules"][top]["cells"]
+    for name, bel in floorplan(cells, fabric).items():
+        cells[name]["attributes"]["BEL"] = bel
+    netlist.write_text(json.dumps(design), encoding="utf-8")

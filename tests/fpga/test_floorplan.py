@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Floorplans: what the wires pull, how logic is spread, which site each multiplier and block RAM gets."""
+
+import itertools
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loomwork.fpga.boards.fabric import BLOCK_RAM, DSP, LFE5U_85F, Fabric, FloorplanError, Site
+from loomwork.fpga.floorplan import fix_blocks, floorplan, recipe_of_floorplan
+from loomwork.fpga.floorplan.graph import MAX_PINS, Graph
+from loomwork.fpga.floorplan.sites import Sites
+from loomwork.fpga.floorplan.spreading import DENSITY, Spreading
+
+
+def cells_of(*nets: tuple[str, ...], kinds: dict[str, str] | None = None) -> dict[str, Any]:
+    """A netlist in which each net connects some cells; those that `kinds` does not name are lookup tables."""
+    names = dict.fromkeys(name for net in nets for name in net)
+    cells: dict[str, Any] = {
+        name: {"type": (kinds or {}).get(name, "LUT4"), "attributes": {}, "connections": {}} for name in names
+    }
+    for bit, net in enumerate(nets, 2):
+        for name in net:
+            cells[name]["connections"].setdefault("A", []).append(bit)
+    return cells
+
+
+def small_fabric(width: int = 40, height: int = 30, enables: int = 3) -> Fabric:
+    """Two blocks of two multipliers, and four block RAMs."""
+    return Fabric(
+        width=width,
+        height=height,
+        tile_luts=8,
+        sites={
+            DSP: tuple(Site(f"dsp{x}", x, 10, f"block{x // 20}") for x in (5, 6, 30, 31)),
+            BLOCK_RAM: tuple(Site(f"ram{x}", x, 20, str(x)) for x in (3, 13, 23, 33)),
+        },
+        kinds={"PDPW16KD": BLOCK_RAM},
+        enables=enables,
+    )
+
+
+def test_wires_are_half_the_perimeters_of_the_nets():
+    graph = Graph(cells_of(("a", "b", "c"), ("c", "d"), ("d",)))
+    x = np.array([0.0, 4.0, 1.0, 9.0])
+    y = np.array([2.0, 2.0, 7.0, 7.5])
+    assert graph.wires(x, y) == (4 + 5) + (8 + 0.5)
+
+
+def test_constants_single_pins_and_wide_nets_pull_nothing():
+    many = tuple(f"cell{number}" for number in range(MAX_PINS + 1))
+    cells = cells_of(("a", "b"), many, ("c",))
+    cells["a"]["connections"]["B"] = ["0", "x"]
+    assert [len(net) for net in Graph(cells).nets_of(0)] == [1]
+    assert Graph(cells).wires(np.zeros(len(cells)), np.zeros(len(cells))) == 0
+
+
+def test_springs_come_to_rest_where_their_forces_are_equal():
+    graph = Graph(cells_of(("left", "middle"), ("middle", "right"), ("left", "other", "right")))
+    places = np.array([0.0, 1.0, 10.0, 2.0])
+    held = np.array([1e6, 0, 1e6, 0])
+    solved = graph.solve(places, np.array([0.0, 0, 10, 0]), held, tolerance=1e-9)
+    # A spring has the inverse of its length, in a net of three pins half of it.
+    middle = 10 * (1 / 9) / (1 / 1 + 1 / 9)
+    other = 10 * (0.5 / 8) / (0.5 / 2 + 0.5 / 8)
+    assert solved == pytest.approx([0, middle, 10, other], abs=1e-3)
+
+
+def test_the_largest_part_is_the_main_one():
+    graph = Graph(cells_of(("a", "b"), ("b", "c"), ("d", "e")))
+    assert graph.main_part().tolist() == [True, True, True, False, False]
+
+
+def test_crowded_logic_is_spread_and_what_has_room_stays():
+    fabric = small_fabric()
+    random.seed(20260101)
+    crowd = [(20 + random.gauss(0, 0.5), 15 + random.gauss(0, 0.5)) for _ in range(2000)]
+    lonely = [(2.0, 2.0), (37.0, 27.0)]
+    x, y = (np.array(values) for values in zip(*crowd, *lonely, strict=True))
+    area = np.ones(len(x))
+    to_x, to_y = Spreading(fabric, area).spread(np.arange(len(x)), x, y)
+    assert [(float(to_x[cell]), float(to_y[cell])) for cell in (-2, -1)] == lonely
+    assert ((to_x >= 1) & (to_x <= fabric.width - 1) & (to_y >= 1) & (to_y <= fabric.height - 1)).all()
+    regions = Counter(zip((to_x // 8).astype(int).tolist(), (to_y // 8).astype(int).tolist(), strict=True))
+    # Cuts do not lie just between these regions.
+    assert max(regions.values()) <= 8 * 8 * fabric.tile_luts * DENSITY * 1.1
+    west = np.flatnonzero(x < 19.5)
+    east = np.flatnonzero(x > 20.5)
+    assert np.median(to_x[west]) < np.median(to_x[east])
+
+
+def test_a_device_that_is_too_full_is_filled_evenly():
+    fabric = small_fabric()
+    count = 2 * fabric.width * fabric.height * fabric.tile_luts
+    places = np.full(count, 12.0)
+    to_x, to_y = Spreading(fabric, np.ones(count)).spread(np.arange(count), places, places)
+    for place, size in ((to_x, fabric.width), (to_y, fabric.height)):
+        assert abs(int((place <= size // 2).sum()) - count // 2) < count / 10
+
+
+def test_the_nearest_sites_are_the_best_of_all_assignments():
+    rng = random.Random(20260102)
+    fabric = small_fabric()
+    kinds = {"p": DSP, "q": DSP, "r": DSP, "s": BLOCK_RAM, "t": "PDPW16KD"}
+    graph = Graph(cells_of(tuple(kinds), kinds=kinds))
+    sites = Sites(fabric, graph)
+    for _ in range(20):
+        x = np.array([rng.uniform(0, 40) for _ in kinds])
+        y = np.array([rng.uniform(0, 30) for _ in kinds])
+        sites.nearest(x, y)
+        for kind, cells in ((DSP, (0, 1, 2)), (BLOCK_RAM, (3, 4))):
+
+            def distance(chosen: Any, cells: Any = cells, x: Any = x, y: Any = y) -> float:
+                return sum(abs(s.x - x[c]) + abs(s.y - y[c]) for c, s in zip(cells, chosen, strict=True))
+
+            best = min(map(distance, itertools.permutations(fabric.sites[kind], len(cells))))
+            assert distance([sites.chosen[cell] for cell in cells]) == pytest.approx(best)
+
+
+def test_improved_sites_have_the_shortest_wires_of_all_assignments():
+    rng = random.Random(20260103)
+    fabric = small_fabric()
+    kinds = {"p": DSP, "q": DSP, "r": DSP}
+    logic = [f"cell{number}" for number in range(6)]
+    for _ in range(20):
+        owners = [*kinds, *rng.choices(list(kinds), k=5)]
+        graph = Graph(cells_of(tuple(logic), *((owner, *rng.sample(logic, 2)) for owner in owners), kinds=kinds))
+        multipliers = [graph.names.index(name) for name in kinds]
+        x = np.array([rng.uniform(0, 40) for _ in graph.names])
+        y = np.array([rng.uniform(0, 30) for _ in graph.names])
+        sites = Sites(fabric, graph)
+        sites.improve(x, y)
+
+        def wires(chosen: Any, graph: Graph = graph, multipliers: Any = multipliers, places: Any = (x, y)) -> float:
+            x, y = (place.copy() for place in places)
+            for cell, site in zip(multipliers, chosen, strict=True):
+                x[cell], y[cell] = site.x, site.y
+            return graph.wires(x, y)
+
+        best = min(map(wires, itertools.permutations(fabric.sites[DSP], 3)))
+        assert wires([sites.chosen[cell] for cell in multipliers]) == pytest.approx(best)
+
+
+def enabled(count: int) -> dict[str, Any]:
+    """Multipliers with a clock enable of their own each, and constants at their other ones."""
+    names = [f"m{number}" for number in range(count)]
+    cells = cells_of(tuple(names), kinds=dict.fromkeys(names, DSP))
+    for number, name in enumerate(names):
+        cells[name]["connections"] |= {"CE0": ["1"], "CE1": [100 + number]}
+    return cells
+
+
+def test_multipliers_change_places_when_a_block_has_too_many_enables():
+    fabric = small_fabric(enables=1)
+    cells = enabled(2)
+    sites = Sites(fabric, Graph(cells))
+    sites.nearest(np.array([5.0, 6.0]), np.array([10.0, 10.0]))
+    assert [sites.chosen[cell].bel for cell in (0, 1)] == ["dsp5", "dsp6"]
+    sites.share_enables(cells)
+    # One of them goes to the nearest site of the other block.
+    assert {sites.chosen[cell].bel for cell in (0, 1)} == {"dsp5", "dsp30"}
+
+
+def test_multipliers_with_the_same_enable_may_stay_together():
+    fabric = small_fabric(enables=1)
+    cells = enabled(2)
+    cells["m1"]["connections"]["CE1"] = cells["m0"]["connections"]["CE1"]
+    sites = Sites(fabric, Graph(cells))
+    sites.nearest(np.array([5.0, 6.0]), np.array([10.0, 10.0]))
+    sites.share_enables(cells)
+    assert [sites.chosen[cell].bel for cell in (0, 1)] == ["dsp5", "dsp6"]
+
+
+def test_too_many_enables_are_an_error():
+    cells = enabled(3)
+    sites = Sites(small_fabric(enables=1), Graph(cells))
+    sites.nearest(np.zeros(3), np.zeros(3))
+    with pytest.raises(FloorplanError, match="clock enables"):
+        sites.share_enables(cells)
+
+
+def test_too_many_cells_are_an_error():
+    kinds = {f"m{number}": DSP for number in range(5)}
+    with pytest.raises(FloorplanError, match=f"has 5 {DSP} for 4 sites"):
+        floorplan(cells_of(tuple(kinds), kinds=kinds), small_fabric())
+
+
+def test_a_netlist_of_logic_alone_needs_no_floorplan():
+    assert floorplan(cells_of(("a", "b")), small_fabric()) == {}
+
+
+def mesh(rows: int, columns: int) -> dict[str, Any]:
+    """Multipliers in a grid, each connected to its neighbours through four lookup tables in a row."""
+    kinds = {f"m{row}_{column}": DSP for row in range(rows) for column in range(columns)}
+    nets: list[tuple[str, ...]] = []
+    for row, column in itertools.product(range(rows), range(columns)):
+        for name, other in (("down", (row + 1, column)), ("right", (row, column + 1))):
+            if other[0] < rows and other[1] < columns:
+                chain = [f"m{row}_{column}", *(f"{name}{row}_{column}_{place}" for place in range(4))]
+                nets += itertools.pairwise([*chain, f"m{other[0]}_{other[1]}"])
+    return cells_of(*nets, kinds=kinds)
+
+
+def test_neighbours_in_a_mesh_are_neighbours_on_the_device():
+    cells = mesh(8, 8)
+    plan = floorplan(cells, LFE5U_85F)
+    places = {site.bel: (site.x, site.y) for site in LFE5U_85F.sites[DSP]}
+    assert len(set(plan.values())) == len(plan) == 64
+    assert set(plan.values()) <= set(places)
+
+    def length(sites: dict[str, str]) -> int:
+        total = 0
+        for row, column in itertools.product(range(8), range(8)):
+            for other in ((row + 1, column), (row, column + 1)):
+                if max(other) < 8:
+                    (a, b), (c, d) = (places[sites[f"m{r}_{k}"]] for r, k in ((row, column), other))
+                    total += abs(a - c) + abs(b - d)
+        return total
+
+    rng = random.Random(20260104)
+    by_chance = [length(dict(zip(plan, rng.sample(list(places), 64), strict=True))) for _ in range(20)]
+    assert length(plan) < min(by_chance) / 2
+    assert floorplan(cells, LFE5U_85F) == plan, "the same netlist gives the same floorplan"
+
+
+def test_the_sites_stand_in_the_netlist_and_nothing_else_changes(tmp_path: Path):
+    cells = mesh(2, 2)
+    before = {"creator": "x", "modules": {"top": {"cells": cells}, "other": {"cells": {}}}}
+    netlist = tmp_path / "netlist.json"
+    netlist.write_text(json.dumps(before))
+    fix_blocks(netlist, "top", LFE5U_85F)
+    after = json.loads(netlist.read_text())
+    sites = {
+        name: cell["attributes"].pop("BEL")
+        for name, cell in after["modules"]["top"]["cells"].items()
+        if "BEL" in cell["attributes"]
+    }
+    assert sites == floorplan(cells, LFE5U_85F)
+    assert after == before
+
+
+def test_another_floorplanner_is_another_recipe():
+    assert "def floorplan(" in recipe_of_floorplan()
+    assert "def solve(" in recipe_of_floorplan()
