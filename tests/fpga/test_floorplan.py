@@ -4,6 +4,7 @@
 import itertools
 import json
 import random
+import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loomwork.fpga.boards.catalog import ULX3S_85F
 from loomwork.fpga.boards.fabric import BLOCK_RAM, DSP, LFE5U_85F, Fabric, FloorplanError, Site
 from loomwork.fpga.floorplan import fix_blocks, floorplan, recipe_of_floorplan
 from loomwork.fpga.floorplan.graph import MAX_PINS, Graph
 from loomwork.fpga.floorplan.sites import Sites
 from loomwork.fpga.floorplan.spreading import DENSITY, Spreading
+from loomwork.fpga.tools import find_tool
 
 
 def cells_of(*nets: tuple[str, ...], kinds: dict[str, str] | None = None) -> dict[str, Any]:
@@ -242,6 +245,28 @@ def test_the_sites_stand_in_the_netlist_and_nothing_else_changes(tmp_path: Path)
     }
     assert sites == floorplan(cells, LFE5U_85F)
     assert after == before
+
+
+def test_nextpnr_has_every_site(tmp_path: Path):
+    cells = {
+        site.bel: {"type": kind, "attributes": {"BEL": site.bel}, "port_directions": {}, "connections": {}}
+        for kind, sites in LFE5U_85F.sites.items()
+        for site in sites
+    }
+    assert Counter(cell["type"] for cell in cells.values()) == {DSP: 156, BLOCK_RAM: 208}
+    (tmp_path / "netlist.json").write_text(
+        json.dumps({"modules": {"top": {"attributes": {"top": "1"}, "ports": {}, "cells": cells, "netnames": {}}}})
+    )
+    placer = find_tool("nextpnr-ecp5")
+    finished = subprocess.run(
+        [*placer.command, *ULX3S_85F.place_arguments, "--json", "netlist.json", "--no-route"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert f"Placed {len(cells)} cells based on constraints" in finished.stderr + finished.stdout
 
 
 def test_another_floorplanner_is_another_recipe():

@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
@@ -88,17 +88,21 @@ class Store(Component):
             connect(m, slice_.o, flipped(request))
             request = slice_.i
         may_request, requested = Signal(), Signal()
+        # Without the beats of the burst, one more than its length; the carry tells that there are so many.
+        length = burst.payload.length
+        less = available + ~Cat(length, Const(0, len(available) - len(length)))
         m.d.comb += [
-            may_request.eq((available > burst.payload.length) & ~self.halt),
+            may_request.eq(less[-1] & ~self.halt),
             request.payload.eq(burst.payload),
             request.valid.eq(burst.valid & may_request),
             burst.ready.eq(request.ready & may_request),
             requested.eq(request.valid & request.ready),
         ]
         # Whether a burst is taken is known last: it chooses between sums that are there.
-        more, length = Mux(reader.arriving, word_beats, 0), burst.payload.length
-        more_less_one = Mux(reader.arriving, word_beats - 1, -1)
-        m.d.sync += available.eq(Mux(requested, available + (more_less_one - length), available + more))
+        with m.If(reader.arriving):
+            m.d.sync += available.eq(Mux(requested, available + (word_beats - 1 - length), available + word_beats))
+        with m.Elif(requested):
+            m.d.sync += available.eq(less)
         # A cycle late: the answer takes longer.
         is_counted = Signal()
         m.d.sync += is_counted.eq(requested)
