@@ -234,10 +234,11 @@ def test_neighbours_in_a_mesh_are_neighbours_on_the_device():
 def test_the_sites_stand_in_the_netlist_and_nothing_else_changes(tmp_path: Path):
     cells = mesh(2, 2)
     before = {"creator": "x", "modules": {"top": {"cells": cells}, "other": {"cells": {}}}}
-    netlist = tmp_path / "netlist.json"
+    netlist, planned = tmp_path / "netlist.json", tmp_path / "planned.json"
     netlist.write_text(json.dumps(before))
-    fix_blocks(netlist, "top", LFE5U_85F)
-    after = json.loads(netlist.read_text())
+    fix_blocks(netlist, planned, "top", LFE5U_85F)
+    assert json.loads(netlist.read_text()) == before
+    after = json.loads(planned.read_text())
     sites = {
         name: cell["attributes"].pop("BEL")
         for name, cell in after["modules"]["top"]["cells"].items()

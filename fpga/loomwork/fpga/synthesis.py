@@ -3,6 +3,7 @@
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -111,9 +112,7 @@ def synthesize(board: Board, design: Elaboratable, yosys: Yosys, *, report: Call
     sources = {name: _text(content) for name, content in files.items() if name in wanted}
     sources |= verilog_sources(board)
     recipe = script(board)
-    plan = [repr(board.fabric), recipe_of_floorplan()] if board.fabric else []
-    key = hashlib.sha256("\0".join([yosys.version, recipe, *plan, *sources.values()]).encode()).hexdigest()[:32]
-    folder = cache_directory() / "boards" / f"{board.name}-{key}"
+    folder = cache_directory() / "boards" / f"{board.name}-{_key(yosys.version, recipe, *sources.values())}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         report("synthesis")
@@ -123,12 +122,31 @@ def synthesize(board: Board, design: Elaboratable, yosys: Yosys, *, report: Call
             for name, content in sources.items():
                 (made / name).write_text(content, encoding="utf-8")
             run_script(yosys, recipe, "stat -json", made)
-            if board.fabric:
-                report("floorplan")
-                fix_blocks(made / NETLIST, TOP, board.fabric)
             # A folder is complete from the moment it can be seen.
             made.rename(folder)
-    return Netlist(folder=folder, units=_units(board, folder))
+    units = _units(board, folder)
+    return Netlist(folder=_planned(board, folder, report), units=units)
+
+
+def _key(*parts: str) -> str:
+    """A name for what is made of these."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _planned(board: Board, folder: Path, report: Callable[[str], None]) -> Path:
+    """A folder with the same files, but for the floorplan in the netlist; the same folder for a board without one."""
+    if not board.fabric:
+        return folder
+    planned = folder / f"floorplan-{_key(recipe_of_floorplan(), repr(board.fabric))}"
+    if not planned.is_dir():
+        report("floorplan")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".floorplan-") as directory:
+            made = Path(directory) / "made"
+            made.mkdir()
+            fix_blocks(folder / NETLIST, made / NETLIST, TOP, board.fabric)
+            shutil.copy(folder / board.family.constraints_file, made)
+            made.rename(planned)
+    return planned
 
 
 def _text(content: Any) -> str:

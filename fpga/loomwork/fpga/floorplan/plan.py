@@ -26,7 +26,7 @@ _SITE_PULL = 4
 """How much harder cells are pulled to their sites."""
 _FINAL_ROUNDS = 4
 _BORDER = 5
-_SMOOTHINGS, _SMOOTHING_PULL = 12, 3e-4
+_SMOOTHINGS, _SMOOTHING_PULL = 4, 3e-4
 _SMOOTHING_TOLERANCE = 1e-7
 
 
@@ -65,8 +65,9 @@ def _begin(graph: Graph, fabric: Fabric) -> tuple[Numbers, Numbers]:
     """First places: neighbours in the netlist are neighbours, and all of the device is used.
 
     Wires alone would draw everything to a point. So random places are drawn towards their neighbours and pulled apart
-    again a few times, which leaves the slow waves of a spectral placement (Hall, "An r-Dimensional Quadratic Placement
-    Algorithm", Management Science 17, 1970); of them only the order is taken.
+    again a few times, as if on the way to the slow waves of a spectral placement (Hall, "An r-Dimensional Quadratic
+    Placement Algorithm", Management Science 17, 1970); of what that gives the order is taken. More rounds of it end at
+    waves that are too slow: the wires come out longer in the end.
     """
     random = np.random.default_rng(_SEED)
     count = len(graph)
@@ -97,10 +98,10 @@ def recipe_of_floorplan() -> str:
     return "\n".join(source.read_text(encoding="utf-8") for source in sorted(Path(__file__).parent.glob("*.py")))
 
 
-def fix_blocks(netlist: Path, top: str, fabric: Fabric) -> None:
-    """Write the floorplan's sites into a netlist of Yosys, where nextpnr finds them: as the attribute BEL."""
+def fix_blocks(netlist: Path, planned: Path, top: str, fabric: Fabric) -> None:
+    """Write a netlist of Yosys with the floorplan's sites in it, where nextpnr finds them: as the attribute BEL."""
     design = json.loads(netlist.read_text(encoding="utf-8"))
     cells = design["modules"][top]["cells"]
     for name, bel in floorplan(cells, fabric).items():
         cells[name]["attributes"]["BEL"] = bel
-    netlist.write_text(json.dumps(design), encoding="utf-8")
+    planned.write_text(json.dumps(design), encoding="utf-8")
