@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loomwork.fpga.boards.catalog import ULX3S_85F
+from loomwork.fpga import synthesis
+from loomwork.fpga.boards.catalog import ICEBREAKER, ULX3S_85F
 from loomwork.fpga.boards.fabric import BLOCK_RAM, DSP, LFE5U_85F, Fabric, FloorplanError, Site
 from loomwork.fpga.floorplan import fix_blocks, floorplan, recipe_of_floorplan
 from loomwork.fpga.floorplan.graph import MAX_PINS, Graph
@@ -246,6 +247,24 @@ def test_the_sites_stand_in_the_netlist_and_nothing_else_changes(tmp_path: Path)
     }
     assert sites == floorplan(cells, LFE5U_85F)
     assert after == before
+
+
+def test_the_planned_netlist_is_made_once_and_leaves_the_other_one_alone(tmp_path: Path):
+    cells = mesh(2, 2)
+    text = json.dumps({"modules": {synthesis.TOP: {"cells": cells}}})
+    (tmp_path / synthesis.NETLIST).write_text(text)
+    (tmp_path / ULX3S_85F.family.constraints_file).write_text("pins")
+    said: list[str] = []
+    planned = synthesis._planned(ULX3S_85F, tmp_path, said.append)
+    assert said == ["floorplan"]
+    assert (tmp_path / synthesis.NETLIST).read_text() == text
+    after = json.loads((planned / synthesis.NETLIST).read_text())["modules"][synthesis.TOP]["cells"]
+    sites = {name: cell["attributes"]["BEL"] for name, cell in after.items() if cell["type"] == DSP}
+    assert sites == floorplan(cells, LFE5U_85F)
+    assert (planned / ULX3S_85F.family.constraints_file).read_text() == "pins"
+    assert synthesis._planned(ULX3S_85F, tmp_path, said.append) == planned
+    assert said == ["floorplan"]
+    assert synthesis._planned(ICEBREAKER, tmp_path, said.append) == tmp_path
 
 
 def test_nextpnr_has_every_site(tmp_path: Path):
