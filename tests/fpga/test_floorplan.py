@@ -41,8 +41,8 @@ def small_fabric(width: int = 40, height: int = 30, enables: int = 3) -> Fabric:
         height=height,
         tile_luts=8,
         sites={
-            DSP: tuple(Site(f"dsp{x}", x, 10, f"block{x // 20}") for x in (5, 6, 30, 31)),
-            BLOCK_RAM: tuple(Site(f"ram{x}", x, 20, str(x)) for x in (3, 13, 23, 33)),
+            DSP: tuple(Site(f"dsp{x}", x, y, str(y)) for x, y in ((5, 10), (6, 10), (30, 24), (31, 24))),
+            BLOCK_RAM: tuple(Site(f"ram{x}", x, y, str(x)) for x, y in ((3, 20), (13, 4), (23, 20), (33, 4))),
         },
         kinds={"PDPW16KD": BLOCK_RAM},
         enables=enables,
@@ -73,6 +73,13 @@ def test_springs_come_to_rest_where_their_forces_are_equal():
     middle = 10 * (1 / 9) / (1 / 1 + 1 / 9)
     other = 10 * (0.5 / 8) / (0.5 / 2 + 0.5 / 8)
     assert solved == pytest.approx([0, middle, 10, other], abs=1e-3)
+
+
+def test_an_anchor_pulls_against_the_wires():
+    graph = Graph(cells_of(("held", "pulled")))
+    solved = graph.solve(np.array([0.0, 5.0]), np.array([0.0, 10.0]), np.array([1e6, 0.5]), tolerance=1e-9)
+    # The spring of the net has 1 / 5.
+    assert solved == pytest.approx([0, 0.5 * 10 / (0.5 + 0.2)], abs=1e-3)
 
 
 def test_the_largest_part_is_the_main_one():
@@ -194,6 +201,13 @@ def test_too_many_cells_are_an_error():
         floorplan(cells_of(tuple(kinds), kinds=kinds), small_fabric())
 
 
+@pytest.mark.parametrize(("enables", "blocks"), [(2, 1), (1, 2)])
+def test_a_floorplan_has_no_block_with_too_many_enables(enables: int, blocks: int):
+    fabric = small_fabric(enables=enables)
+    block_of = {site.bel: site.block for site in fabric.sites[DSP]}
+    assert len({block_of[bel] for bel in floorplan(enabled(2), fabric).values()}) == blocks
+
+
 def test_a_netlist_of_logic_alone_needs_no_floorplan():
     assert floorplan(cells_of(("a", "b")), small_fabric()) == {}
 
@@ -210,7 +224,7 @@ def mesh(rows: int, columns: int) -> dict[str, Any]:
     return cells_of(*nets, kinds=kinds)
 
 
-def test_neighbours_in_a_mesh_are_neighbours_on_the_device():
+def test_neighbours_in_a_mesh_are_neighbours_on_the_device(monkeypatch: pytest.MonkeyPatch):
     cells = mesh(8, 8)
     plan = floorplan(cells, LFE5U_85F)
     places = {site.bel: (site.x, site.y) for site in LFE5U_85F.sites[DSP]}
@@ -230,6 +244,8 @@ def test_neighbours_in_a_mesh_are_neighbours_on_the_device():
     by_chance = [length(dict(zip(plan, rng.sample(list(places), 64), strict=True))) for _ in range(20)]
     assert length(plan) < min(by_chance) / 2
     assert floorplan(cells, LFE5U_85F) == plan, "the same netlist gives the same floorplan"
+    monkeypatch.setattr("loomwork.fpga.floorplan.plan._FINAL_ROUNDS", 0)
+    assert length(plan) < length(floorplan(cells, LFE5U_85F)), "the last rounds make wires shorter"
 
 
 def test_the_sites_stand_in_the_netlist_and_nothing_else_changes(tmp_path: Path):
