@@ -212,6 +212,10 @@ def test_a_netlist_of_logic_alone_needs_no_floorplan():
     assert floorplan(cells_of(("a", "b")), small_fabric()) == {}
 
 
+def test_nor_does_what_is_connected_to_nothing():
+    assert floorplan(cells_of(("m",), kinds={"m": DSP}), small_fabric()) == {}
+
+
 def mesh(rows: int, columns: int) -> dict[str, Any]:
     """Multipliers in a grid, each connected to its neighbours through four lookup tables in a row."""
     kinds = {f"m{row}_{column}": DSP for row in range(rows) for column in range(columns)}

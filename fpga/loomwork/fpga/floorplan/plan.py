@@ -38,7 +38,7 @@ def floorplan(cells: Mapping[str, Any], fabric: Fabric) -> dict[str, str]:
     """
     graph = Graph(cells)
     sites = Sites(fabric, graph)
-    if not len(sites.cells):
+    if not len(sites.cells) or not len(graph.pins):
         return {}
     logic = np.setdiff1d(np.arange(len(graph)), sites.cells)
     spreading = Spreading(fabric, graph.area)
@@ -75,14 +75,16 @@ def _begin(graph: Graph, fabric: Fabric) -> tuple[Numbers, Numbers]:
 
     def normalized(places: Numbers) -> Numbers:
         places = places - places[main].mean()
-        return np.where(main, np.clip(places / places[main].std(), -3, 3), 0)
+        # Two cells have one order, and no second one beside it.
+        deviation = places[main].std() or 1.0
+        return np.where(main, np.clip(places / deviation, -3, 3), 0)
 
     x, y = random.normal(size=count), random.normal(size=count)
     pull, scale = np.full(count, _SMOOTHING_PULL), fabric.width / 5
     for _ in range(_SMOOTHINGS):
         x = normalized(x)
         y = normalized(y)
-        y = normalized(y - x * (x @ y) / (x @ x))
+        y = normalized(y - x * (x @ y) / ((x @ x) or 1.0))
         x, y = (graph.solve(scale * places, scale * places, pull, _SMOOTHING_TOLERANCE) for places in (x, y))
 
     def spread_out(places: Numbers, size: int) -> Numbers:
