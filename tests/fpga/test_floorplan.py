@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from loomwork.fpga import synthesis
 from loomwork.fpga.boards.catalog import ICEBREAKER, ULX3S_85F
@@ -250,6 +251,14 @@ def test_neighbours_in_a_mesh_are_neighbours_on_the_device(monkeypatch: pytest.M
     assert floorplan(cells, LFE5U_85F) == plan, "the same netlist gives the same floorplan"
     monkeypatch.setattr("loomwork.fpga.floorplan.plan._FINAL_ROUNDS", 0)
     assert length(plan) < length(floorplan(cells, LFE5U_85F)), "the last rounds make wires shorter"
+
+
+def test_a_floorplan_is_made_by_one_thread(monkeypatch: pytest.MonkeyPatch):
+    def look(_cells: object, _fabric: object) -> dict[str, str]:
+        return {pool["filepath"]: str(pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    monkeypatch.setattr("loomwork.fpga.floorplan.plan._floorplan", look)
+    assert set(floorplan({}, small_fabric()).values()) == {"1"}
 
 
 def test_the_sites_stand_in_the_netlist_and_nothing_else_changes(tmp_path: Path):

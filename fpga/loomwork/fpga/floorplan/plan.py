@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from loomwork.fpga.boards.fabric import Fabric
 from loomwork.fpga.floorplan.graph import Graph, Numbers
@@ -36,6 +37,12 @@ def floorplan(cells: Mapping[str, Any], fabric: Fabric) -> dict[str, str]:
     cells: of the netlist, as in Yosys's JSON. Result: nextpnr's name of the site by cell. Raises FloorplanError when
     they are too few.
     """
+    # A sum depends on how many threads share it, in its last bit, and that decides about sites.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _floorplan(cells, fabric)
+
+
+def _floorplan(cells: Mapping[str, Any], fabric: Fabric) -> dict[str, str]:
     graph = Graph(cells)
     sites = Sites(fabric, graph)
     if not len(sites.cells) or not len(graph.pins):
