@@ -26,7 +26,7 @@ _NEAR = 1.0
 class Graph:
     """Cells and the nets between them.
 
-    names, types: of the cells. area: of each, in lookup tables; 0 for what none of them are in.
+    names, types: of the cells. area: of each, in lookup tables; 0 for other kinds of cells.
     """
 
     def __init__(self, cells: Mapping[str, Any]) -> None:

@@ -26,9 +26,11 @@ _FIRST_PULL, _MORE_PULL = 0.05, 0.004
 _SITE_PULL = 4
 """How much harder cells are pulled to their sites."""
 _FINAL_ROUNDS = 4
+"""In which sites are chosen by the wires to what is around them."""
 _BORDER = 5
-_SMOOTHINGS, _SMOOTHING_PULL = 4, 3e-4
-_SMOOTHING_TOLERANCE = 1e-7
+"""Tiles at the edge of the device in which nothing begins."""
+_SMOOTHINGS, _SMOOTHING_PULL, _SMOOTHING_TOLERANCE = 4, 3e-4, 1e-7
+"""How often the first places are drawn together, against which pull to where they are, and how exactly."""
 
 
 def floorplan(cells: Mapping[str, Any], fabric: Fabric) -> dict[str, str]:

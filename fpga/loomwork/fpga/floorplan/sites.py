@@ -83,8 +83,8 @@ class Sites:
             blocks[site.block].append(site)
 
         def excess(block: str) -> int:
-            used = {enable for site in blocks[block] for enable in enables.get(_number(at[site]), ())}
-            return max(0, len(used) - self._fabric.enables)
+            cells = [cell for site in blocks[block] if (cell := at[site]) is not None]
+            return max(0, len(frozenset[int]().union(*(enables[cell] for cell in cells))) - self._fabric.enables)
 
         def exchanged(one: Site, other: Site) -> tuple[int, int]:
             """What an exchange would leave in excess, and how far the two would be from where they are."""
@@ -109,10 +109,6 @@ class Sites:
 
 def _distances(sites: Sequence[Site], x: float, y: float) -> Numbers:
     return np.array([abs(site.x - x) + abs(site.y - y) for site in sites])
-
-
-def _number(cell: int | None) -> int:
-    return -1 if cell is None else cell
 
 
 def _enables(cell: Mapping[str, Any]) -> frozenset[int]:
