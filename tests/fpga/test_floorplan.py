@@ -90,8 +90,8 @@ def test_the_largest_part_is_the_main_one():
 
 def test_crowded_logic_is_spread_and_what_has_room_stays():
     fabric = small_fabric()
-    random.seed(20260101)
-    crowd = [(20 + random.gauss(0, 0.5), 15 + random.gauss(0, 0.5)) for _ in range(2000)]
+    rng = random.Random(20260101)
+    crowd = [(20 + rng.gauss(0, 0.5), 15 + rng.gauss(0, 0.5)) for _ in range(2000)]
     lonely = [(2.0, 2.0), (37.0, 27.0)]
     x, y = (np.array(values) for values in zip(*crowd, *lonely, strict=True))
     area = np.ones(len(x))

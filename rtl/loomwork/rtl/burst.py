@@ -36,6 +36,14 @@ def burst_limit(config: Config, queue_beats: int) -> int:
     return min(MAX_BURST_BEATS, MAX_BURST_BYTES // config.bus_bytes, queue_beats // 4)
 
 
+def without_burst(beats: Value, length: Value) -> Value:
+    """A number of beats without those of a burst, one more than its length: the complement subtracts that in one sum.
+
+    The highest bit, one more than `beats` has, is the carry: whether there are so many.
+    """
+    return beats + ~Cat(length, Const(0, len(beats) - len(length)))
+
+
 def is_one_burst(beats: Value, max_beats: int) -> Value:
     """Whether it is at most `max_beats`, a power of two, without a carry through all bits."""
     bit = max_beats.bit_length() - 1

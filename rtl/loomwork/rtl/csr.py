@@ -96,11 +96,7 @@ class Csr(Component):
         bus = self.bus
         taken = Signal()
         writing = Signal(_WRITING)
-        m.d.comb += [
-            bus.awready.eq(taken),
-            bus.wready.eq(taken),
-            bus.bresp.eq(RESP_OKAY),
-        ]
+        m.d.comb += [bus.awready.eq(taken), bus.wready.eq(taken), bus.bresp.eq(RESP_OKAY)]
         if self._deep:
             m.d.comb += taken.eq(bus.awvalid & bus.wvalid & ~bus.bvalid & ~writing.valid)
         else:

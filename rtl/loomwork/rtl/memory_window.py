@@ -89,8 +89,7 @@ class WindowCheck(Component):
         address_bits = self._config.address_bits
         span = self.i.payload
 
-        # In the second stage there is a span.
-        looked = Signal()
+        looked = Signal()  # there is a span in the second stage
         advance = Signal()
         m.d.comb += [
             advance.eq(~looked | self.o.ready),
@@ -98,7 +97,7 @@ class WindowCheck(Component):
         ]
 
         # First stage: end of the span, choice of the window.
-        looks = Signal()
+        looks = Signal()  # there is one in this stage
         offset = Signal(OFFSET_BITS)
         end = Signal(OFFSET_BITS + 1)
         beats = Signal(RUN_BEATS_BITS)

@@ -3,14 +3,14 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import WRITABLE_WINDOWS
 from loomwork.arch.registers import ErrorCode
-from loomwork.rtl.burst import BurstSplitter, burst_layout, burst_limit, run_layout
+from loomwork.rtl.burst import BurstSplitter, burst_layout, burst_limit, run_layout, without_burst
 from loomwork.rtl.memory_window import WindowCheck, windows_layout
 from loomwork.rtl.ports import UnitPort, WindowRead
 from loomwork.rtl.scratchpad_reader import MIN_QUEUE_WORDS, QUEUE_BEATS, ScratchpadReader
@@ -88,9 +88,8 @@ class Store(Component):
             connect(m, slice_.o, flipped(request))
             request = slice_.i
         may_request, requested = Signal(), Signal()
-        # Without the beats of the burst, one more than its length; the carry tells that there are so many.
         length = burst.payload.length
-        less = available + ~Cat(length, Const(0, len(available) - len(length)))
+        less = without_burst(available, length)
         m.d.comb += [
             may_request.eq(less[-1] & ~self.halt),
             request.payload.eq(burst.payload),

@@ -3,13 +3,13 @@
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import READABLE_WINDOWS
-from loomwork.rtl.burst import BurstSplitter, burst_layout, burst_limit, run_layout
+from loomwork.rtl.burst import BurstSplitter, burst_layout, burst_limit, run_layout, without_burst
 from loomwork.rtl.memory_window import SPAN, WindowCheck, windows_layout
 from loomwork.rtl.queue import BlockQueue
 from loomwork.rtl.read_master import ReadBus
@@ -101,11 +101,9 @@ class WindowReader(Component):
         ]
         # Whether a beat is taken is known last: it chooses between sums that are there, or makes room a cycle later.
         is_requested, length = request.valid & request.ready, burst.payload.length
-        # Without the beats of the burst: one more than its length, which is what the complement of it subtracts.
-        less = room + ~Cat(length, Const(0, len(room) - len(length)))
         leaves = Signal()
         m.d["sync" if self._config.deep_pipeline else "comb"] += leaves.eq(self.beats.valid & self.beats.ready)
-        m.d.sync += room.eq(Mux(is_requested, less, room))
+        m.d.sync += room.eq(Mux(is_requested, without_burst(room, length), room))
         with m.If(leaves):
             m.d.sync += room.eq(Mux(is_requested, room - length, room + 1))
 

@@ -46,7 +46,6 @@ class Stream:
         self._lane = lane
         self._reader = reader
         self._ends: list[int] = []
-        self._judged = judge_cycles(config)
 
     def run(self) -> Process:
         """The process that takes commands."""
@@ -56,7 +55,7 @@ class Stream:
             ready = 0
             if number:
                 # The checked span in front must have gone to the splitter, or to the place for one before it.
-                ready = reader.offered.times[number - 1] + self._judged
+                ready = reader.offered.times[number - 1] + judge_cycles(config)
                 if number > 1:
                     if len(reader.split.times) < number - 1:
                         yield reader.split, number - 1
