@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The decoder: checks each command against the table of `arch/isa.py` and finds its unit."""
 
+from functools import reduce
+from operator import and_
+
 from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
@@ -15,6 +18,9 @@ COMMAND_INDEX_BITS = 32 - (COMMAND_BYTES - 1).bit_length()
 
 FETCHED = data.StructLayout({"command": COMMAND_BITS, "index": COMMAND_INDEX_BITS})
 """A command on its way to the decoder. index: its byte offset in the COMMANDS window, in units of COMMAND_BYTES."""
+
+CHECKS = 4
+"""Checks of a command that are made side by side."""
 
 DECODED = data.StructLayout({"command": COMMAND_BITS, "index": COMMAND_INDEX_BITS, "unit": Unit})
 """A legal command on its way to the queue of its unit."""
@@ -33,11 +39,15 @@ def operand_is_legal(item: Field, value: Value) -> Value | None:
     return Cat(*checks).all() if checks else None
 
 
-def operands_are_legal(insn: Insn, command: Value) -> tuple[Value, Value]:
-    """Whether a raw command, known to be an `insn`, has nothing behind the last operand, and all in range."""
+def checks_of(insn: Insn, command: Value) -> list[Value]:
+    """Whether a raw command, known to be an `insn`, has nothing behind the last operand, and all in range: it is legal
+    when all CHECKS hold. They are about as large as each other.
+    """
     fields = data.View(command_layout(insn.mnemonic), command[: insn.bits])
     checks = [operand_is_legal(item, Value.cast(fields[item.name])) for item in insn.operands]
-    return ~command[insn.bits :].any(), Cat(check for check in checks if check is not None).all()
+    found = [check for check in checks if check is not None]
+    rest = command[insn.bits :]
+    return [~rest[::2].any(), ~rest[1::2].any(), Cat(found[::2]).all(), Cat(found[1::2]).all()]
 
 
 class Decoder(Component):
@@ -71,22 +81,23 @@ class Decoder(Component):
         looked_at = self.o.payload if self._deep else self.i.payload
         command = Value.cast(looked_at.command)
         if self._deep:
-            looks = Signal()
-            m.d.comb += self.i.ready.eq(~self.o.valid & ~looks & ~comes & ~stopped)
-            m.d.sync += [looks.eq(self.i.valid & self.i.ready), comes.eq(looks)]
+            looks, taken, may_take = Signal(), Signal(), Signal(init=1)
+            m.d.comb += [self.i.ready.eq(may_take), taken.eq(self.i.valid & may_take)]
+            m.d.sync += [looks.eq(taken), comes.eq(looks)]
+            # There is none in it, in the next cycle.
+            m.d.sync += may_take.eq(~(taken | looks | comes | stopped) & (~self.o.valid | self.o.ready))
         else:
             m.d.comb += [
                 self.i.ready.eq((~self.o.valid | self.o.ready) & ~stopped),
                 comes.eq(self.i.valid & self.i.ready),
             ]
-        is_insn, is_short, is_in_range = (Signal(len(INSNS)) for _ in range(3))
+        is_insn = Signal(len(INSNS))
+        holds = [Signal(len(INSNS), name=f"holds_{check}") for check in range(CHECKS)]
         for number, insn in enumerate(INSNS):
-            short, in_range = operands_are_legal(insn, command)
-            m.d["sync" if self._deep else "comb"] += [
-                is_insn[number].eq(command[:OPCODE_BITS] == insn.opcode),
-                is_short[number].eq(short),
-                is_in_range[number].eq(in_range),
-            ]
+            domain = "sync" if self._deep else "comb"
+            m.d[domain] += is_insn[number].eq(command[:OPCODE_BITS] == insn.opcode)
+            for check, result in zip(holds, checks_of(insn, command), strict=True):
+                m.d[domain] += check[number].eq(result)
         unit = Signal(Unit)
         code = Signal(ErrorCode)
         for number, insn in enumerate(INSNS):
@@ -94,7 +105,7 @@ class Decoder(Component):
                 m.d.comb += unit.eq(insn.unit)
         with m.If(~is_insn.any()):
             m.d.comb += code.eq(ErrorCode.ILLEGAL_OPCODE)
-        with m.Elif(~(is_insn & is_short & is_in_range).any()):
+        with m.Elif(~reduce(and_, holds, is_insn).any()):
             m.d.comb += code.eq(ErrorCode.ILLEGAL_OPERAND)
 
         m.d.sync += self.error.eq(ErrorCode.NONE)

@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Module, Signal, Value
+from amaranth.hdl import Cat, Module, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 
@@ -29,24 +29,25 @@ def windows_layout(config: Config) -> data.ArrayLayout:
     return data.ArrayLayout(data.StructLayout({"base": config.address_bits, "size": SIZE_BITS}), len(Window))
 
 
-def sum_is_zero(one: Value, other: Value) -> Value:
-    """Whether the sum of two numbers of the same width is 0, but for what is carried out of it; without a carry.
+def zeros_of_sum(one: Value, other: Value) -> Value:
+    """The sum of two numbers of the same width is 0, but for what is carried out of it, when all of these bits are set;
+    as many as the numbers have, without a carry.
 
     Were it 0, there would be a carry out of each bit from the lowest one on in which one of them is 1 (Cortadella,
     Llaberia, "Evaluation of A+B=K Conditions without Carry Propagation", IEEE Transactions on Computers 41, 1992).
     """
     carries = (one | other)[:-1] << 1
-    return (one ^ other) == carries
+    return ~(one ^ other ^ carries)
 
 
-_FINDINGS = data.StructLayout({"illegal": 1, "too_long": 1, "carries": 1, "ends": 1})
+_FINDINGS = data.StructLayout({"illegal": 1, "too_long": 1, "carries": 1, "ends": 2})
 """What is found out of a span: it is illegal by itself; it is longer than its window; its end is beyond the last
-address; or just behind it.
+address; or just behind it, when both bits say so.
 """
 
 
 def _refuses(findings: data.View) -> Value:
-    return findings.illegal | findings.too_long | (findings.carries & ~findings.ends)
+    return findings.illegal | findings.too_long | (findings.carries & ~findings.ends.all())
 
 
 class WindowCheck(Component):
@@ -126,13 +127,14 @@ class WindowCheck(Component):
         limit = Signal(max(address_bits, OFFSET_BITS + 1) + 1)
         place = offset[beat_bits : beat_bits + self._max_beats.bit_length() - 1]
         run, findings = self.o.payload, Signal(_FINDINGS)
+        zeros = zeros_of_sum(base, end[:address_bits])
         m.d.comb += [
             limit.eq(base + end),
             findings.illegal.eq(illegal | limit[address_bits + 1 :].any()),
             findings.too_long.eq(end > size),
             findings.carries.eq(limit[address_bits]),
             # The limit may be the first address behind the last one.
-            findings.ends.eq(sum_is_zero(base, end[:address_bits])),
+            findings.ends.eq(Cat(zeros[::2].all(), zeros[1::2].all())),
         ]
         with m.If(advance):
             m.d.sync += [

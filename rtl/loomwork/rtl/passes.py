@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
@@ -23,6 +23,13 @@ OFFSET_BITS = 16
 """Width of a byte's place within a kernel row."""
 TILE_OPERANDS = ("tile_width", "tile_height", "x_step", "y_step", "pitch", "height", "row_bytes", "pad")
 """Operands that the feed needs for each pass, as they are."""
+_COUNTS = {
+    "single_pixel": ("tile_width", 1),
+    "single_row": ("tile_height", 1),
+    "two_pixels": ("tile_width", 2),
+    "two_rows": ("tile_height", 2),
+}
+"""Counts that need not be compared when they are used: the operand, and the number."""
 
 
 def segment_layout(config: Config) -> data.StructLayout:
@@ -46,7 +53,7 @@ def tile_layout(config: Config) -> data.StructLayout:
     """What all passes of a command have in common: its operands, and `y_words = (y_step >> 2) * pitch`.
 
     ring_words, ring_end: a slot from `ring_end` on lies `ring_words` before.
-    single_pixel, single_row: `tile_width`, `tile_height` is 1.
+    single_pixel, single_row: `tile_width`, `tile_height` is 1. two_pixels, two_rows: it is 2.
 
     depthwise, taps, x_stride: whether it is a DEPTHWISE, and its operands; both 1 for a CONVOLVE. row_taps: `taps`
     without the columns that the next row has in common. Only there when the configuration has DEPTHWISE.
@@ -57,7 +64,7 @@ def tile_layout(config: Config) -> data.StructLayout:
         shapes |= {"depthwise": unsigned(1)}
         shapes |= dict.fromkeys(("taps", "row_taps"), Shape.cast(range(config.depthwise_taps + 1)))
         shapes["x_stride"] = unsigned(operands["x_stride"].bits)
-    shapes |= dict.fromkeys(("single_pixel", "single_row"), unsigned(1))
+    shapes |= dict.fromkeys(_COUNTS, unsigned(1))
     return data.StructLayout({**shapes, "y_words": SLOT_BITS, "ring_words": SLOT_BITS, "ring_end": SLOT_BITS})
 
 
@@ -143,6 +150,7 @@ class PassCutter(Component):
         # the last one; and whether it is in one pass.
         row_more, row_more_spilt = Signal(self._more_bits), Signal(self._more_bits)
         row_tail, row_fits = Signal(range(rows + 1)), Signal()
+        row_room = Signal(range(rows))  # array rows that this leaves
 
         def last_of(segments: Sequence[int]) -> Value:
             """The bit of the last segment of a pass, of as many as there may be with a step that is odd, even, or a
@@ -161,6 +169,7 @@ class PassCutter(Component):
             row_more_spilt.eq(row_more + 1),
             row_tail.eq(((kernel_row_bytes - 1) & (rows - 1)) + 1),
             row_fits.eq(row_more == 0),
+            row_room.eq(rows - row_tail),
         ]
         if self._config.depthwise:
             # Each kernel row of a DEPTHWISE is one segment, which for the feed begins at array row 0: its group's own.
@@ -214,13 +223,14 @@ class PassCutter(Component):
                     crosses.eq(is_crossed(command.y_start, command.row_step)),
                 ]
 
-        # Behind others in its pass, a kernel row may need one pass more.
-        behind, behind_tail, spills = Signal(range(2 * rows + 1)), Signal.like(tail), Signal()
-        low, high = behind[: exact_log2(rows)], behind[exact_log2(rows) :]
+        # Behind others in its pass, a kernel row may need one pass more. Whether it fills its last one is compared, to
+        # be there as soon as the sum; that is of all rows then, and its lower bits are 0.
+        behind, behind_tail, spills, is_full = Signal(range(rows)), Signal.like(tail), Signal(), Signal()
         m.d.comb += [
             behind.eq(end + row_tail),
-            behind_tail.eq(Mux(low == 0, rows, low)),
-            spills.eq(high.any() & (low != 0)),
+            spills.eq(end > row_room),
+            is_full.eq((end == row_room) | (end[-1] & row_tail[-1])),
+            behind_tail.eq(Cat(behind, is_full)),
         ]
         fills_alone, last_follows = last_index[0], (index[:-1] & last_index[1:]).any()
         with m.If(idle | cut):
@@ -232,11 +242,15 @@ class PassCutter(Component):
                 m.d.sync += [row_ends.eq(row_fits), end.eq(Mux(row_fits, row_tail, rows))]
                 m.d.sync += fills.eq(fills_alone | ((~row_fits | row_tail[-1]) & ~depthwise))
                 with m.If(~idle & ~whole):
-                    m.d.sync += fills.eq(last_follows | ((~row_fits | high.any()) & ~depthwise))
+                    m.d.sync += fills.eq(last_follows | ((~row_fits | (end >= row_room)) & ~depthwise))
                     with m.If(~depthwise):
+                        # All rows of a pass that is not the last one: the lower bits are 0.
                         fits = row_fits & ~spills
                         m.d.sync += [more.eq(Mux(spills, row_more_spilt, row_more)), tail.eq(behind_tail)]
-                        m.d.sync += [row_ends.eq(fits), end.eq(Mux(fits, behind_tail, rows))]
+                        m.d.sync += [
+                            row_ends.eq(fits),
+                            end.eq(Cat(behind & fits.replicate(len(behind)), ~fits | is_full)),
+                        ]
 
         segments, first_start = Signal(self._segments), Signal.like(start)
         m.d.comb += [self.passes.payload.segments.eq(segments), self.passes.payload.start.eq(first_start)]
@@ -269,9 +283,10 @@ class PassCutter(Component):
     def _offer(self, m: Module, depthwise: Signal) -> None:
         """What all passes of a command have in common."""
         command, tile = self.command, self.passes.payload.tile
-        single_pixel, single_row = Signal(), Signal()
-        m.d.sync += [single_pixel.eq(command.tile_width == 1), single_row.eq(command.tile_height == 1)]
-        m.d.comb += [tile.single_pixel.eq(single_pixel), tile.single_row.eq(single_row)]
+        for name, (operand, number) in _COUNTS.items():
+            register = Signal(name=name)
+            m.d.sync += register.eq(command[operand] == number)
+            m.d.comb += tile[name].eq(register)
         m.d.comb += [tile[name].eq(command[name]) for name in TILE_OPERANDS]
         m.d.comb += [tile[name].eq(getattr(self, name)) for name in ("y_words", "ring_words", "ring_end")]
         if self._config.depthwise:

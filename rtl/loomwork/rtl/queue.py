@@ -35,18 +35,23 @@ class _Queue(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        behind = Signal(range(self._depth))  # entries behind the one at `o`
+        # Entries behind the one at `o`; whether there are any, and as many as there can be, from registers.
+        behind, is_some, is_full = Signal(range(self._depth)), Signal(), Signal()
         written, seen, taken = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.i.ready.eq(behind != self._depth - 1),
+            self.i.ready.eq(~is_full),
             written.eq(self.i.valid & self.i.ready),
             taken.eq(self.o.valid & self.o.ready),
-            seen.eq(behind.any() & (~self.o.valid | self.o.ready)),
-            self.occupied.eq(behind.any() | self.o.valid),
+            seen.eq(is_some & (~self.o.valid | self.o.ready)),
+            self.occupied.eq(is_some | self.o.valid),
         ]
         # Two sums that wait for what is known late, instead of one that begins with it.
         with m.If(written ^ seen):
-            m.d.sync += behind.eq(Mux(written, behind + 1, behind - 1))
+            m.d.sync += [
+                behind.eq(Mux(written, behind + 1, behind - 1)),
+                is_some.eq(written | (behind != 1)),
+                is_full.eq(written & (behind == self._depth - 2)),
+            ]
         with m.If(seen):
             m.d.sync += self.o.valid.eq(1)
         with m.Elif(self.o.ready):

@@ -115,12 +115,12 @@ class Requantizer(Component):
         value = Cat(product[30] & onnx, product[31:63]).as_signed()
         bytes_right, bits_right = right[3:], right[:3]
         lost = Cat(value[8 * index : 8 * index + 8].any() & (bytes_right > index) for index in range(3))
-        sticky = register("sticky_5", lost.any() | (product[:30].any() & onnx))
+        sticky = register("sticky_5", Cat(lost, product[:30].any() & onnx))
         value = register("value_5", value >> Cat(Const(0, 3), bytes_right), signed(33))
         bits_right, onnx = register("right_5", bits_right), register("onnx_5", onnx)
 
         lost = Cat(value[index] & (bits_right > index) for index in range(7))
-        sticky = register("sticky_6", sticky | lost.any())
+        sticky = register("sticky_6", Cat(sticky, lost).any())
         value = register("value_6", value >> bits_right, signed(33))
         onnx = register("onnx_6", onnx)
 

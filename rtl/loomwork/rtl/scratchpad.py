@@ -137,17 +137,18 @@ class Scratchpad(Component):
             ]
         self._deliver(m, ports)
 
-        m.d.sync += [
-            self.feed_error.eq(
-                Cat(
-                    fed.word_select(bank, PARITIES).any()
-                    & self._beyond(feed.word[bank], fed.word_select(bank, PARITIES).all())
-                    for bank in range(BANKS)
-                ).any()
-            ),
-            self.drain_read_error.eq(drain.valid & drain.ready & self._beyond(drain.payload.word, drain.payload.wide)),
-            self.store_read_error.eq(store.valid & store.ready & self._beyond(store.payload.word, store.payload.wide)),
-        ]
+        beyond = (
+            self._beyond(feed.word[bank], fed.word_select(bank, PARITIES).all()) & fed.word_select(bank, PARITIES).any()
+            for bank in range(BANKS)
+        )
+        m.d.comb += self.feed_error.eq(delay(m, "feed_beyond", Cat(beyond), 1, reset=True).any())
+        for error, request in ((self.drain_read_error, drain), (self.store_read_error, store)):
+            self._report(m, error, request, self._beyond(request.payload.word, request.payload.wide))
+
+    def _report(self, m: Module, error: Signal, access: stream.Interface, is_beyond: Value) -> None:
+        """An error of an access, in the cycle after it was taken: both that it was and where it goes are known late."""
+        taken = delay(m, f"{error.name}_taken", access.valid & access.ready, 1, reset=True)
+        m.d.comb += error.eq(taken & delay(m, f"{error.name}_beyond", is_beyond, 1))
 
     def _deliver(self, m: Module, ports: dict[tuple[int, int], Any]) -> None:
         """A register behind each memory, whose output is slow; then its words in the order of each reader's window."""
@@ -186,10 +187,8 @@ class Scratchpad(Component):
             self.drain_write.ready.eq(1),
             self.load_write.ready.eq(~(self.drain_write.valid & meets)),
         ]
-        m.d.sync += [
-            self.drain_write_error.eq(self.drain_write.valid & drain_beyond),
-            self.load_write_error.eq(self.load_write.valid & self.load_write.ready & load_beyond),
-        ]
+        self._report(m, self.drain_write_error, self.drain_write, drain_beyond)
+        self._report(m, self.load_write_error, self.load_write, load_beyond)
         self._perform(m, ports, drain_allowed=~drain_beyond & ~self.halt, load_allowed=~load_beyond & ~self.halt)
 
     def _perform(

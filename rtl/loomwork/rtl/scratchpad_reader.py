@@ -21,6 +21,8 @@ MIN_QUEUE_WORDS = 8
 class ScratchpadReader(Component):
     """Reads one word per cycle, as long as its queue of at least QUEUE_BEATS beats has room.
 
+    With `deep_pipeline` a word that leaves the queue makes room a cycle later.
+
     words: addresses. read: from the scratchpad. arriving: a word (`rows // bus_bytes` beats) enters the queue.
     beats: the words, cut into `[bus_bytes] bytes`; some cycles after they arrived. halt: request nothing more.
     """
@@ -61,8 +63,9 @@ class ScratchpadReader(Component):
             request.valid.eq(self.words.valid & may_request),
             self.words.ready.eq(request.ready & may_request),
         ]
-        # Whether a request is taken is known late: it chooses between two sums.
-        leaves = queue.o.valid & queue.o.ready
+        # Whether a request is taken is known late: it chooses between two sums. So is whether a word leaves.
+        leaves = Signal()
+        m.d["sync" if self._config.deep_pipeline else "comb"] += leaves.eq(queue.o.valid & queue.o.ready)
         m.d.sync += room.eq(Mux(leaves, room + 1, room))
         with m.If(request.valid & request.ready):
             m.d.sync += room.eq(Mux(leaves, room, room - 1))

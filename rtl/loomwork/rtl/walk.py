@@ -92,6 +92,7 @@ class Walk(Component):
         # Output pixels left of this row, and rows left; whether it is the last one, known from a register.
         pixels, rows = Signal(tile.shape()["tile_width"].shape), Signal(tile.shape()["tile_height"].shape)
         last_pixel, last_row = Signal(), Signal()
+        two_pixels, two_rows = Signal(), Signal()  # whether two are left
         start = Signal()
 
         position = self.positions.payload
@@ -118,7 +119,7 @@ class Walk(Component):
             ]
 
         next_is_last = Signal()  # of the pixel behind this one, in its row
-        m.d.comb += next_is_last.eq(Mux(last_pixel, tile.single_pixel, pixels == 2))
+        m.d.comb += next_is_last.eq(Mux(last_pixel, tile.single_pixel, two_pixels))
         new = self.passes.payload
         # Whether the next position is another pixel, or in another row; as few terms as possible, for all must know.
         new_pixel, new_row = Signal(), Signal()
@@ -129,9 +130,10 @@ class Walk(Component):
         with m.If(~self.positions.valid | self.positions.ready):
             m.d.sync += [start.eq(0), x.eq(x + tile.x_step)]
         with m.If(new_pixel):
-            m.d.sync += [pixels.eq(pixels - 1), last_pixel.eq(next_is_last)]
+            m.d.sync += [pixels.eq(pixels - 1), last_pixel.eq(next_is_last), two_pixels.eq(pixels == 3)]
         with m.If(new_row):
-            m.d.sync += [x.eq(current.x), pixels.eq(tile.tile_width), rows.eq(rows - 1), last_row.eq(rows == 2)]
+            m.d.sync += [x.eq(current.x), pixels.eq(tile.tile_width), two_pixels.eq(tile.two_pixels)]
+            m.d.sync += [rows.eq(rows - 1), last_row.eq(two_rows), two_rows.eq(rows == 3)]
             for number, (y, slot) in enumerate(zip(ys, slots, strict=True)):
                 m.d.sync += [
                     y.eq(y + tile.y_step),
@@ -146,14 +148,16 @@ class Walk(Component):
                 x.eq(new.x),
                 pixels.eq(new.tile.tile_width),
                 last_pixel.eq(new.tile.single_pixel),
+                two_pixels.eq(new.tile.two_pixels),
                 rows.eq(new.tile.tile_height),
                 last_row.eq(new.tile.single_row),
+                two_rows.eq(new.tile.two_rows),
                 far_words.eq(new.tile.y_words + new.tile.pitch),
             ]
             for number, (segment, y, slot) in enumerate(zip(new.segments, ys, slots, strict=True)):
                 m.d.sync += [y.eq(segment.y), slot.eq(segment.slot)]
                 m.d.sync += crosses[number].eq(is_crossed(segment.y, new.tile.y_step))
-        next_ends = next_is_last & Mux(last_pixel, rows == 2, last_row)  # it is the last one of all
+        next_ends = next_is_last & Mux(last_pixel, two_rows, last_row)  # it is the last one of all
         if self._depthwise:
             m.d.comb += pixel_ends.eq(
                 self._columns(m, current, next_is_last, next_ends, pass_ends, last_pixel & last_row)

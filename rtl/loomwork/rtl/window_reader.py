@@ -131,7 +131,8 @@ class WindowReader(Component):
     def _error_is_next(self, m: Module) -> Value:
         """Whether the first beat with an error is the next one to be taken; counted, for block RAM would be late."""
         came = Signal(range(self._config.stream_beats + 1))  # beats before the first error
-        left = Signal.like(came)
+        # Beats that were taken, and that will be with the next one.
+        left, following = Signal.like(came), Signal.like(came, init=1)
         failed, is_next = Signal(), Signal()
         with m.If(self.arriving_error):
             m.d.sync += failed.eq(1)
@@ -140,6 +141,6 @@ class WindowReader(Component):
         # A beat is seen two cycles after it came: `came` stands still by then. Whether one leaves is known last.
         leaves = self.beats.valid & self.beats.ready
         with m.If(leaves):
-            m.d.sync += left.eq(left + 1)
-        m.d.sync += is_next.eq(failed & Mux(leaves, came == (left + 1)[: len(left)], came == left))
+            m.d.sync += [left.eq(following), following.eq(following + 1)]
+        m.d.sync += is_next.eq(failed & Mux(leaves, came == following, came == left))
         return is_next

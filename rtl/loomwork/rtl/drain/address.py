@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The address pipeline: turns the points of the walker into places in the accumulators and the scratchpad."""
 
+from collections.abc import Callable
+from functools import partial
+
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
@@ -37,8 +40,8 @@ class Address(Component):
     command: the DRAIN, constant from its first point to its last step. operand_base, operand_pitch: of COMBINE.
     i: points. o: steps (layouts.py). next_memories: those that the feed takes in the next cycle. refused: the windows
     of the step, of its source and its operand, that use one which the feed takes; only there with `deep_pipeline`.
-    progress: see `AccumulatorRead`. filled: the pixel of the step is below it; may be late when it grows by more than
-    one, and be wrong when it falls while no block is finished.
+    progress: see `AccumulatorRead`. filled: the pixel of the step is below it, with `deep_pipeline` below that of the
+    cycle before; may be late when it grows by more than one, and be wrong when it falls while no block is finished.
     """
 
     command: data.View
@@ -149,25 +152,32 @@ class Address(Component):
             # They are looked at in a cycle of their own.
             new = data.View(step.shape(), register("step_3", Value.cast(new)))
 
-        # Progress grows by one, or ends with a finished block: what held in the last cycle tells what holds now.
-        is_below, is_next, was_odd = Signal(), Signal(), Signal()
-        m.d.sync += was_odd.eq(self.progress[0])
-        m.d.comb += self.filled.eq(is_below | (is_next & (was_odd ^ self.progress[0])))
-        for flag, compared in (
-            (is_below, [s.pixel < self.progress for s in (step, new, spare)]),
-            (is_next, [s.pixel == self.progress for s in (step, new, spare)]),
-        ):
-            m.d.sync += flag.eq(Mux(leaves, Mux(is_spare, compared[2], compared[1]), compared[0]))
+        def of_next_step(of: Callable[[data.View], Value]) -> Value:
+            """What holds of the step that is at `o` in the next cycle."""
+            now, later, kept = map(of, (step, new, spare))
+            return Mux(leaves, Mux(is_spare, kept, later), now)
 
+        is_below = Signal()
+        m.d.sync += is_below.eq(of_next_step(lambda one: one.pixel < self.progress))
         if config.deep_pipeline:
+            m.d.comb += self.filled.eq(is_below)
             for place, word in enumerate(_WINDOWS):
-                now, later, kept = (
-                    meets(one.bank, one[word], one.wide, self.next_memories) for one in (step, new, spare)
-                )
-                m.d.sync += self.refused[place].eq(Mux(leaves, Mux(is_spare, kept, later), now))
+                m.d.sync += self.refused[place].eq(of_next_step(partial(self._is_refused, word=word)))
+        else:
+            # Progress grows by one, or ends with a finished block: what held in the last cycle tells what holds now.
+            is_next, was_odd = Signal(), Signal()
+            m.d.sync += [
+                was_odd.eq(self.progress[0]),
+                is_next.eq(of_next_step(lambda one: one.pixel == self.progress)),
+            ]
+            m.d.comb += self.filled.eq(is_below | (is_next & (was_odd ^ self.progress[0])))
 
         with m.If(advance):
             m.d.sync += spare.eq(new)
         with m.If(leaves):
             m.d.sync += step.eq(Mux(is_spare, spare, new))
         return m
+
+    def _is_refused(self, step: data.View, *, word: str) -> Value:
+        """Whether the window of a step from this word on uses a memory that the feed takes in the next cycle."""
+        return meets(step.bank, step[word], step.wide, self.next_memories)

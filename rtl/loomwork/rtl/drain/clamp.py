@@ -2,7 +2,7 @@
 """The clamp: from a rescaled int32 to an int8."""
 
 import numpy as np
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, Value, signed
 from amaranth.lib.wiring import Component, In, Out
 from numpy.typing import ArrayLike, NDArray
 
@@ -15,13 +15,13 @@ _NEAR_BITS = 10
 class Clamp(Component):
     """Adds the zero point and clamps to `minimum` .. `maximum`, in `latency` cycles.
 
-    x: int32. zero_point, minimum, maximum: constant while values pass. result: int8.
+    zero_point, minimum, maximum: of the value that comes in the next cycle. x: int32. result: int8.
     """
 
-    x: Signal
     zero_point: Signal
     minimum: Signal
     maximum: Signal
+    x: Signal
     result: Signal
 
     latency = 2
@@ -29,31 +29,40 @@ class Clamp(Component):
     def __init__(self) -> None:
         super().__init__(
             {
-                "x": In(signed(32)),
                 "zero_point": In(signed(8)),
                 "minimum": In(signed(8)),
                 "maximum": In(signed(8)),
+                "x": In(signed(32)),
                 "result": Out(signed(8)),
             }
         )
 
     def model(self, x: ArrayLike, zero_point: int, minimum: int, maximum: int) -> NDArray[np.int8]:
-        """What comes out `latency` cycles after the same arguments."""
+        """What comes out `latency` cycles after `x`."""
         return to_int8(x, zero_point, minimum, maximum)
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # A value that is far from any int8 stays so, and on its side, whatever the zero point.
-        near = self.x[:_NEAR_BITS].as_signed()
-        is_far, is_negative = Signal(reset_less=True), Signal(reset_less=True)
-        shifted = Signal(signed(_NEAR_BITS + 1), reset_less=True)
-        m.d.sync += [
-            is_far.eq(self.x[_NEAR_BITS - 1 :].any() & ~self.x[_NEAR_BITS - 1 :].all()),
-            is_negative.eq(self.x[-1]),
-            shifted.eq(near + self.zero_point),
-        ]
-        # As np.clip does it: should the limits cross, the upper one holds.
-        is_low = Mux(is_far, is_negative, shifted < self.minimum)
-        is_high = Mux(is_far, ~is_negative, shifted > self.maximum) | (self.minimum > self.maximum)
-        m.d.sync += self.result.eq(Mux(is_high, self.maximum, Mux(is_low, self.minimum, shifted[:8].as_signed())))
+
+        def register(name: str, value: Value) -> Signal:
+            q = Signal(value.shape(), name=name, reset_less=True)
+            m.d.sync += q.eq(value)
+            return q
+
+        # Before the value: the limits without the zero point, so that it is compared as it comes. As np.clip does it,
+        # the upper one holds should they cross: every value is beyond one of them then.
+        zero_point = register("zero_point_0", self.zero_point)
+        low, high = (register(f"{limit.name}_0", limit - self.zero_point) for limit in (self.minimum, self.maximum))
+        lowest = register("lowest_0", Mux(self.minimum > self.maximum, self.maximum, self.minimum))
+        highest = register("highest_0", self.maximum)
+
+        # Stage 1. A value that is far from any int8 stays so, and on its side, whatever the zero point.
+        near, is_negative = self.x[:_NEAR_BITS].as_signed(), self.x[-1]
+        is_far = self.x[_NEAR_BITS - 1 :].any() & ~self.x[_NEAR_BITS - 1 :].all()
+        is_low = register("is_low_1", Mux(is_far, is_negative, near < low))
+        is_high = register("is_high_1", Mux(is_far, ~is_negative, near > high))
+        shifted = register("shifted_1", (near + zero_point)[:8].as_signed())
+        lowest, highest = register("lowest_1", lowest), register("highest_1", highest)
+
+        m.d.sync += self.result.eq(Mux(is_high, highest, Mux(is_low, lowest, shifted)))
         return m

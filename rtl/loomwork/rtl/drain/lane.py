@@ -143,8 +143,7 @@ class Lane(Component):
     settings_stage: ClassVar[Mapping[str, int]] = {
         **dict.fromkeys(("bias", "multiplier", "shift"), 0),
         "rounding": 2,
-        "zero_point": 2 + Requantizer.latency,
-        **dict.fromkeys(("minimum", "maximum"), 2 + Requantizer.latency + 1),
+        **dict.fromkeys(("zero_point", "minimum", "maximum"), 2 + Requantizer.latency - 1),
     }
     latency: ClassVar[Mapping[Combine, int]] = {
         Combine.NONE: _clamped + 1,

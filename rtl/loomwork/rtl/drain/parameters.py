@@ -61,11 +61,11 @@ class Parameters(Component):
         words = [
             [Signal(8 * config.cols, name=f"buffer_{b}_word_{i}", reset_less=True) for i in range(9)] for b in range(2)
         ]
-        fill = Signal()
+        fill, is_full = Signal(), Signal()  # which is filled next; whether it is not to be
         occupied, complete = Signal(2), Signal(2)  # not to be filled; to be claimed
         finishes = Signal()
         m.d.comb += [
-            self.i.ready.eq(~occupied.bit_select(fill, 1)),
+            self.i.ready.eq(~is_full),
             finishes.eq(self.i.valid & self.i.ready & word.last),
         ]
         # Words are stored a cycle later: a step reads its parameters later still.
@@ -90,6 +90,8 @@ class Parameters(Component):
             m.d.sync += self.ready.eq(1)
         with m.If(self.free):
             m.d.sync += occupied.bit_select(self.free_buffer, 1).eq(0)
+        remains = Cat(occupied[b] & ~(self.free & (self.free_buffer == b)) for b in range(2))
+        m.d.sync += is_full.eq(Mux(finishes, remains.bit_select(~fill, 1), remains.bit_select(fill, 1)))
 
         kinds = [Cat(buffer[:4]) for buffer in words], [Cat(buffer[4:8]) for buffer in words], [b[8] for b in words]
         bias, multiplier, shift = (

@@ -117,6 +117,9 @@ class Sequencer(Component):
 
         applied = Signal()
         reported = self._report(m, applied)
+        # An error comes behind all others. Nothing is begun meanwhile, so that it need not know in the same cycle.
+        settled = Signal()
+        m.d.sync += settled.eq(reported)
         with m.FSM() as fsm:
             with m.State("IDLE"):
                 m.d.comb += self.unit.command.ready.eq(~self.halt)
@@ -142,13 +145,13 @@ class Sequencer(Component):
                     m.d.comb += self.start.eq(1)
                     m.d.sync += self.mode.eq(drain.combine)
                     m.next = "DRAIN"
-                with m.If(is_refused & self.idle & reported):
+                with m.If(is_refused & self.idle & settled):
                     m.d.comb += self.unit.error.eq(ErrorCode.ILLEGAL_OPERAND)
                     m.next = "FAILED"
             with m.State("DRAIN"):
                 with m.If(self.launched):
                     m.next = "IDLE"
-                with m.Elif(self.outside & self.idle & reported):
+                with m.Elif(self.outside & self.idle & settled):
                     m.d.comb += self.unit.error.eq(ErrorCode.SCRATCHPAD)
                     m.next = "FAILED"
             with m.State("FAILED"):

@@ -84,19 +84,19 @@ class Inserter(Component):
         m = Module()
         window = 2 * self._positions
 
-        # All happens in the last stage; those before only wait, behind the slow output of a queue's memory.
-        value, count, amount = self.i, self.count, self.amount
+        # But for a sum all happens in the last stage; those before wait, behind the slow output of a queue's memory.
+        end = Signal(range(window))
+        m.d.comb += end.eq(self.amount + self.count)
+        value, amount = self.i, self.amount
         for stage in range(1, self.latency):
-            early = value, count, amount
-            value, count, amount = late = [Signal.like(signal, name=f"{signal.name}_{stage}") for signal in early]
+            early = value, amount, end
+            value, amount, end = late = [Signal.like(signal, name=f"{signal.name}_{stage}") for signal in early]
             with m.If(~self.stall):
                 m.d.sync += [q.eq(d) for q, d in zip(late, early, strict=True)]
 
         # Byte `n` of the window can only be that byte which comes to `n % lanes` by rotation.
         for level in range(exact_log2(self._lanes)):
             value = Mux(amount[level], value.rotate_left(8 << level), value)
-        end = Signal(range(window))
-        m.d.comb += end.eq(amount + count)
         rotated = Signal(8 * self._lanes, reset_less=True)
         with m.If(~self.stall):
             m.d.sync += [

@@ -60,6 +60,7 @@ class Execute:
         self._words = words
         self._walk = walk
         self._hears = int(config.deep_pipeline)  # cycles until the cutter knows that a pass is taken
+        self._sees = int(config.deep_pipeline)  # cycles until the drain knows of a sum, but for the last one of a block
         self.finished = Timeline(clock)
         self.sums: list[NDArray[np.int64] | None] = []
         self.released = Timeline(clock)
@@ -150,8 +151,10 @@ class Execute:
             if number == last:
                 self._finish(walk.last + self._data_cycles, self._ended)
             if (number + 1) % passes == 0:
-                self.sums.append(shape.outputs + (begin + self._finish_cycles) if passes == 1 else None)
-                self.finished.add(begin + int(shape.outputs[-1]) + self._finish_cycles)
+                sums = shape.outputs + (begin + self._finish_cycles)
+                finished = int(sums[-1])
+                self.sums.append(np.minimum(sums + self._sees, finished) if passes == 1 else None)
+                self.finished.add(finished)
                 if shape.params:
                     yield from self._take_parameters(shape.params)
 

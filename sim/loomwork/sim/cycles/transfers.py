@@ -241,7 +241,7 @@ class Store:
                     # As many as there is room for; what leaves the queue later makes room for one at a time.
                     end = max(needed, depth) if words < depth else words + 1
                     if words >= depth:
-                        read = max(read, taken[words - depth] + 1)
+                        read = max(read, taken[words - depth] + 1 + config.deep_pipeline)
                     read = yield from give_way(
                         self._clock, self._others, memories[words:end], read, self._note, patience=self._patience
                     )
