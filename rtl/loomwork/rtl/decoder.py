@@ -19,7 +19,9 @@ COMMAND_INDEX_BITS = 32 - (COMMAND_BYTES - 1).bit_length()
 FETCHED = data.StructLayout({"command": COMMAND_BITS, "index": COMMAND_INDEX_BITS})
 """A command on its way to the decoder. index: its byte offset in the COMMANDS window, in units of COMMAND_BYTES."""
 
-CHECKS = 4
+_PIECE_BITS = 64
+_PIECES = 8 * COMMAND_BYTES // _PIECE_BITS
+CHECKS = _PIECES + 2
 """Checks of a command that are made side by side."""
 
 DECODED = data.StructLayout({"command": COMMAND_BITS, "index": COMMAND_INDEX_BITS, "unit": Unit})
@@ -46,8 +48,9 @@ def checks_of(insn: Insn, command: Value) -> list[Value]:
     fields = data.View(command_layout(insn.mnemonic), command[: insn.bits])
     checks = [operand_is_legal(item, Value.cast(fields[item.name])) for item in insn.operands]
     found = [check for check in checks if check is not None]
-    rest = command[insn.bits :]
-    return [~rest[::2].any(), ~rest[1::2].any(), Cat(found[::2]).all(), Cat(found[1::2]).all()]
+    ends = [_PIECE_BITS * (piece + 1) for piece in range(_PIECES)]
+    rest = [~command[max(insn.bits, end - _PIECE_BITS) : max(insn.bits, end)].any() for end in ends]
+    return [*rest, Cat(found[::2]).all(), Cat(found[1::2]).all()]
 
 
 class Decoder(Component):

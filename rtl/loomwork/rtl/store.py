@@ -98,10 +98,10 @@ class Store(Component):
             requested.eq(request.valid & request.ready),
         ]
         # Whether a burst is taken is known last: it chooses between sums that are there.
-        with m.If(reader.arriving):
-            m.d.sync += available.eq(Mux(requested, available + (word_beats - 1 - length), available + word_beats))
-        with m.Elif(requested):
-            m.d.sync += available.eq(less)
+        with m.If(requested):
+            m.d.sync += available.eq(Mux(reader.arriving, available + (word_beats - 1 - length), less))
+        with m.Elif(reader.arriving):
+            m.d.sync += available.eq(available + word_beats)
         # A cycle late: the answer takes longer.
         is_counted = Signal()
         m.d.sync += is_counted.eq(requested)

@@ -68,7 +68,7 @@ class StreamReader(Component):
         wanted = data.View(STREAM, command.payload[: STREAM.size])
         pending = Signal(range(COMMANDS_AHEAD + 2))
         may_take, taken = Signal(), Signal()
-        expected = Signal(arrival)
+        expected, comes = Signal(arrival), Signal()
         cols, bus_bytes = self._config.cols, self._config.bus_bytes
         beats = (wanted.words * cols + bus_bytes - 1) // bus_bytes
         m.d.comb += [
@@ -84,11 +84,12 @@ class StreamReader(Component):
             expected.beats.eq(beats),
             expected.final.eq((wanted.words - 1) & (self._words_per_beat - 1)),
             expected.single.eq(wanted.words * cols <= bus_bytes),
-            arrivals.i.payload.eq(expected),
-            arrivals.i.valid.eq(taken),
             self.unit.busy.eq(pending != 0),
         ]
         m.d.sync += pending.eq(pending + taken - self.unit.done)
+        # A cycle late: the next command is taken later, and beats come later still.
+        m.d.sync += [arrivals.i.payload.eq(expected), comes.eq(taken)]
+        m.d.comb += arrivals.i.valid.eq(comes)
 
         oldest = data.View(arrival, arrivals.o.payload)
         # Whether a beat is the last one is known a cycle ahead, but for the first one, whose command may come late.

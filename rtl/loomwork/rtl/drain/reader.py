@@ -94,7 +94,9 @@ class Reader(Component):
             from_scratchpad.eq(self.command.source == Source.SCRATCHPAD),
             has_parameters.eq(self.command.params != Params.UNIFORM),
         ]
-        source_read, is_ready, first_of_two, granted = Signal(), Signal(), Signal(), Signal()
+        source_read, first_of_two, granted = Signal(), Signal(), Signal()
+        # What a launch waits for, side by side: many registers wait for it.
+        has_sum, has_rest, has_windows, needs_window = Signal(), Signal(), Signal(), Signal()
         reads_source = from_scratchpad & ~source_read
         if self._config.deep_pipeline:
             m.d.comb += granted.eq(~Mux(reads_source, self.refused[0], self.refused[1]))
@@ -104,19 +106,16 @@ class Reader(Component):
         accumulator_ready = is_there & ~accumulator.release
         m.d.comb += [
             self.outside.eq(self.i.valid & ~from_scratchpad & step.outside),
-            is_ready.eq(
-                self.i.valid
-                & self.room
-                & ~self.halt
-                & (self.parameters_ready | ~has_parameters)
-                & (from_scratchpad | accumulator_ready & ~step.outside)
-            ),
+            has_sum.eq(from_scratchpad | (accumulator_ready & ~step.outside)),
+            has_rest.eq(self.room & ~self.halt & (self.parameters_ready | ~has_parameters)),
             first_of_two.eq(reads_source & self.has_operand),
-            request.valid.eq(is_ready & (from_scratchpad | self.has_operand)),
+            needs_window.eq(from_scratchpad | self.has_operand),
+            has_windows.eq(~needs_window | (granted & ~first_of_two)),
+            request.valid.eq(self.i.valid & has_sum & has_rest & needs_window),
             request.payload.bank.eq(step.bank),
             request.payload.word.eq(Mux(reads_source, step.word, step.operand_word)),
             request.payload.wide.eq(step.wide),
-            self.launch.eq(is_ready & (~request.valid | granted) & ~first_of_two),
+            self.launch.eq(self.i.valid & has_sum & has_rest & has_windows),
             self.i.ready.eq(self.launch),
             accumulator.enable.eq(self.launch & ~from_scratchpad),
             accumulator.pixel.eq(step.pixel),
