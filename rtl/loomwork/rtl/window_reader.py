@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
@@ -32,7 +32,7 @@ class WindowReader(Component):
     windows: base and size registers. spans: what to read. bus: to the read master.
     checking: a span is being looked at: whether it is legal is not known yet. fault: a span was illegal; stays 1.
     beats: all beats of all spans. arriving: a beat enters the queue; arriving_error: with an error; `mark` is stored
-    with it. halt: request nothing more.
+    with it. With `deep_pipeline` it is there a cycle later than the queue has it. halt: request nothing more.
     """
 
     windows: data.View
@@ -112,20 +112,35 @@ class WindowReader(Component):
             self.arriving_error.eq(self.bus.valid & self.bus.error),
             queue.i.payload.eq(self.bus.data),
             queue.i.valid.eq(self.bus.valid),
-            Value.cast(self.beats.payload.data).eq(queue.o.payload),
-            self.beats.payload.error.eq(self._error_is_next(m)),
-            self.beats.valid.eq(queue.o.valid),
-            queue.o.ready.eq(self.beats.ready),
         ]
+        oldest: Value = queue.o.payload
+        taken = Signal()  # the queue's oldest beat
+        m.d.comb += queue.o.ready.eq(taken)
         if self._mark_bits:
             # Beside the beats, to stay out of the block RAM: marks decide when a beat is taken.
             m.submodules.marks = marks = BlockQueue(self._mark_bits, depth)
+            m.d.comb += [marks.i.payload.eq(self.mark), marks.i.valid.eq(self.bus.valid), marks.o.ready.eq(taken)]
+            oldest = Cat(queue.o.payload, marks.o.payload)
+        beats = stream.Signature(len(oldest)).create()
+        if self._config.deep_pipeline:
+            # Block RAM is slow, and who takes a beat need not know of the queue.
+            m.submodules.oldest = oldest_slice = Slice(len(oldest))
             m.d.comb += [
-                marks.i.payload.eq(self.mark),
-                marks.i.valid.eq(self.bus.valid),
-                self.beats.payload.mark.eq(marks.o.payload),
-                marks.o.ready.eq(self.beats.ready),
+                oldest_slice.i.payload.eq(oldest),
+                oldest_slice.i.valid.eq(queue.o.valid),
+                taken.eq(oldest_slice.i.ready),
             ]
+            connect(m, oldest_slice.o, flipped(beats))
+        else:
+            m.d.comb += [beats.payload.eq(oldest), beats.valid.eq(queue.o.valid), taken.eq(beats.ready)]
+        data_bits = 8 * self._config.bus_bytes
+        m.d.comb += [
+            Value.cast(self.beats.payload.data).eq(beats.payload[:data_bits]),
+            self.beats.payload.mark.eq(beats.payload[data_bits:]),
+            self.beats.payload.error.eq(self._error_is_next(m)),
+            self.beats.valid.eq(beats.valid),
+            beats.ready.eq(self.beats.ready),
+        ]
         return m
 
     def _error_is_next(self, m: Module) -> Value:

@@ -24,6 +24,11 @@ QUEUE_CYCLES = 2
 """From the input of a SyncFIFOBuffered to its output."""
 
 
+def beat_cycles(config: Config) -> int:
+    """From a beat at its reader to the end of the reader's queue, and of the slice behind that."""
+    return QUEUE_CYCLES + config.deep_pipeline
+
+
 class ReadBus:
     """Grants one burst per cycle: reader 0 first, the others by turns (rtl/read_master.py).
 
@@ -93,6 +98,7 @@ class Reader:
         self._depth = depth
         self._longest = burst_limit(config, depth)
         self._bus_bytes = config.bus_bytes
+        self._beat_cycles = beat_cycles(config)
         self._has_slice = config.deep_pipeline
         self._room_cycles = 1 + config.deep_pipeline  # from a beat that leaves the queue to its room
         self._spans: deque[tuple[int, int, int]] = deque()
@@ -183,5 +189,5 @@ class Reader:
             yield granted, bursts + 1
         self._first_beats.append(self._beats)
         self._beats += beats
-        self.bursts.add(self._bus.arrival(self._number) + QUEUE_CYCLES)
+        self.bursts.add(self._bus.arrival(self._number) + self._beat_cycles)
         return granted.times[bursts]

@@ -12,7 +12,7 @@ from loomwork.sim.cycles.accesses import Accesses, Cursor, give_way
 from loomwork.sim.cycles.banks import transfer_words
 from loomwork.sim.cycles.commands import Step
 from loomwork.sim.cycles.lanes import Lane
-from loomwork.sim.cycles.reads import CHECK_CYCLES, QUEUE_CYCLES, Reader
+from loomwork.sim.cycles.reads import CHECK_CYCLES, QUEUE_CYCLES, Reader, beat_cycles
 from loomwork.sim.cycles.timeline import Clock, Process, Search, Timeline
 
 ADDRESS_CYCLES = 3
@@ -77,7 +77,7 @@ class Stream:
             if len(self._ends) <= number:
                 yield reader.offered, number + 1
             last = yield from reader.arrival(self._ends[number] - 1)
-            lane.finish(last - QUEUE_CYCLES + 1)
+            lane.finish(last - beat_cycles(self._config) + 1)
 
 
 class Load:
