@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from amaranth.hdl import Cat, Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
@@ -88,6 +88,15 @@ def pass_layout(config: Config) -> data.StructLayout:
     )
 
 
+_FIT = data.StructLayout({"fills": 1, "spills": 1})
+"""How a kernel row fits behind other bytes of a pass: it takes all array rows that are left; it needs more of them."""
+
+
+def _fit(end: Value, room: Value) -> Value:
+    """The `_FIT` behind array row `end`, when up to `room` there are enough."""
+    return Cat(end >= room, end > room)
+
+
 def is_crossed(y: Value, step: Value) -> Value:
     """Whether image row `y + step` lies `(step >> 2) + 1` rows of its bank below `y`, and not `step >> 2`."""
     return (y[:2] + step[:2])[2]
@@ -150,7 +159,9 @@ class PassCutter(Component):
         # the last one; and whether it is in one pass.
         row_more, row_more_spilt = Signal(self._more_bits), Signal(self._more_bits)
         row_tail, row_fits = Signal(range(rows + 1)), Signal()
-        row_room = Signal(range(rows))  # array rows that this leaves
+        # Array rows that this leaves, and that it leaves when it comes once more; how it fits behind itself.
+        row_room, next_room = Signal(range(rows)), Signal(range(-rows, rows))
+        row_fit = Signal(_FIT)
 
         def last_of(segments: Sequence[int]) -> Value:
             """The bit of the last segment of a pass, of as many as there may be with a step that is odd, even, or a
@@ -168,8 +179,10 @@ class PassCutter(Component):
             row_more.eq((kernel_row_bytes - 1) >> exact_log2(rows)),
             row_more_spilt.eq(row_more + 1),
             row_tail.eq(((kernel_row_bytes - 1) & (rows - 1)) + 1),
+            row_room.eq(~(kernel_row_bytes - 1)[: exact_log2(rows)]),  # rows - row_tail
             row_fits.eq(row_more == 0),
-            row_room.eq(rows - row_tail),
+            next_room.eq(row_room - row_tail),
+            row_fit.eq(_fit(row_tail, row_room)),
         ]
         if self._config.depthwise:
             # Each kernel row of a DEPTHWISE is one segment, which for the feed begins at array row 0: its group's own.
@@ -223,33 +236,37 @@ class PassCutter(Component):
                     crosses.eq(is_crossed(command.y_start, command.row_step)),
                 ]
 
-        # Behind others in its pass, a kernel row may need one pass more. Whether it fills its last one is compared, to
-        # be there as soon as the sum; that is of all rows then, and its lower bits are 0.
-        behind, behind_tail, spills, is_full = Signal(range(rows)), Signal.like(tail), Signal(), Signal()
+        # Behind others in its pass, a kernel row may need one pass more. How it fits behind `end` is known from a
+        # register. Its last pass may be full: that ends at `rows`, whose lower bits are 0.
+        fit = Signal(_FIT)
+        behind, behind_tail, is_full = Signal(range(rows)), Signal.like(tail), Signal()
         m.d.comb += [
             behind.eq(end + row_tail),
-            spills.eq(end > row_room),
-            is_full.eq((end == row_room) | (end[-1] & row_tail[-1])),
+            is_full.eq((fit.fills & ~fit.spills) | (end[-1] & row_tail[-1])),
             behind_tail.eq(Cat(behind, is_full)),
         ]
+        full = Const(0b11, _FIT.size)  # behind all rows
         fills_alone, last_follows = last_index[0], (index[:-1] & last_index[1:]).any()
         with m.If(idle | cut):
             with m.If(~restarts & ~row_ends):
                 m.d.sync += [more.eq(more - 1), row_ends.eq(more == 1), end.eq(Mux(more == 1, tail, rows))]
+                m.d.sync += fit.eq(Mux(more == 1, _fit(tail, row_room), full))
                 m.d.sync += fills.eq(fills_alone | (more != 1) | tail[-1])
             with m.Else():
                 m.d.sync += [more.eq(row_more), tail.eq(row_tail)]
                 m.d.sync += [row_ends.eq(row_fits), end.eq(Mux(row_fits, row_tail, rows))]
+                m.d.sync += fit.eq(Mux(row_fits, row_fit, full))
                 m.d.sync += fills.eq(fills_alone | ((~row_fits | row_tail[-1]) & ~depthwise))
                 with m.If(~idle & ~whole):
-                    m.d.sync += fills.eq(last_follows | ((~row_fits | (end >= row_room)) & ~depthwise))
+                    m.d.sync += fills.eq(last_follows | ((~row_fits | fit.fills) & ~depthwise))
                     with m.If(~depthwise):
                         # All rows of a pass that is not the last one: the lower bits are 0.
-                        fits = row_fits & ~spills
-                        m.d.sync += [more.eq(Mux(spills, row_more_spilt, row_more)), tail.eq(behind_tail)]
+                        fits = row_fits & ~fit.spills
+                        m.d.sync += [more.eq(Mux(fit.spills, row_more_spilt, row_more)), tail.eq(behind_tail)]
                         m.d.sync += [
                             row_ends.eq(fits),
                             end.eq(Cat(behind & fits.replicate(len(behind)), ~fits | is_full)),
+                            fit.eq(Mux(fits, _fit(end, next_room), full)),
                         ]
 
         segments, first_start = Signal(self._segments), Signal.like(start)
