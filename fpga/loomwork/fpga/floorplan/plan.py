@@ -7,20 +7,24 @@ algorithm", IEEE Transactions on CAD 31, 2012).
 """
 
 import json
+import os
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from loomwork.fpga.boards.fabric import Fabric
+from loomwork.fpga.boards.fabric import Fabric, Site
 from loomwork.fpga.floorplan.graph import Graph, Numbers
 from loomwork.fpga.floorplan.sites import Sites
 from loomwork.fpga.floorplan.spreading import Spreading
 
 ROUNDS = 100
-_SEED = 1
+BEGINNINGS = 8
+"""Floorplans of a board's design, each from other first places: their wires differ by 5 %."""
 _FIRST_PULL, _MORE_PULL = 0.05, 0.004
 """Strength of the pull to the last places, in the first round and more in each one: a net's is 1."""
 _SITE_PULL = 4
@@ -33,25 +37,39 @@ _SMOOTHINGS, _SMOOTHING_PULL, _SMOOTHING_TOLERANCE = 4, 3e-4, 1e-7
 """How often the first places are drawn together, against which pull to where they are, and how exactly."""
 
 
-def floorplan(cells: Mapping[str, Any], fabric: Fabric) -> dict[str, str]:
+def floorplan(cells: Mapping[str, Any], fabric: Fabric, beginnings: int = 1) -> dict[str, str]:
     """The sites of multipliers and block RAMs.
 
-    cells: of the netlist, as in Yosys's JSON. Result: nextpnr's name of the site by cell. Raises FloorplanError when
-    they are too few.
+    cells: of the netlist, as in Yosys's JSON. beginnings: of so many floorplans that with the shortest wires is taken;
+    they are made side by side. Result: nextpnr's name of the site by cell. Raises FloorplanError when they are too few.
     """
-    # A sum depends on how many threads share it, in its last bit, and that decides about sites.
-    with threadpool_limits(limits=1, user_api="blas"):
-        return _floorplan(cells, fabric)
-
-
-def _floorplan(cells: Mapping[str, Any], fabric: Fabric) -> dict[str, str]:
     graph = Graph(cells)
     sites = Sites(fabric, graph)
     if not len(sites.cells) or not len(graph.pins):
         return {}
+    plan, seeds = partial(_plan, graph, fabric), range(1, beginnings + 1)
+    if beginnings > 1:
+        with ProcessPoolExecutor(min(beginnings, os.cpu_count() or 1)) as pool:
+            plans = list(pool.map(plan, seeds))
+    else:
+        plans = [plan(seed) for seed in seeds]
+    _, sites.chosen = min(plans, key=lambda one: one[0])
+    sites.share_enables(cells)
+    return {graph.names[cell]: site.bel for cell, site in sites.chosen.items()}
+
+
+def _plan(graph: Graph, fabric: Fabric, seed: int) -> tuple[float, dict[int, Site]]:
+    """The length of the wires of a floorplan in tiles, and the sites of its cells."""
+    # A sum depends on how many threads share it, in its last bit, and that decides about sites.
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _plan_alone(graph, fabric, seed)
+
+
+def _plan_alone(graph: Graph, fabric: Fabric, seed: int) -> tuple[float, dict[int, Site]]:
+    sites = Sites(fabric, graph)
     logic = np.setdiff1d(np.arange(len(graph)), sites.cells)
     spreading = Spreading(fabric, graph.area)
-    x, y = _begin(graph, fabric)
+    x, y = _begin(graph, fabric, seed)
     for number in range(ROUNDS):
         to_x, to_y = spreading.spread(logic, x, y)
         sites.nearest(x, y)
@@ -66,11 +84,11 @@ def _floorplan(cells: Mapping[str, Any], fabric: Fabric) -> dict[str, str]:
     sites.nearest(x, y)
     for _ in range(_FINAL_ROUNDS):
         sites.improve(to_x, to_y)
-    sites.share_enables(cells)
-    return {graph.names[cell]: site.bel for cell, site in sites.chosen.items()}
+    sites.put(to_x, to_y)
+    return graph.wires(to_x, to_y), sites.chosen
 
 
-def _begin(graph: Graph, fabric: Fabric) -> tuple[Numbers, Numbers]:
+def _begin(graph: Graph, fabric: Fabric, seed: int) -> tuple[Numbers, Numbers]:
     """First places: neighbours in the netlist are neighbours, and all of the device is used.
 
     Wires alone would draw everything to a point. So random places are drawn towards their neighbours and pulled apart
@@ -78,7 +96,7 @@ def _begin(graph: Graph, fabric: Fabric) -> tuple[Numbers, Numbers]:
     Placement Algorithm", Management Science 17, 1970); of what that gives the order is taken. More rounds of it end at
     waves that are too slow: the wires come out longer in the end.
     """
-    random = np.random.default_rng(_SEED)
+    random = np.random.default_rng(seed)
     count = len(graph)
     main = graph.main_part()
 
@@ -113,6 +131,6 @@ def fix_blocks(netlist: Path, planned: Path, top: str, fabric: Fabric) -> None:
     """Write a netlist of Yosys with the floorplan's sites in it, where nextpnr finds them: as the attribute BEL."""
     design = json.loads(netlist.read_text(encoding="utf-8"))
     cells = design["modules"][top]["cells"]
-    for name, bel in floorplan(cells, fabric).items():
+    for name, bel in floorplan(cells, fabric, BEGINNINGS).items():
         cells[name]["attributes"]["BEL"] = bel
     planned.write_text(json.dumps(design), encoding="utf-8")
