@@ -60,7 +60,7 @@ class WeightLoader(Component):
         with m.If(self.i.ready):
             m.d.sync += self.word.eq(self.i.payload)
 
-        row = Signal(range(rows))
+        row = Signal(rows, init=1)  # one bit for each: that of the next word is set
         complete, loads, last_row = Signal(), Signal(), Signal()
         in_params = Signal()
         index, last = Signal(PARAMS_INDEX_BITS), Signal(PARAMS_INDEX_BITS)
@@ -68,7 +68,7 @@ class WeightLoader(Component):
             loads.eq(full & ~in_params & ~complete & (~last_row | self.tiles.valid) & ~halted),
             # Before the last row, parameters are over and the last tile has become active.
             self.tiles.ready.eq(full & last_row & ~halted),
-            self.load.eq(Mux(loads, 1 << row, 0)),
+            self.load.eq(Mux(loads, row, 0)),
             self.params.valid.eq(full & in_params & ~halted),
             self.params.payload.word.eq(self.word),
             self.params.payload.index.eq(index),
@@ -79,7 +79,7 @@ class WeightLoader(Component):
         word_comes, last_row_comes = Signal(), Signal()
         m.d.comb += [
             word_comes.eq(Mux(self.i.ready, self.i.valid, full)),
-            last_row_comes.eq(Mux(loads, row == rows - 2, last_row)),
+            last_row_comes.eq(Mux(loads, row[-2], last_row)),
         ]
         m.d.sync += [
             complete.eq(self.present & ~self.swap),
@@ -87,7 +87,7 @@ class WeightLoader(Component):
             self.present.eq((self.present & ~self.swap) | (word_comes & last_row_comes & self.tile_comes & ~self.halt)),
         ]
         with m.If(loads):
-            m.d.sync += [row.eq(row + 1), last_row.eq(last_row_comes)]
+            m.d.sync += [row.eq(row.rotate_left(1)), last_row.eq(last_row_comes)]
             with m.If(last_row):
                 m.d.sync += [index.eq(0), in_params.eq(self.tiles.payload != Params.UNIFORM)]
                 with m.Switch(self.tiles.payload):

@@ -2,7 +2,7 @@
 """The clamp: from a rescaled int32 to an int8."""
 
 import numpy as np
-from amaranth.hdl import Module, Mux, Signal, Value, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib.wiring import Component, In, Out
 from numpy.typing import ArrayLike, NDArray
 
@@ -56,13 +56,17 @@ class Clamp(Component):
         lowest = register("lowest_0", Mux(self.minimum > self.maximum, self.maximum, self.minimum))
         highest = register("highest_0", self.maximum)
 
-        # Stage 1. A value that is far from any int8 stays so, and on its side, whatever the zero point.
-        near, is_negative = self.x[:_NEAR_BITS].as_signed(), self.x[-1]
-        is_far = self.x[_NEAR_BITS - 1 :].any() & ~self.x[_NEAR_BITS - 1 :].all()
-        is_low = register("is_low_1", Mux(is_far, is_negative, near < low))
-        is_high = register("is_high_1", Mux(is_far, ~is_negative, near > high))
+        # Stage 1. A value that is far from any int8 stays so, and on its side, whatever the zero point. It is near when
+        # all upper bits are as its sign.
+        near, is_negative = self.x[:_NEAR_BITS].as_signed(), register("is_negative_1", self.x[-1])
+        signs = self.x[_NEAR_BITS - 1 : -1] ^ self.x[-1].replicate(32 - _NEAR_BITS)
+        is_far = register("is_far_1", Cat(signs[::2].any(), signs[1::2].any()))
+        is_below, is_above = register("is_below_1", near < low), register("is_above_1", near > high)
         shifted = register("shifted_1", (near + zero_point)[:8].as_signed())
         lowest, highest = register("lowest_1", lowest), register("highest_1", highest)
 
+        # Stage 2.
+        is_low = Mux(is_far.any(), is_negative, is_below)
+        is_high = Mux(is_far.any(), ~is_negative, is_above)
         m.d.sync += self.result.eq(Mux(is_high, highest, Mux(is_low, lowest, shifted)))
         return m
