@@ -93,7 +93,7 @@ _FIT = data.StructLayout({"fills": 1, "spills": 1})
 
 
 def _fit(end: Value, room: Value) -> Value:
-    """The `_FIT` behind array row `end`, when up to `room` there are enough."""
+    """How a kernel row fits behind array row `end`; `room` is the last one behind which its end fits into the pass."""
     return Cat(end >= room, end > room)
 
 

@@ -44,7 +44,7 @@ ULX3S_85F = Board(
         MID, name="ulx3s", requant_lanes=4, elementwise_multiply=False, activation_table=False, deep_pipeline=True
     ),
     memory_kib=128,
-    clock_mhz=75,
+    clock_mhz=87.5,
     capacity=Resources(luts=83_640, registers=83_640, multipliers=156, blocks=208),
     place_arguments=("--85k", "--package", "CABGA381", "--speed", "6"),
     technology=Ecp5(logic_columns=4),
