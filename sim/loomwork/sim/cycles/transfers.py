@@ -30,7 +30,7 @@ def spans_of(command: Step, config: Config) -> list[tuple[int, int]]:
 
 def row_cycles(config: Config) -> int:
     """From a LOAD or a STORE to its first span at the check, beyond one (rtl/transfer.py `MemoryRows`)."""
-    return 2 * config.deep_pipeline
+    return int(config.deep_pipeline)
 
 
 def judge_cycles(config: Config) -> int:
