@@ -19,13 +19,14 @@ COMMAND_INDEX_BITS = 32 - (COMMAND_BYTES - 1).bit_length()
 FETCHED = data.StructLayout({"command": COMMAND_BITS, "index": COMMAND_INDEX_BITS})
 """A command on its way to the decoder. index: its byte offset in the COMMANDS window, in units of COMMAND_BYTES."""
 
-_PIECE_BITS = 64
-_PIECES = 8 * COMMAND_BYTES // _PIECE_BITS
-CHECKS = _PIECES + 2
-"""Checks of a command that are made side by side."""
-
 DECODED = data.StructLayout({"command": COMMAND_BITS, "index": COMMAND_INDEX_BITS, "unit": Unit})
 """A legal command on its way to the queue of its unit."""
+
+_PIECE_BITS = 64
+"""Bits behind the operands that are looked at together: three levels of lookup tables."""
+_PIECES = COMMAND_BITS // _PIECE_BITS
+CHECKS = _PIECES + 2
+"""Checks of a command that are made side by side."""
 
 
 def operand_is_legal(item: Field, value: Value) -> Value | None:
@@ -43,7 +44,7 @@ def operand_is_legal(item: Field, value: Value) -> Value | None:
 
 def checks_of(insn: Insn, command: Value) -> list[Value]:
     """Whether a raw command, known to be an `insn`, has nothing behind the last operand, and all in range: it is legal
-    when all CHECKS hold. They are about as large as each other.
+    when all of these CHECKS hold: zeros by pieces, then every other operand, and the rest of them.
     """
     fields = data.View(command_layout(insn.mnemonic), command[: insn.bits])
     checks = [operand_is_legal(item, Value.cast(fields[item.name])) for item in insn.operands]

@@ -153,7 +153,7 @@ class WindowReader(Component):
             m.d.sync += failed.eq(1)
         with m.If(self.arriving & ~self.arriving_error & ~failed):
             m.d.sync += came.eq(came + 1)
-        # A beat is seen two cycles after it came: `came` stands still by then. Whether one leaves is known last.
+        # A beat is seen two cycles after it came or later: `came` stands still by then. That it leaves is known last.
         leaves = self.beats.valid & self.beats.ready
         with m.If(leaves):
             m.d.sync += [left.eq(following), following.eq(following + 1)]
