@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The place for one more, and the slice, against a list."""
+"""The place for one more, and both kinds of slices, against a list."""
 
 import random
 
 import pytest
 from amaranth.sim import Simulator, SimulatorContext
 
-from loomwork.rtl.skid import Skid, Slice
+from loomwork.rtl.skid import PingPong, Skid, Slice
 
 CYCLES = 1000
 RATES = pytest.mark.parametrize(("writes", "reads"), [(1.0, 0.3), (0.3, 1.0), (0.6, 0.6), (1.0, 1.0)])
 
 
-def simulate(dut: Skid | Slice, testbench) -> None:
+def simulate(dut: Skid | Slice | PingPong, testbench) -> None:
     simulator = Simulator(dut)
     simulator.add_clock(1e-6)
     simulator.add_testbench(testbench)
@@ -44,8 +44,11 @@ def test_it_keeps_one_entry_adds_no_cycle_and_does_not_pass_on_ready(writes: flo
 
 
 @RATES
-def test_a_slice_gives_each_entry_in_the_next_cycle_and_passes_nothing_on(writes: float, reads: float):
-    dut = Slice(16)
+@pytest.mark.parametrize("kind", [Slice, PingPong])
+def test_a_slice_gives_each_entry_in_the_next_cycle_and_passes_nothing_on(
+    kind: type[Slice | PingPong], writes: float, reads: float
+):
+    dut = kind(16)
     rng = random.Random(CYCLES)
     entries: list[int] = []
 

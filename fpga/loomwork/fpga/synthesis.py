@@ -2,8 +2,10 @@
 """From a board's design to a netlist of the FPGA's cells, counted unit by unit."""
 
 import hashlib
+import inspect
 import json
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -112,7 +114,8 @@ def synthesize(board: Board, design: Elaboratable, yosys: Yosys, *, report: Call
     sources = {name: _text(content) for name, content in files.items() if name in wanted}
     sources |= verilog_sources(board)
     recipe = script(board)
-    folder = cache_directory() / "boards" / f"{board.name}-{_key(yosys.version, recipe, *sources.values())}"
+    key = _key(yosys.version, recipe, _recipe_of_improvement(board), *sources.values())
+    folder = cache_directory() / "boards" / f"{board.name}-{key}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         report("synthesis")
@@ -122,6 +125,7 @@ def synthesize(board: Board, design: Elaboratable, yosys: Yosys, *, report: Call
             for name, content in sources.items():
                 (made / name).write_text(content, encoding="utf-8")
             run_script(yosys, recipe, "stat -json", made)
+            _improve(board, made / NETLIST)
             # A folder is complete from the moment it can be seen.
             made.rename(folder)
     units = _units(board, folder)
@@ -147,6 +151,19 @@ def _planned(board: Board, folder: Path, report: Callable[[str], None]) -> Path:
             shutil.copy(folder / board.family.constraints_file, made)
             made.rename(planned)
     return planned
+
+
+def _recipe_of_improvement(board: Board) -> str:
+    """The text of what changes the netlist of Yosys."""
+    return inspect.getsource(sys.modules[board.family.improve.__module__]) if board.family.improve else ""
+
+
+def _improve(board: Board, netlist: Path) -> None:
+    """Change what Yosys has written as the family wants it."""
+    if board.family.improve:
+        design = json.loads(netlist.read_text(encoding="utf-8"))
+        board.family.improve(design["modules"][TOP])
+        netlist.write_text(json.dumps(design), encoding="utf-8")
 
 
 def _text(content: Any) -> str:

@@ -12,7 +12,7 @@ from loomwork.arch.config import Config
 from loomwork.rtl.align import Align, buses_layout
 from loomwork.rtl.passes import pass_layout
 from loomwork.rtl.ports import MEMORIES, FeedRead, feed_latency
-from loomwork.rtl.queue import BlockQueue
+from loomwork.rtl.queue import BlockQueue, PingPongQueue
 from loomwork.rtl.walk import Walk, marks_layout
 from loomwork.rtl.window import Window
 
@@ -78,7 +78,9 @@ class Feed(Component):
         m.submodules.walk = walk = Walk(self._config)
         m.submodules.window = window = Window(self._config)
         m.submodules.align = align = Align(self._config)
-        m.submodules.queue = queue = BlockQueue(pixel_layout(self._config).size, PIXELS_AHEAD)
+        # Whether the array takes a pixel is known late.
+        kind = PingPongQueue if self._config.deep_pipeline else BlockQueue
+        m.submodules.queue = queue = kind(pixel_layout(self._config).size, PIXELS_AHEAD)
         connect(m, walk.passes, flipped(self.passes))
 
         places = Signal(range(PIXELS_AHEAD + 1), init=PIXELS_AHEAD)

@@ -124,13 +124,14 @@ class WindowCheck(Component):
                     m.d.sync += illegal.eq(1)
 
         # Second stage: comparison, absolute address. Where a burst may begin the base does not change.
-        limit = Signal(max(address_bits, OFFSET_BITS + 1) + 1)
+        limit = Signal(address_bits + 2)
+        low_end, high_end = end[: address_bits + 1], end[address_bits + 1 :]
         place = offset[beat_bits : beat_bits + self._max_beats.bit_length() - 1]
         run, findings = self.o.payload, Signal(_FINDINGS)
         zeros = zeros_of_sum(base, end[:address_bits])
         m.d.comb += [
-            limit.eq(base + end),
-            findings.illegal.eq(illegal | limit[address_bits + 1 :].any()),
+            limit.eq(base + low_end),
+            findings.illegal.eq(illegal | high_end.any() | limit[address_bits + 1]),
             findings.too_long.eq(end > size),
             findings.carries.eq(limit[address_bits]),
             # The limit may be the first address behind the last one.

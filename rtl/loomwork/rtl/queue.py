@@ -3,12 +3,13 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import stream
 from amaranth.lib.memory import Memory
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from loomwork.rtl.block_memory import block_memory
+from loomwork.rtl.skid import PingPong
 
 
 class _Queue(Component):
@@ -29,20 +30,23 @@ class _Queue(Component):
         signature = stream.Signature(width)
         super().__init__({"i": In(signature), "o": Out(signature), "occupied": Out(1)})
 
-    def _store(self, m: Module, written: Signal, seen: Signal, taken: Signal) -> None:
-        """Keep the entries. written: one comes. seen: the next one is at `o` in the next cycle. taken: one leaves."""
+    def _store(self, m: Module, written: Signal, seen: Signal, taken: Signal) -> Value:
+        """Keep the entries; result: whether there is a place at `o` for the next one.
+
+        written: one comes. seen: the next one is at `o` in the next cycle. taken: one leaves.
+        """
         raise NotImplementedError
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # Entries behind the one at `o`; whether there are any, and as many as there can be, from registers.
+        # Entries in front of which `o` is; whether there are any, and as many as there can be, from registers.
         behind, is_some, is_full = Signal(range(self._depth)), Signal(), Signal()
         written, seen, taken = Signal(), Signal(), Signal()
         m.d.comb += [
             self.i.ready.eq(~is_full),
             written.eq(self.i.valid & self.i.ready),
             taken.eq(self.o.valid & self.o.ready),
-            seen.eq(is_some & (~self.o.valid | self.o.ready)),
+            seen.eq(is_some & self._store(m, written, seen, taken)),
             self.occupied.eq(is_some | self.o.valid),
         ]
         # Two sums that wait for what is known late, instead of one that begins with it.
@@ -52,12 +56,15 @@ class _Queue(Component):
                 is_some.eq(written | (behind != 1)),
                 is_full.eq(written & (behind == self._depth - 2)),
             ]
+        return m
+
+    def _one_place(self, m: Module, seen: Signal) -> Value:
+        """`o` is one place; whether it can be filled."""
         with m.If(seen):
             m.d.sync += self.o.valid.eq(1)
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
-        self._store(m, written, seen, taken)
-        return m
+        return ~self.o.valid | self.o.ready
 
 
 def _memory_places(entries: int) -> int:
@@ -79,12 +86,13 @@ class Queue(_Queue):
     one does without, because up to 16 entries are distributed RAM in an FPGA, whose reads are like logic.
     """
 
-    def _store(self, m: Module, written: Signal, seen: Signal, taken: Signal) -> None:
+    def _store(self, m: Module, written: Signal, seen: Signal, taken: Signal) -> Value:
         m.submodules.memory = memory = Memory(shape=self._width, depth=_memory_places(self._depth), init=[])
         writing, reading = memory.write_port(), memory.read_port(domain="comb")
         m.d.comb += [writing.data.eq(self.i.payload), writing.en.eq(written), self.o.payload.eq(reading.data)]
         _advance(m, writing, written)
         _advance(m, reading, taken)
+        return self._one_place(m, seen)
 
 
 class BlockQueue(_Queue):
@@ -93,10 +101,33 @@ class BlockQueue(_Queue):
     What is seen at `o` is the output register of a memory of `depth - 1` words. In block RAM that is no faster.
     """
 
-    def _store(self, m: Module, written: Signal, seen: Signal, taken: Signal) -> None:
+    def _store(self, m: Module, written: Signal, seen: Signal, taken: Signal) -> Value:
         m.submodules.memory = memory = block_memory(self._width, _memory_places(self._depth - 1))
         writing, reading = memory.write_port(), memory.read_port()
         m.d.comb += [writing.data.eq(self.i.payload), writing.en.eq(written)]
         m.d.comb += [self.o.payload.eq(reading.data), reading.en.eq(seen)]
         _advance(m, writing, written)
         _advance(m, reading, seen)
+        return self._one_place(m, seen)
+
+
+class PingPongQueue(_Queue):
+    """The same again, for few entries that are wide, and of which it is known late whether they are taken.
+
+    That chooses between two output registers (`PingPong`) and enables neither. It holds one entry more.
+    """
+
+    def _store(self, m: Module, written: Signal, seen: Signal, taken: Signal) -> Value:
+        m.submodules.memory = memory = Memory(shape=self._width, depth=_memory_places(self._depth - 1), init=[])
+        m.submodules.places = places = PingPong(self._width)
+        writing, reading = memory.write_port(), memory.read_port(domain="comb")
+        m.d.comb += [
+            writing.data.eq(self.i.payload),
+            writing.en.eq(written),
+            places.i.payload.eq(reading.data),
+            places.i.valid.eq(seen),
+        ]
+        connect(m, places.o, flipped(self.o))
+        _advance(m, writing, written)
+        _advance(m, reading, seen)
+        return places.i.ready

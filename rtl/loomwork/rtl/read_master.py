@@ -67,15 +67,15 @@ class ReadMaster(Component):
     def elaborate(self, platform: object) -> Module:
         m = Module()
         axi = self.axi
-        outstanding = Signal(range(MAX_OUTSTANDING + 1))
+        outstanding, is_idle = Signal(range(MAX_OUTSTANDING + 1)), Signal(init=1)
         accept, accepted, completed = Signal(), Signal(), Signal()
         may_accept = Signal(init=1)  # a cycle late, in which one more may be accepted
         m.d.sync += may_accept.eq(outstanding < MAX_OUTSTANDING - 1)
         m.d.comb += [
             accept.eq((~axi.arvalid | axi.arready) & ~self.halt & may_accept),
-            self.idle.eq(outstanding == 0),
+            self.idle.eq(is_idle),
         ]
-        count_up_down(m, outstanding, up=accepted, down=completed)
+        count_up_down(m, outstanding, up=accepted, down=completed, is_zero=is_idle)
         drive_constants(m, axi, "ar", self._config)
 
         granted = self._arbitrate(m, accept)

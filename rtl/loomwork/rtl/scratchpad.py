@@ -6,6 +6,7 @@ from typing import Any
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
 
 from loomwork.arch.config import BANKS, Config
 from loomwork.rtl.block_memory import block_memory
@@ -109,7 +110,9 @@ class Scratchpad(Component):
     def _beyond(self, word: Value, second: Any) -> Value:
         """Whether a window at `word` ends behind the last word; `second`: its second word matters."""
         words = self._config.bank_words
-        return (word >= words) | (second & (word == words - 1))
+        # Yosys makes a carry chain of any comparison that it does not see through.
+        is_behind = word >= words if words & (words - 1) else word[exact_log2(words) :].any()
+        return is_behind | (second & (word == words - 1))
 
     def _read(self, m: Module, ports: dict[tuple[int, int], Any]) -> None:
         feed, drain, store = self.feed, self.drain_read.request, self.store_read.request

@@ -5,12 +5,13 @@ from typing import Any
 
 from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream
-from amaranth.lib.wiring import Component, In, Out
+from amaranth.lib.wiring import Component, In, Out, connect
 
 from loomwork.arch.config import Config
 from loomwork.rtl.gearbox import Narrower
 from loomwork.rtl.ports import WindowRead
 from loomwork.rtl.queue import BlockQueue
+from loomwork.rtl.skid import PingPong
 from loomwork.rtl.transfer import SCRATCHPAD_WORD
 
 QUEUE_BEATS = 64
@@ -21,7 +22,7 @@ MIN_QUEUE_WORDS = 8
 class ScratchpadReader(Component):
     """Reads one word per cycle, as long as its queue of at least QUEUE_BEATS beats has room.
 
-    With `deep_pipeline` a word that leaves the queue makes room a cycle later.
+    With `deep_pipeline` a word that leaves the queue makes room a cycle later, and two more find room behind it.
 
     words: addresses. read: from the scratchpad. arriving: a word (`rows // bus_bytes` beats) enters the queue.
     beats: the words, cut into `[bus_bytes] bytes`; some cycles after they arrived. halt: request nothing more.
@@ -70,14 +71,20 @@ class ScratchpadReader(Component):
         with m.If(request.valid & request.ready):
             m.d.sync += room.eq(Mux(leaves, room, room - 1))
 
+        oldest = queue.o
+        if self._config.deep_pipeline:
+            # Block RAM is slow.
+            m.submodules.places = places = PingPong(8 * word_bytes)
+            connect(m, queue.o, places.i)
+            oldest = places.o
         m.d.comb += [
             queue.i.payload.eq(Value.cast(self.read.data)[: 8 * word_bytes]),
             queue.i.valid.eq(self.read.data_valid),
             self.arriving.eq(self.read.data_valid),
-            Value.cast(narrower.i.payload.data).eq(queue.o.payload),
+            Value.cast(narrower.i.payload.data).eq(oldest.payload),
             narrower.i.payload.final.eq(ratio - 1),
-            narrower.i.valid.eq(queue.o.valid),
-            queue.o.ready.eq(narrower.i.ready),
+            narrower.i.valid.eq(oldest.valid),
+            oldest.ready.eq(narrower.i.ready),
             self.beats.payload.eq(narrower.o.payload),
             self.beats.valid.eq(narrower.o.valid),
             narrower.o.ready.eq(self.beats.ready),

@@ -62,3 +62,35 @@ class Slice(_Stage):
         with m.If(moves):
             m.d.sync += [o.valid.eq(is_kept | i.valid), payload.eq(Mux(is_kept, kept, i.payload))]
         return m
+
+
+class PingPong(_Stage):
+    """Cycle by cycle what `Slice` does, with two registers that take turns at `o`.
+
+    Nothing stands between `i` and them, and neither waits for `o.ready`, which only says whose turn it is. `o` comes
+    later in its cycle.
+
+    i, o: streams of `shape`.
+    """
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        i, o = self.i, self.o
+        filled, shown = Signal(), Signal()  # whose turn it is on both sides
+        is_full = [Signal(name=f"is_full_{number}") for number in range(2)]
+        places = [Signal(len(Value.cast(i.payload)), name=f"place_{number}", reset_less=True) for number in range(2)]
+        comes, leaves = i.valid & i.ready, o.valid & o.ready
+        for number, (full, place) in enumerate(zip(is_full, places, strict=True)):
+            with m.If(~full):
+                m.d.sync += place.eq(i.payload)
+            with m.If(comes & (filled == number)):
+                m.d.sync += full.eq(1)
+            with m.If(leaves & (shown == number)):
+                m.d.sync += full.eq(0)
+        m.d.sync += [filled.eq(filled ^ comes), shown.eq(shown ^ leaves)]
+        m.d.comb += [
+            i.ready.eq(~(is_full[0] & is_full[1])),
+            o.valid.eq(is_full[0] | is_full[1]),
+            Value.cast(o.payload).eq(Mux(shown, places[1], places[0])),
+        ]
+        return m

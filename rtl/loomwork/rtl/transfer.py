@@ -31,7 +31,7 @@ def placement(transfer: data.View) -> Value:
 
 class MemoryRows(Component):
     """The rows of a transfer as spans of a window, one per cycle; rows that lie end to end are one span. The first one
-    is there in the next cycle; with `deep_pipeline` in the one after that, for it is a product.
+    is there in the next cycle; with `deep_pipeline` two cycles after that, for it is a product.
 
     i: transfers; the next one is taken after the last row of this one. o: one span per row.
     """
@@ -54,15 +54,17 @@ class MemoryRows(Component):
         length = Mux(end_to_end, row_bytes * transfer.rows, row_bytes)
         begins = self.i.valid & self.i.ready
         if self._config.deep_pipeline:
-            prepares, one_span, rows = Signal(), Signal(), Signal.like(transfer.rows)
-            m.d.comb += self.i.ready.eq(~self.o.valid & ~prepares)
-            m.d.sync += [prepares.eq(begins), one_span.eq(end_to_end), rows.eq(transfer.rows)]
+            multiplies, finishes, rows = Signal(), Signal(), Signal.like(transfer.rows)
+            m.d.comb += self.i.ready.eq(~(self.o.valid | multiplies | finishes))
+            m.d.sync += [multiplies.eq(begins), finishes.eq(multiplies)]
             length = row_bytes
             of_row = span.length[: len(row_bytes)]
-            with m.If(prepares & one_span):
-                m.d.sync += span.length.eq(of_row * rows)
-            with m.If(prepares):
-                m.d.sync += self.o.valid.eq(1)
+            product = Signal.like(of_row * rows, reset_less=True)
+            m.d.sync += product.eq(of_row * rows)
+            with m.If(begins):
+                m.d.sync += rows.eq(Mux(end_to_end, transfer.rows, 1))
+            with m.If(finishes):
+                m.d.sync += [span.length.eq(product), self.o.valid.eq(1)]
         else:
             with m.If(begins):
                 m.d.sync += self.o.valid.eq(1)

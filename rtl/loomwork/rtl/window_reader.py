@@ -13,7 +13,7 @@ from loomwork.rtl.burst import BurstSplitter, burst_layout, burst_limit, run_lay
 from loomwork.rtl.memory_window import SPAN, WindowCheck, windows_layout
 from loomwork.rtl.queue import BlockQueue
 from loomwork.rtl.read_master import ReadBus
-from loomwork.rtl.skid import Skid, Slice
+from loomwork.rtl.skid import PingPong, Skid, Slice
 
 
 def beat_layout(config: Config, mark_bits: int) -> data.StructLayout:
@@ -124,13 +124,13 @@ class WindowReader(Component):
         beats = stream.Signature(len(oldest)).create()
         if self._config.deep_pipeline:
             # Block RAM is slow, and who takes a beat need not know of the queue.
-            m.submodules.oldest = oldest_slice = Slice(len(oldest))
+            m.submodules.oldest = places = PingPong(len(oldest))
             m.d.comb += [
-                oldest_slice.i.payload.eq(oldest),
-                oldest_slice.i.valid.eq(queue.o.valid),
-                taken.eq(oldest_slice.i.ready),
+                places.i.payload.eq(oldest),
+                places.i.valid.eq(queue.o.valid),
+                taken.eq(places.i.ready),
             ]
-            connect(m, oldest_slice.o, flipped(beats))
+            connect(m, places.o, flipped(beats))
         else:
             m.d.comb += [beats.payload.eq(oldest), beats.valid.eq(queue.o.valid), taken.eq(beats.ready)]
         data_bits = 8 * self._config.bus_bytes

@@ -67,7 +67,7 @@ class WriteMaster(Component):
         m = Module()
         axi, request, beats = self.axi, self.writer.request, self.writer.data
         m.submodules.lengths = lengths = BlockQueue(len(axi.awlen), BURSTS_AHEAD)
-        outstanding = Signal(range(MAX_OUTSTANDING + 1))
+        outstanding, is_idle = Signal(range(MAX_OUTSTANDING + 1)), Signal(init=1)
         accepted, responded = Signal(), Signal()
         may_accept = Signal(init=1)  # a cycle late, in which one more may be accepted
         m.d.sync += may_accept.eq(outstanding < MAX_OUTSTANDING - 1)
@@ -77,9 +77,9 @@ class WriteMaster(Component):
             accepted.eq(request.valid & request.ready),
             lengths.i.payload.eq(request.payload.length),
             lengths.i.valid.eq(accepted),
-            self.idle.eq(outstanding == 0),
+            self.idle.eq(is_idle),
         ]
-        count_up_down(m, outstanding, up=accepted, down=responded)
+        count_up_down(m, outstanding, up=accepted, down=responded, is_zero=is_idle)
         with m.If(axi.awready):
             m.d.sync += axi.awvalid.eq(0)
         with m.If(accepted):

@@ -47,6 +47,7 @@ class Family:
     block_bits, block_widths: of a block of memory, without bits for parity; its widths. lut_words: memories of at most
     so many words become lookup tables.
     place_options: of the placer, for all devices of the family.
+    improve: changes a module of Yosys's JSON, in place, for what Yosys does not use.
     pll_limits, pll_cell: None where a design runs at the oscillator's frequency. gate_cell: stops the clock until it is
     stable; None = a reset of all flip-flops instead.
     """
@@ -72,6 +73,7 @@ class Family:
     place_options: tuple[str, ...] = ()
     gate_cell: GateCell | None = None
     lone_registers: float = 0
+    improve: Callable[[Mapping[str, Any]], object] | None = None
 
     def resources(self, cells: Mapping[str, int]) -> Resources:
         """What cells take, by Yosys's types."""

@@ -11,6 +11,7 @@ from loomwork.fpga.boards.clocking import (
     gowin_pll,
     ice40_pll,
 )
+from loomwork.fpga.boards.output_registers import use_output_registers
 
 # A clock enable or a reset of few flip-flops goes into the lookup tables in front of them. As a signal of its own it is
 # one more wire at the end of a path, and flip-flops with different ones share no slice.
@@ -51,6 +52,7 @@ ECP5 = Family(
         *("--router", "router1"),
     ),
     gate_cell=ecp5_gate,
+    improve=use_output_registers,
 )
 """Lattice ECP5."""
 

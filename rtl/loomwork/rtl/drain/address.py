@@ -142,7 +142,7 @@ class Address(Component):
             new.target.bank.eq(out_bank),
             new.target.word.eq(saturated_sum(out_distance, out_word)),
             new.target.byte.eq(out_first),
-            new.target.count.eq(rest.count),
+            new.target.end.eq(out_first + rest.count),
             new.target.last.eq(rest.last),
             new.window_last.eq(rest.window_last),
             new.last.eq(rest.last),

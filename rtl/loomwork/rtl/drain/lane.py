@@ -192,7 +192,10 @@ class Lane(Component):
         connect_clamp(m, clamp, self.requant)
 
         m.d.comb += self.clamped.eq(clamp.result)
+        # Which value is taken does not change while steps are in the lane. Each is compared by itself: the maximum is a
+        # loop of one cycle.
         finished: Value = clamp.result
+        is_greater: Value = clamp.result > self.result
         if self._residual_add or self._elementwise_multiply:
             m.submodules.second = second = SecondStage(add=self._residual_add, multiply=self._elementwise_multiply)
             m.d.comb += [
@@ -201,9 +204,13 @@ class Lane(Component):
                 second.a.eq(clamp.result),
                 second.b.eq(delay(m, "operand", self.operand, self._clamped)),
             ]
-            finished = Mux(has_operand(self.mode), second.result, finished)
+            takes_second = delay(m, "takes_second", has_operand(self.mode), 1)
+            finished = Mux(takes_second, second.result, finished)
+            is_greater = Mux(takes_second, second.result > self.result, is_greater)
         if self._activation_table:
-            finished = Mux(self.mode == Combine.TABLE, self.looked_up, finished)
-        with m.If(self.max_valid & (self.max_first | (finished > self.result))):
+            takes_table = delay(m, "takes_table", self.mode == Combine.TABLE, 1)
+            finished = Mux(takes_table, self.looked_up, finished)
+            is_greater = Mux(takes_table, self.looked_up > self.result, is_greater)
+        with m.If(self.max_valid & (self.max_first | is_greater)):
             m.d.sync += self.result.eq(finished)
         return m

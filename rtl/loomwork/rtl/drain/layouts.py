@@ -66,13 +66,16 @@ def point_layout(config: Config) -> data.StructLayout:
 
 
 def target_layout(config: Config) -> data.StructLayout:
-    """Where `count` bytes go: from `byte` of `word` of `bank` on. last: they are the last ones of their command."""
+    """Where bytes go: from `byte` of `word` of `bank` to `end`, the byte behind them, which may be in the next word.
+
+    last: they are the last ones of their command.
+    """
     return data.StructLayout(
         {
             "bank": 2,
             "word": WORD_ADDRESS_BITS,
             "byte": range(config.rows),
-            "count": range(config.requant_lanes + 1),
+            "end": range(2 * config.rows),
             "last": 1,
         }
     )

@@ -82,23 +82,25 @@ class Sequencer(Component):
         m.d.comb += [drain.eq(command), self.table.eq(command)]
         # What a command is, known as soon as the command.
         requant, combine, table, drains = kinds = [Signal(name=f"is_{mnemonic.lower()}") for mnemonic in _MNEMONICS]
-        is_one_pixel = Signal()  # its pooling window
         opcode = self.unit.command.payload[:OPCODE_BITS]
         coming = data.View(drain.shape(), self.unit.command.payload[: len(drain.as_value())])
 
-        is_legal = (drain.source == Source.ACCUMULATOR) | (drain.params == Params.UNIFORM)
-        is_legal &= (drain.pool != Pool.NONE) | is_one_pixel
-        reads_operand = has_operand(drain.combine)
-        is_legal &= (drain.pool != Pool.SUM) | ~reads_operand
-        is_legal &= (drain.combine != Combine.ADD) | self._residual_add
-        is_legal &= (drain.combine != Combine.MULTIPLY) | self._elementwise_multiply
-        is_legal &= (drain.combine != Combine.TABLE) | self._activation_table
-        reads_scratchpad = (drain.source == Source.SCRATCHPAD) | reads_operand
+        # And of a DRAIN whether it is legal, and whether it may begin before all is written. The mode is that of the
+        # last one, which has begun by then.
+        is_legal, may_follow = Signal(), Signal()
+        legal = (coming.source == Source.ACCUMULATOR) | (coming.params == Params.UNIFORM)
+        legal &= (coming.pool != Pool.NONE) | ((coming.pool_height == 1) & (coming.pool_width == 1))
+        reads_operand = has_operand(coming.combine)
+        legal &= (coming.pool != Pool.SUM) | ~reads_operand
+        legal &= (coming.combine != Combine.ADD) | self._residual_add
+        legal &= (coming.combine != Combine.MULTIPLY) | self._elementwise_multiply
+        legal &= (coming.combine != Combine.TABLE) | self._activation_table
+        reads_scratchpad = (coming.source == Source.SCRATCHPAD) | reads_operand
         is_refused = drains & ~is_legal
         if not self._activation_table:
             is_refused |= table
         may_write_table = (self.idle | (self.mode != Combine.TABLE)) & self._activation_table
-        may_begin = self.idle | (~reads_scratchpad & (drain.combine == self.mode))
+        may_begin = self.idle | may_follow
 
         # Results on their way that each bank of settings belongs to; the oldest are those of the other bank, if any.
         on_their_way = [Signal(range(COMMANDS_IN_UNIT + 1), name=f"on_their_way_{n}") for n in range(BANKS_OF_SETTINGS)]
@@ -124,7 +126,7 @@ class Sequencer(Component):
             with m.State("IDLE"):
                 m.d.comb += self.unit.command.ready.eq(~self.halt)
                 m.d.sync += command.eq(self.unit.command.payload)
-                m.d.sync += is_one_pixel.eq((coming.pool_height == 1) & (coming.pool_width == 1))
+                m.d.sync += [is_legal.eq(legal), may_follow.eq(~reads_scratchpad & (coming.combine == self.mode))]
                 for is_kind, mnemonic in zip(kinds, _MNEMONICS, strict=True):
                     m.d.sync += is_kind.eq(opcode == BY_MNEMONIC[mnemonic].opcode)
                 with m.If(self.unit.command.valid & self.unit.command.ready):

@@ -49,17 +49,16 @@ class Extractor(Component):
 
 
 class Inserter(Component):
-    """Puts the first `count` of `lanes` bytes into a window of `2 * positions`, from byte `amount` on, in `latency`
-    cycles.
+    """Puts some bytes into a window of `2 * positions`, from byte `amount` on, in `latency` cycles.
 
-    i: the bytes. amount: below `positions`. stall: every stage keeps what it has. o: the window, with anything but
-    where `mask` says that it is one of the bytes. wide: some lie in the second half of the window.
-    Needs powers of two, `lanes <= positions`.
+    i: the `lanes` bytes, of which the first ones are put. amount: below `positions`. end: of the byte behind the last
+    one. stall: every stage keeps what it has. o: the window, with anything but where `mask` says that it is one of the
+    bytes. wide: some lie in the second half of the window. Needs powers of two, `lanes <= positions`.
     """
 
     i: Signal
-    count: Signal
     amount: Signal
+    end: Signal
     stall: Signal
     o: Signal
     mask: Signal
@@ -71,8 +70,8 @@ class Inserter(Component):
         super().__init__(
             {
                 "i": In(8 * lanes),
-                "count": In(range(lanes + 1)),
                 "amount": In(range(positions)),
+                "end": In(range(2 * positions)),
                 "stall": In(1),
                 "o": Out(8 * 2 * positions),
                 "mask": Out(2 * positions),
@@ -84,10 +83,8 @@ class Inserter(Component):
         m = Module()
         window = 2 * self._positions
 
-        # But for a sum all happens in the last stage; those before wait, behind the slow output of a queue's memory.
-        end = Signal(range(window))
-        m.d.comb += end.eq(self.amount + self.count)
-        value, amount = self.i, self.amount
+        # All happens in the last stage; those before wait, behind the slow output of a queue's memory.
+        value, amount, end = self.i, self.amount, self.end
         for stage in range(1, self.latency):
             early = value, amount, end
             value, amount, end = late = [Signal.like(signal, name=f"{signal.name}_{stage}") for signal in early]

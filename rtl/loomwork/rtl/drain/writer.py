@@ -93,7 +93,7 @@ class Writer(Component):
         m.d.comb += [
             inserter.stall.eq(~advance),
             inserter.amount.eq(target.byte),
-            inserter.count.eq(target.count),
+            inserter.end.eq(target.end),
             inserter.i.eq(values.r_data),
         ]
         head = Cat(taken, target.bank, target.word, target.last)

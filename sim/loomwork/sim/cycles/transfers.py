@@ -30,7 +30,7 @@ def spans_of(command: Step, config: Config) -> list[tuple[int, int]]:
 
 def row_cycles(config: Config) -> int:
     """From a LOAD or a STORE to its first span at the check, beyond one (rtl/transfer.py `MemoryRows`)."""
-    return int(config.deep_pipeline)
+    return 2 * config.deep_pipeline
 
 
 def judge_cycles(config: Config) -> int:
@@ -224,10 +224,12 @@ class Store:
         config = self._config
         ratio = config.rows // config.bus_bytes
         longest = burst_limit(config, QUEUE_BEATS)
-        depth = max(QUEUE_BEATS // ratio, MIN_QUEUE_WORDS)
+        # With `deep_pipeline` two places behind the queue take a word a cycle after they were left, and the room that
+        # makes is counted another one later.
+        depth = max(QUEUE_BEATS // ratio, MIN_QUEUE_WORDS) + 2 * config.deep_pipeline
         memories, reads = transfer_words(command), self._reads
         reads.clear()
-        taken: list[int] = []  # when the words leave the queue
+        taken: list[int] = []  # when the words leave the queue, or the places behind it
         read = start + ADDRESS_CYCLES
         requested = start + row_cycles(config) + CHECK_CYCLES + 1  # a burst is at the bus from the next cycle on
         sent = beats = 0
@@ -241,7 +243,7 @@ class Store:
                     # As many as there is room for; what leaves the queue later makes room for one at a time.
                     end = max(needed, depth) if words < depth else words + 1
                     if words >= depth:
-                        read = max(read, taken[words - depth] + 1 + config.deep_pipeline)
+                        read = max(read, taken[words - depth] + 1 + 2 * config.deep_pipeline)
                     read = yield from give_way(
                         self._clock, self._others, memories[words:end], read, self._note, patience=self._patience
                     )
