@@ -9,7 +9,7 @@ from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Window
-from loomwork.rtl.burst import RUN_BEATS_BITS, is_one_burst, run_layout
+from loomwork.rtl.burst import RUN_BEATS_BITS, run_layout
 
 SIZE_BITS = 32
 OFFSET_BITS = 37
@@ -101,7 +101,7 @@ class WindowCheck(Component):
         looks = Signal()  # there is one in this stage
         offset = Signal(OFFSET_BITS)
         end = Signal(OFFSET_BITS + 1)
-        beats = Signal(RUN_BEATS_BITS)
+        beats, before_last = Signal(RUN_BEATS_BITS), Signal(RUN_BEATS_BITS)
         base = Signal(address_bits)
         size = Signal(SIZE_BITS)
         illegal = Signal()
@@ -111,6 +111,7 @@ class WindowCheck(Component):
                 offset.eq(span.offset),
                 end.eq(span.offset + span.length),
                 beats.eq((span.length + bus_bytes - 1) >> beat_bits),
+                before_last.eq((span.length - 1) >> beat_bits),
             ]
             with m.Switch(span.window):
                 for window in self._allowed:
@@ -142,9 +143,8 @@ class WindowCheck(Component):
                 run.address.eq(base + offset),
                 run.beats.eq(beats),
                 run.padded.eq(beats + place),
-                run.single.eq(
-                    is_one_burst(beats[: len(place) + 1] + place, self._max_beats) & ~beats[len(place) + 1 :].any()
-                ),
+                # The last beat is one of the longest burst's.
+                run.single.eq(~(before_last[: len(place)] + place)[-1] & ~before_last[len(place) :].any()),
             ]
 
         if self._config.deep_pipeline:

@@ -90,8 +90,13 @@ class Store(Component):
         may_request, requested = Signal(), Signal()
         length = burst.payload.length
         less = without_burst(available, length)
+        enough: Value = less[-1]
+        if self._config.deep_pipeline:
+            # Known a cycle later; then more of them may have come, and none may be gone.
+            enough = Signal(name="enough")
+            m.d.sync += enough.eq(less[-1] & burst.valid & ~requested)
         m.d.comb += [
-            may_request.eq(less[-1] & ~self.halt),
+            may_request.eq(enough & ~self.halt),
             request.payload.eq(burst.payload),
             request.valid.eq(burst.valid & may_request),
             burst.ready.eq(request.ready & may_request),

@@ -247,7 +247,7 @@ class Store:
                     read = yield from give_way(
                         self._clock, self._others, memories[words:end], read, self._note, patience=self._patience
                     )
-                requested = max(requested, reads[needed - 1] + window_latency(config)) + 1
+                requested = max(requested, reads[needed - 1] + window_latency(config)) + 1 + config.deep_pipeline
                 first = max(sent + 1, requested + config.deep_pipeline + QUEUE_CYCLES)
                 sent = first + burst - 1
                 # A word leaves the queue with its last beat.
