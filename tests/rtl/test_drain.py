@@ -418,7 +418,7 @@ def test_halt_stops_reads_and_writes() -> None:
     command = drain(source=Source.SCRATCHPAD, width=100, in_step=1, out_step=1, in_pitch=64, out_pitch=64, out_base=512)
     with pytest.raises(AssertionError, match="0 of 1 commands done after 400 cycles"):
         bench.run([command], limit=400)
-    assert bench.last_access == 59, "busy to the last cycle, and then no more"
+    assert bench.last_access == 60, "busy to the cycle of the halt, and then no more"
     assert (memory != before).any()
 
 

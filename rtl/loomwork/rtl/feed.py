@@ -13,6 +13,7 @@ from loomwork.rtl.align import Align, buses_layout
 from loomwork.rtl.passes import pass_layout
 from loomwork.rtl.ports import MEMORIES, FeedRead, feed_latency
 from loomwork.rtl.queue import BlockQueue, PingPongQueue
+from loomwork.rtl.up_down import count_up_down
 from loomwork.rtl.walk import Walk, marks_layout
 from loomwork.rtl.window import Window
 
@@ -92,7 +93,7 @@ class Feed(Component):
             leaves.eq(self.pixels.valid & self.pixels.ready),
             self.running.eq(places != PIXELS_AHEAD),
         ]
-        m.d.sync += places.eq(places - begins + leaves)
+        count_up_down(m, places, up=leaves, down=begins)
         # A register, for all that the walk does depends on it.
         m.d.sync += may_begin.eq((leaves | (places > begins)) & ~self.halt)
 

@@ -11,6 +11,7 @@ from amaranth.utils import exact_log2
 from loomwork.arch.config import BANKS, Config
 from loomwork.arch.isa import BY_MNEMONIC, Params
 from loomwork.rtl.command import command_layout, view_as
+from loomwork.rtl.compare import is_greater
 from loomwork.rtl.pass_mask import PassMask
 
 ROW_BITS = 17
@@ -94,7 +95,7 @@ _FIT = data.StructLayout({"fills": 1, "spills": 1})
 
 def _fit(end: Value, room: Value) -> Value:
     """How a kernel row fits behind array row `end`; `room` is the last one behind which its end fits into the pass."""
-    return Cat(end >= room, end > room)
+    return Cat(~is_greater(room, end), is_greater(end, room))
 
 
 def is_crossed(y: Value, step: Value) -> Value:

@@ -65,11 +65,11 @@ class WeightLoader(Component):
         in_params = Signal()
         index, last = Signal(PARAMS_INDEX_BITS), Signal(PARAMS_INDEX_BITS)
         m.d.comb += [
-            loads.eq(full & ~in_params & ~complete & (~last_row | self.tiles.valid) & ~halted),
+            loads.eq(full & ~in_params & ~complete & (~last_row | self.tiles.valid)),
             # Before the last row, parameters are over and the last tile has become active.
-            self.tiles.ready.eq(full & last_row & ~halted),
+            self.tiles.ready.eq(full & last_row),
             self.load.eq(Mux(loads, row, 0)),
-            self.params.valid.eq(full & in_params & ~halted),
+            self.params.valid.eq(full & in_params),
             self.params.payload.word.eq(self.word),
             self.params.payload.index.eq(index),
             self.params.payload.last.eq(index == last),
@@ -83,7 +83,7 @@ class WeightLoader(Component):
         ]
         m.d.sync += [
             complete.eq(self.present & ~self.swap),
-            full.eq(word_comes),
+            full.eq(word_comes & ~self.halt),
             self.present.eq((self.present & ~self.swap) | (word_comes & last_row_comes & self.tile_comes & ~self.halt)),
         ]
         with m.If(loads):

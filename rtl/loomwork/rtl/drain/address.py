@@ -42,6 +42,8 @@ class Address(Component):
     of the step, of its source and its operand, that use one which the feed takes; only there with `deep_pipeline`.
     progress: see `AccumulatorRead`. filled: the pixel of the step is below it, with `deep_pipeline` below that of the
     cycle before; may be late when it grows by more than one, and be wrong when it falls while no block is finished.
+    certain: the step needs no sum of a finished block: none at all, or one that is there before, which a block's last
+    step may not do with.
     """
 
     command: data.View
@@ -53,6 +55,7 @@ class Address(Component):
     refused: Signal
     progress: Signal
     filled: Signal
+    certain: Signal
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -67,6 +70,7 @@ class Address(Component):
                 "refused": Out(len(_WINDOWS)),
                 "progress": In(range(config.accumulator_depth)),
                 "filled": Out(1),
+                "certain": Out(1),
             }
         )
 
@@ -157,10 +161,16 @@ class Address(Component):
             now, later, kept = map(of, (step, new, spare))
             return Mux(leaves, Mux(is_spare, kept, later), now)
 
-        is_below = Signal()
+        def may_be_early(one: data.View) -> Value:
+            return ~one.flags.block_last & ~one.outside
+
+        is_below, needs_none = Signal(), command.source == Source.SCRATCHPAD
         m.d.sync += is_below.eq(of_next_step(lambda one: one.pixel < self.progress))
         if config.deep_pipeline:
             m.d.comb += self.filled.eq(is_below)
+            m.d.sync += self.certain.eq(
+                of_next_step(lambda one: needs_none | ((one.pixel < self.progress) & may_be_early(one)))
+            )
             for place, word in enumerate(_WINDOWS):
                 m.d.sync += self.refused[place].eq(of_next_step(partial(self._is_refused, word=word)))
         else:
@@ -170,7 +180,10 @@ class Address(Component):
                 was_odd.eq(self.progress[0]),
                 is_next.eq(of_next_step(lambda one: one.pixel == self.progress)),
             ]
-            m.d.comb += self.filled.eq(is_below | (is_next & (was_odd ^ self.progress[0])))
+            m.d.comb += [
+                self.filled.eq(is_below | (is_next & (was_odd ^ self.progress[0]))),
+                self.certain.eq(needs_none | (self.filled & may_be_early(step))),
+            ]
 
         with m.If(advance):
             m.d.sync += spare.eq(new)

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import Component, In, Out
 from numpy.typing import ArrayLike, NDArray
 
 from loomwork.arch.numerics import to_int8
+from loomwork.rtl.compare import is_greater
 
 _NEAR_BITS = 10
 """Values of so many bits may be an int8 with a zero point; others are not, with any."""
@@ -61,7 +62,10 @@ class Clamp(Component):
         near, is_negative = self.x[:_NEAR_BITS].as_signed(), register("is_negative_1", self.x[-1])
         signs = self.x[_NEAR_BITS - 1 : -1] ^ self.x[-1].replicate(32 - _NEAR_BITS)
         is_far = register("is_far_1", Cat(signs[::2].any(), signs[1::2].any()))
-        is_below, is_above = register("is_below_1", near < low), register("is_above_1", near > high)
+        is_below, is_above = (
+            register("is_below_1", is_greater(low, near)),
+            register("is_above_1", is_greater(near, high)),
+        )
         shifted = register("shifted_1", (near + zero_point)[:8].as_signed())
         lowest, highest = register("lowest_1", lowest), register("highest_1", highest)
 

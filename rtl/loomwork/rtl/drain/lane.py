@@ -11,6 +11,7 @@ from amaranth.lib.wiring import Component, In, Out
 from loomwork.arch.isa import Combine
 from loomwork.arch.numerics import ADD_LEFT_SHIFT
 from loomwork.rtl.command import command_layout
+from loomwork.rtl.compare import is_greater
 from loomwork.rtl.delay import delay
 from loomwork.rtl.drain.activation_table import ActivationTable
 from loomwork.rtl.drain.clamp import Clamp
@@ -195,7 +196,7 @@ class Lane(Component):
         # Which value is taken does not change while steps are in the lane. Each is compared by itself: the maximum is a
         # loop of one cycle.
         finished: Value = clamp.result
-        is_greater: Value = clamp.result > self.result
+        exceeds: Value = is_greater(clamp.result, self.result)
         if self._residual_add or self._elementwise_multiply:
             m.submodules.second = second = SecondStage(add=self._residual_add, multiply=self._elementwise_multiply)
             m.d.comb += [
@@ -206,11 +207,11 @@ class Lane(Component):
             ]
             takes_second = delay(m, "takes_second", has_operand(self.mode), 1)
             finished = Mux(takes_second, second.result, finished)
-            is_greater = Mux(takes_second, second.result > self.result, is_greater)
+            exceeds = Mux(takes_second, is_greater(second.result, self.result), exceeds)
         if self._activation_table:
             takes_table = delay(m, "takes_table", self.mode == Combine.TABLE, 1)
             finished = Mux(takes_table, self.looked_up, finished)
-            is_greater = Mux(takes_table, self.looked_up > self.result, is_greater)
-        with m.If(self.max_valid & (self.max_first | is_greater)):
+            exceeds = Mux(takes_table, is_greater(self.looked_up, self.result), exceeds)
+        with m.If(self.max_valid & (self.max_first | exceeds)):
             m.d.sync += self.result.eq(finished)
         return m

@@ -23,10 +23,10 @@ class Reader(Component):
     A step that needs two windows of the scratchpad, its source and its operand, takes two reads, the source first; it
     is launched with the last one. From then on nothing waits: data comes after a fixed time.
 
-    i: steps. command: the DRAIN they belong to. has_operand: an operand tensor is read. filled: see `Address`.
+    i: steps. command: the DRAIN they belong to. has_operand: an operand tensor is read. filled, certain: see `Address`.
     room: there is a place for one more result. parameters_ready, buffer: the next block's parameters are in `buffer`.
     bank: of the settings for the step at `i`.
-    refused: see `Address`. halt: launch nothing more. read, accumulator: see ports.py.
+    refused: see `Address`. read, accumulator: see ports.py.
 
     launch: the step at `i` is launched. outside: it wants a pixel that the accumulators do not have; it never will be.
     o: the same step `latency` cycles after its launch, with its values: `source` int32 and `operand` int8 by lane.
@@ -37,12 +37,12 @@ class Reader(Component):
     command: data.View
     has_operand: Signal
     filled: Signal
+    certain: Signal
     room: Signal
     parameters_ready: Signal
     buffer: Signal
     bank: Signal
     refused: Signal
-    halt: Signal
     read: Any
     accumulator: Any
     launch: Signal
@@ -63,12 +63,12 @@ class Reader(Component):
                 "command": In(command_layout("DRAIN")),
                 "has_operand": In(1),
                 "filled": In(1),
+                "certain": In(1),
                 "room": In(1),
                 "parameters_ready": In(1),
                 "buffer": In(1),
                 "bank": In(1),
                 "refused": In(2),
-                "halt": In(1),
                 "read": Out(WindowRead(config)),
                 "accumulator": Out(AccumulatorRead(config)),
                 "launch": Out(1),
@@ -89,14 +89,15 @@ class Reader(Component):
         # still is that of the old half. The last step waits for the whole block, of which it may not take all pixels:
         # a half is not given back while it is filled.
         # The command is there some cycles before its first step.
-        from_scratchpad, has_parameters = Signal(), Signal()
+        from_scratchpad, has_parameters, needs_window = Signal(), Signal(), Signal()
         m.d.sync += [
             from_scratchpad.eq(self.command.source == Source.SCRATCHPAD),
             has_parameters.eq(self.command.params != Params.UNIFORM),
+            needs_window.eq((self.command.source == Source.SCRATCHPAD) | self.has_operand),
         ]
         source_read, first_of_two, granted = Signal(), Signal(), Signal()
         # What a launch waits for, side by side: many registers wait for it.
-        has_sum, has_rest, has_windows, needs_window = Signal(), Signal(), Signal(), Signal()
+        has_sum, has_rest, has_windows = Signal(), Signal(), Signal()
         reads_source = from_scratchpad & ~source_read
         if self._config.deep_pipeline:
             m.d.comb += granted.eq(~Mux(reads_source, self.refused[0], self.refused[1]))
@@ -106,10 +107,9 @@ class Reader(Component):
         accumulator_ready = is_there & ~accumulator.release
         m.d.comb += [
             self.outside.eq(self.i.valid & ~from_scratchpad & step.outside),
-            has_sum.eq(from_scratchpad | (accumulator_ready & ~step.outside)),
-            has_rest.eq(self.room & ~self.halt & (self.parameters_ready | ~has_parameters)),
+            has_sum.eq(((accumulator.ready & ~step.outside) | self.certain) & ~accumulator.release),
+            has_rest.eq(self.room & (self.parameters_ready | ~has_parameters)),
             first_of_two.eq(reads_source & self.has_operand),
-            needs_window.eq(from_scratchpad | self.has_operand),
             has_windows.eq(~needs_window | (granted & ~first_of_two)),
             request.valid.eq(self.i.valid & has_sum & has_rest & needs_window),
             request.payload.bank.eq(step.bank),

@@ -107,12 +107,12 @@ class Drain(Component):
             reader.refused.eq(address.refused),
             reader.command.eq(drain),
             reader.filled.eq(address.filled),
+            reader.certain.eq(address.certain),
             reader.has_operand.eq(has_operand(drain.combine)),
             reader.room.eq(writer.room),
             reader.parameters_ready.eq(parameters.ready),
             reader.buffer.eq(parameters.buffer),
             reader.bank.eq(sequencer.bank),
-            reader.halt.eq(self.halt),
             self.wait_accumulator.eq(reader.wait_accumulator),
             self.wait_bank.eq(reader.wait_bank | (self.write.valid & ~self.write.ready)),
         ]

@@ -22,7 +22,8 @@ class Writer(Component):
     cycles: from the launch of a step to its bytes. There is room for as many results as are then on their way.
 
     room: another target may come. target, expect: one that does. bytes, push: `requant_lanes` finished bytes, in the
-    order of the targets. halt: write nothing. write: see ports.py. idle: every target has been written to.
+    order of the targets. halt: have no room and
+    write nothing from the next cycle on. write: see ports.py. idle: every target has been written to.
     done: the last bytes of a command are being taken.
     """
 
@@ -73,6 +74,8 @@ class Writer(Component):
             m.d.sync += [is_full.eq(outstanding == self._depth - 1), is_busy.eq(1)]
         with m.If(written & ~self.expect):
             m.d.sync += [is_full.eq(0), is_busy.eq(outstanding != 1)]
+        with m.If(self.halt):
+            m.d.sync += is_full.eq(1)
 
         # The pipeline behind the queues moves whenever its end is free. A target is always there before its bytes.
         advance, taken = Signal(), Signal()
@@ -101,11 +104,13 @@ class Writer(Component):
             q = Signal(len(head), name=f"head_{stage}")
             with m.If(advance):
                 m.d.sync += q.eq(head)
+            with m.If(self.halt):
+                m.d.sync += q[0].eq(0)
             head = q
         valid, bank, word, last = head[0], head[1:3], head[3:-1], head[-1]
         m.d.comb += [
             advance.eq(~valid | written),
-            self.write.valid.eq(valid & ~self.halt),
+            self.write.valid.eq(valid),
             self.write.payload.bank.eq(bank),
             self.write.payload.word.eq(word),
             self.write.payload.wide.eq(inserter.wide),
