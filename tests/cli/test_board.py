@@ -161,7 +161,7 @@ def test_a_build_gives_bitstream_report_and_configuration(workspace: Path, fake:
     assert report["total"] == {"luts": 15, "registers": 0, "multipliers": 16, "blocks": 0}
     assert report["meets_timing"] is True
     assert "critical path: 7.50 ns (2.00 logic in 4 levels, 5.50 routing), a to b" in finished.out
-    assert "seed 2 meets 87.5 MHz: 131.5 MHz" in finished.out
+    assert "seed 2 meets 100 MHz: 131.5 MHz" in finished.out
     assert "seed 3: 124.0 MHz" in finished.err
 
 
@@ -210,7 +210,7 @@ def test_the_page_holds_every_board_that_was_built(workspace: Path, fake: FakeTo
     text = Path("fpga.md").read_text()
     assert f"## {ULX3S_85F.title}" in text
     assert "`loomwork build ulx3s-85f --config tiny --seeds 4`: LFE5U-85F-6BG381C, 4 x 4 array" in text
-    assert "| ulx3s-85f | 4 x 4 | 87.5 | 124.0 | 131.5 | 118.2 | 3 |" in text
+    assert "| ulx3s-85f | 4 x 4 | 100 | 124.0 | 131.5 | 118.2 | 3 |" in text
     report = json.loads(Path("made/report.json").read_text())
     write_page(Path("fpga.md"), {**report, "board": "tang-nano-20k"})
     assert Path("fpga.md").read_text().count("Critical path: 7.50 ns, of which 2.00 ns logic in 4 levels") == 2

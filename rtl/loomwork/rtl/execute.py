@@ -3,7 +3,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
@@ -13,6 +13,7 @@ from loomwork.arch.isa import BY_MNEMONIC, OPCODE_BITS
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.accumulator import REUSE_CYCLES, TAG, Accumulator
 from loomwork.rtl.array import SystolicArray
+from loomwork.rtl.delay import delay
 from loomwork.rtl.feed import Feed
 from loomwork.rtl.ports import MEMORIES, AccumulatorRead, FeedRead, UnitPort, params_layout
 from loomwork.rtl.sequencer import PassSequencer
@@ -25,6 +26,11 @@ them in its pipeline; fewer here would leave it short of passes."""
 COMMANDS_AHEAD = 4
 """Convolutions between their arrival and their last read: one in the sequencer, one in the walk, and more that are so
 short that they fit into the feed's pipeline."""
+
+
+def entry_cycles(config: Config) -> int:
+    """Cycles from the admission of a pixel until it is in the array."""
+    return int(config.deep_pipeline)
 
 
 class Execute(Component):
@@ -107,8 +113,6 @@ class Execute(Component):
             loader.tiles.valid.eq(some_tiles),
             loader.tile_comes.eq(some_then),
             tiles.r_en.eq(loader.tiles.ready),
-            array.weights.eq(loader.word),
-            array.load.eq(loader.load),
             self.next_memories.eq(feed.next_memories),
             accumulator.tag.eq(array.o_tag),
             accumulator.psums.eq(array.psums),
@@ -172,25 +176,27 @@ class Execute(Component):
             feed.pixels.ready.eq(admitted),
             loader.swap.eq(first),
             accumulator.reserve.eq(first & marks.opens),
-            array.pixel.eq(pixel.bytes),
-            array.swap.eq(first),
-            array.tag.start.eq(marks.start),
-            array.tag.overwrite.eq(marks.opens),
-            array.tag.closes.eq(marks.closes),
             self.array_active.eq(admitted),
             self.wait_weights.eq(feed.pixels.valid & marks.start & ~loader.present),
             self.wait_accumulator.eq(feed.pixels.valid & marks.start & loader.present & ~half_there),
         ]
+        tag = Signal(TAG)
+        m.d.comb += [tag.start.eq(marks.start), tag.overwrite.eq(marks.opens), tag.closes.eq(marks.closes)]
+        enters = {"pixel": pixel.bytes, "weights": loader.word}
         if self._config.depthwise:
             # An output pixel is a sum that begins with its first column; with other columns nothing enters at the top.
-            m.d.comb += [
-                array.buses.eq(pixel.buses),
-                array.depthwise.eq(marks.depthwise),
-                array.tag.valid.eq(admitted & marks.output),
-                array.tag.last.eq(marks.last & marks.closes),
-            ]
+            m.d.comb += [tag.valid.eq(admitted & marks.output), tag.last.eq(marks.last & marks.closes)]
+            enters |= {"buses": pixel.buses, "depthwise": marks.depthwise}
         else:
-            m.d.comb += [array.tag.valid.eq(admitted), array.tag.last.eq(marks.end & marks.closes)]
+            m.d.comb += [tag.valid.eq(admitted), tag.last.eq(marks.end & marks.closes)]
+        # Whether a pixel is admitted is known late.
+        for name, value in enters.items():
+            m.d.comb += Value.cast(getattr(array, name)).eq(
+                delay(m, name, Value.cast(value), entry_cycles(self._config))
+            )
+        for name, value in {"swap": first, "load": loader.load, "tag": tag}.items():
+            entered = delay(m, name, Value.cast(value), entry_cycles(self._config), reset=True)
+            m.d.comb += Value.cast(getattr(array, name)).eq(entered)
         with m.If(paused):
             m.d.sync += [pause.eq(pause - 1), paused.eq(pause != 1)]
         with m.If(admitted):

@@ -133,11 +133,16 @@ class Scratchpad(Component):
                 for request in (drain, store)
             )
             # The drain is the last to know what it wants: its turn comes late.
-            others = Mux(fed[number], address(feed.word[bank], parity), address(store.payload.word, parity))
-            m.d[domain] += [
-                ports[bank, parity].addr.eq(Mux(drains & ~fed[number], address(drain.payload.word, parity), others)),
-                ports[bank, parity].en.eq(fed[number] | drains | stores),
-            ]
+            words = feed.word[bank], drain.payload.word, store.payload.word
+            if not self._config.deep_pipeline:
+                words = tuple(address(word, parity) for word in words)
+            fed_at, drained_at, stored_at = words
+            chosen = Mux(drains & ~fed[number], drained_at, Mux(fed[number], fed_at, stored_at))
+            if self._config.deep_pipeline:
+                # Where that lies in the memory is found behind the register.
+                chosen = address(delay(m, f"word_at_{bank}_{parity}", chosen, 1), parity)
+            m.d.comb += ports[bank, parity].addr.eq(chosen)
+            m.d[domain] += ports[bank, parity].en.eq(fed[number] | drains | stores)
         self._deliver(m, ports)
 
         beyond = (

@@ -11,6 +11,7 @@ from loomwork.arch.config import Config
 from loomwork.arch.isa import WRITABLE_WINDOWS
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.burst import BurstSplitter, burst_layout, burst_limit, run_layout, without_burst
+from loomwork.rtl.delay import delay
 from loomwork.rtl.memory_window import WindowCheck, windows_layout
 from loomwork.rtl.ports import UnitPort, WindowRead
 from loomwork.rtl.scratchpad_reader import MIN_QUEUE_WORDS, QUEUE_BEATS, ScratchpadReader
@@ -95,6 +96,7 @@ class Store(Component):
             # Known a cycle later; then more of them may have come, and none may be gone.
             enough = Signal(name="enough")
             m.d.sync += enough.eq(less[-1] & burst.valid & ~requested)
+            less = delay(m, "less", less, 1)
         m.d.comb += [
             may_request.eq(enough & ~self.halt),
             request.payload.eq(burst.payload),
@@ -102,11 +104,16 @@ class Store(Component):
             burst.ready.eq(request.ready & may_request),
             requested.eq(request.valid & request.ready),
         ]
-        # Whether a burst is taken is known last: it chooses between sums that are there.
-        with m.If(requested):
-            m.d.sync += available.eq(Mux(reader.arriving, available + (word_beats - 1 - length), less))
-        with m.Elif(reader.arriving):
-            m.d.sync += available.eq(available + word_beats)
+        # Whether a burst is taken is known last: it chooses between numbers that are there.
+        if self._config.deep_pipeline:
+            arrived = delay(m, "arrived", reader.arriving, 1, reset=True)
+            words = reader.arriving + (requested & arrived)
+            m.d.sync += available.eq(Mux(requested, less, available) + words * word_beats)
+        else:
+            with m.If(requested):
+                m.d.sync += available.eq(Mux(reader.arriving, available + (word_beats - 1 - length), less))
+            with m.Elif(reader.arriving):
+                m.d.sync += available.eq(available + word_beats)
         # A cycle late: the answer takes longer.
         is_counted = Signal()
         m.d.sync += is_counted.eq(requested)

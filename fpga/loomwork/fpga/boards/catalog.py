@@ -57,7 +57,8 @@ ULX3S_85F = Board(
     technology=Ecp5(logic_columns=4),
     fabric=LFE5U_85F,
 )
-"""`mid` with four lanes instead of eight, for the array takes the multipliers; no activation table; deep pipeline."""
+"""`mid` with four lanes instead of eight, for the array takes the multipliers, and a bus of half the width, which costs
+no network of MLPerf Tiny one percent; no activation table; deep pipeline."""
 
 TANG_NANO_20K = Board(
     name="tang-nano-20k",

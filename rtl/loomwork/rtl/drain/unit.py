@@ -26,7 +26,7 @@ class Drain(Component):
     unit: commands. read, write: of the scratchpad. next_memories: those that the feed takes in the next cycle; with
     `deep_pipeline` the drain finds out by itself whether a read is taken.
     accumulator: finished blocks. params: parameters of each block.
-    halt: the engine has stopped: read and write nothing more.
+    halt: the engine has stopped: read and write nothing more from the next cycle on.
     wait_accumulator, wait_bank: cycles lost while a block is not finished, or a bank not free.
 
     One step per cycle is launched when nothing is missing: `requant_lanes` channels of one source pixel (two cycles

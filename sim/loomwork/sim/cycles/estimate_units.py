@@ -8,12 +8,11 @@ from loomwork.arch.config import BANKS, Config
 from loomwork.arch.isa import Combine, Params, Source
 from loomwork.rtl.accumulator import HALVES, REUSE_CYCLES
 from loomwork.rtl.feed import PIXELS_AHEAD
-from loomwork.rtl.pe import PE
 from loomwork.rtl.ports import PARITIES, feed_latency
 from loomwork.sim.cycles.convolution import Shape
 from loomwork.sim.cycles.drain import BEGIN_CYCLES, DrainCycles
 from loomwork.sim.cycles.estimate_bus import FAIR_SHARE, Weights
-from loomwork.sim.cycles.execute import PARAMETER_BUFFERS, PREPARE_CYCLES, feed_cycles
+from loomwork.sim.cycles.execute import PARAMETER_BUFFERS, PREPARE_CYCLES, feed_cycles, finish_cycles
 from loomwork.sim.cycles.lanes import Lane
 from loomwork.sim.cycles.timeline import Clock, Process, Search, Timeline
 
@@ -41,7 +40,7 @@ class Array:
         self.freed = Timeline(clock)
         self.active = self.waited_weights = self.waited_accumulator = 0
         self._reading = 0.0  # share of the memories that it reads
-        self._finish_cycles = config.rows + PE.latency + config.cols + REUSE_CYCLES - 1
+        self._finish_cycles = finish_cycles(config)
         self._used = -1  # when the latest word of the stream is used
         self._begun, self._ended = -REUSE_CYCLES, -1  # as in execute.Execute
         self._reported = -1  # the latest command is reported finished

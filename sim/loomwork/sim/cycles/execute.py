@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from loomwork.arch.config import Config
 from loomwork.rtl.accumulator import HALVES, REUSE_CYCLES
 from loomwork.rtl.align import Align
-from loomwork.rtl.execute import TILES_AHEAD
+from loomwork.rtl.execute import TILES_AHEAD, entry_cycles
 from loomwork.rtl.feed import read_cycles
 from loomwork.rtl.pe import PE
 from loomwork.rtl.ports import feed_latency
@@ -37,6 +37,11 @@ def data_cycles(config: Config) -> int:
 def feed_cycles(config: Config) -> int:
     """From the beginning of a pixel to its bytes in front of the array."""
     return data_cycles(config) + Align.latency + QUEUE_CYCLES
+
+
+def finish_cycles(config: Config) -> int:
+    """From a pixel that is admitted to the array to its sums, through the array and the accumulators of all columns."""
+    return entry_cycles(config) + config.rows + PE.latency + config.cols + REUSE_CYCLES - 1
 
 
 class Execute:
@@ -67,7 +72,7 @@ class Execute:
         self.parameters = Timeline(clock)
         self.freed = Timeline(clock)
         self.active = self.waited_weights = self.waited_accumulator = 0
-        self._finish_cycles = config.rows + PE.latency + config.cols + REUSE_CYCLES - 1  # through array, accumulators
+        self._finish_cycles = finish_cycles(config)
         self._walked = Timeline(clock)  # the walk takes the last pass of a convolution
         self._reported = -1  # the latest command is reported finished
         self._present = array("q")  # when the weights of each pass are complete
