@@ -39,7 +39,7 @@ class _Queue(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # Entries in front of which `o` is; whether there are any, and as many as there can be, from registers.
+        # Entries behind those at `o`; whether there are any, and as many as there can be, from registers.
         behind, is_some, is_full = Signal(range(self._depth)), Signal(), Signal()
         written, seen, taken = Signal(), Signal(), Signal()
         m.d.comb += [

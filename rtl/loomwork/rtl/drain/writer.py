@@ -22,9 +22,8 @@ class Writer(Component):
     cycles: from the launch of a step to its bytes. There is room for as many results as are then on their way.
 
     room: another target may come. target, expect: one that does. bytes, push: `requant_lanes` finished bytes, in the
-    order of the targets. halt: have no room and
-    write nothing from the next cycle on. write: see ports.py. idle: every target has been written to.
-    done: the last bytes of a command are being taken.
+    order of the targets. halt: have no room and write nothing, from the next cycle on. write: see ports.py. idle: every
+    target has been written to. done: the last bytes of a command are being taken.
     """
 
     room: Signal
