@@ -25,7 +25,8 @@ What `loomwork build` makes of each board with open tools: Yosys, nextpnr, and t
 - **LUTs** of four inputs, carry cells and distributed RAM included, on Gowin and iCE40 also those whose place a
   flip-flop takes that has none of its own; **FF** flip-flops; **DSP** multiplier cells (Gowin: of 9 x 9 bits); **block
   RAM** of 18 kbit (iCE40: 4 kbit). All units are mapped together; cells are counted by their names. On the ECP5 the
-  multipliers and block RAMs have got their sites by a floorplan (decisions/0020-floorplan.md).
+  multipliers and block RAMs have got their sites by a floorplan (decisions/0020-floorplan.md), and flip-flops that only
+  stand behind block RAM are the block RAM's own and not counted (decisions/0022-a-bus-of-half-the-width.md).
 - **Slowest paths** are those between two units, of the best seed; `report.json` has all. Near the slowest of all are
   registers at the end of a path that takes {near:.0%} of its time or more.
 """
