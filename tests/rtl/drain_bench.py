@@ -90,6 +90,7 @@ class DrainBench:
                 self._take_pixel(ctx, dut)
                 self._take_write(ctx, dut)
                 self._observe(ctx, dut)
+                self._fill(ctx, dut)
                 await ctx.tick()
                 self.cycles += 1
             if not self.error:
@@ -111,7 +112,6 @@ class DrainBench:
         ctx.set(dut.unit.command.valid, bool(self._commands) and self._unanswered < COMMANDS_IN_UNIT)
         if self._commands:
             ctx.set(dut.unit.command.payload, self._commands[0])
-        self._fill()
         ctx.set(dut.accumulator.ready, self._finished_blocks > 0)
         ctx.set(dut.accumulator.progress, self._progress)
         self._word_arrived = bool(self._words) and (self._word_arrived or self._luck())
@@ -127,15 +127,17 @@ class DrainBench:
         ctx.set(dut.read.data.as_value(), self._data(self._reads.popleft(), 2 * self.config.rows))
         ctx.set(dut.accumulator.data.as_value(), self._data(self._pixels.popleft(), 4 * self.config.cols))
 
-    def _fill(self) -> None:
-        """The array goes on: by a pixel of a block that it makes in one pass, or by a block."""
+    def _fill(self, ctx: SimulatorContext, dut: Drain) -> None:
+        """The array goes on: by a pixel of a block that it makes in one pass, or by a block, from the next cycle on."""
+        next_cycle = self.cycles + 1
         room = self._finished_blocks < min(FINISHED_BLOCKS, len(self._blocks))
-        if room and self.cycles >= self.blocks_after and self._luck():
+        if room and next_cycle >= self.blocks_after and self._luck():
             self._progress += 1
             if self._progress >= (self.made[len(self.whole)] if self.made else 0):
-                self.whole.append(self.cycles)
+                self.whole.append(next_cycle)
                 self._finished_blocks += 1
                 self._progress = 0
+        ctx.set(dut.accumulator.next_ready, self._finished_blocks > 0)
 
     @property
     def _halted(self) -> bool:

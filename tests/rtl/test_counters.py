@@ -26,7 +26,7 @@ def test_counts_each_event_while_enabled_and_clears():
                 for name in names:
                     expected[name] += enable and events[name]
             ctx.set(dut.enable, 0)
-            await ctx.tick()
+            await ctx.tick().repeat(2)
             assert {name: ctx.get(dut.values[name]) for name in names} == expected
             ctx.set(dut.clear, 1)
             await ctx.tick()

@@ -157,8 +157,8 @@ class Accumulator(Component):
         m.d.comb += self.available.eq(~exhausted)
         with m.If(self.reserve ^ self.read.release):
             m.d.sync += exhausted.eq(self.reserve & (reserved == HALVES - 1))
-        with m.If(finished ^ self.read.release):
-            m.d.sync += self.read.ready.eq(finished | (ready != 1))
+        m.d.comb += self.read.next_ready.eq(Mux(finished ^ self.read.release, finished | (ready != 1), self.read.ready))
+        m.d.sync += self.read.ready.eq(self.read.next_ready)
         with m.If(self.tag.valid & self.tag.last):
             m.d.sync += fill.eq(fill + 1)
         with m.If(self.read.release):

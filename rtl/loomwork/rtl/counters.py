@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Performance counters: cycles in which something happened, by the table of `arch/registers.py`."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
 
 from loomwork.arch.registers import COUNTERS
+from loomwork.rtl.delay import delay
 
 COUNTER_BITS = 32
 EVENTS = data.StructLayout({name: 1 for name, _ in COUNTERS})
@@ -15,7 +16,7 @@ EVENTS = data.StructLayout({name: 1 for name, _ in COUNTERS})
 class Counters(Component):
     """Counts the cycles in which an event is 1; wraps after 2**32.
 
-    events: what happens in this cycle. enable: count. clear: set all to 0. values: the counters, two cycles later.
+    events: what happens in this cycle. enable: count. clear: set all to 0. values: the counters, three cycles later.
     """
 
     events: data.View
@@ -29,9 +30,9 @@ class Counters(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        # Events are known late in their cycle.
-        events, enable = Signal(EVENTS), Signal()
-        m.d.sync += [events.eq(self.events), enable.eq(self.enable)]
+        # Events are known late in their cycle, and far from here.
+        events = data.View(EVENTS, delay(m, "happened", Value.cast(self.events), 2, reset=True))
+        enable = delay(m, "enabled", self.enable, 2, reset=True)
         for name, _ in COUNTERS:
             # A signal of its own gives each counter its name in waveforms.
             count = Signal(COUNTER_BITS, name=name)

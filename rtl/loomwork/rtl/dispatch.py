@@ -133,19 +133,21 @@ class Lane(Component):
         m.submodules.indices = indices = Memory(shape=COMMAND_INDEX_BITS, depth=places, init=[])
         writing = indices.write_port()
         starting, oldest = indices.read_port(domain="comb"), indices.read_port(domain="comb")
-        finished = Signal.like(oldest.addr)
+        # Where the oldest one is, and the one that was finished last.
+        next_place, last_place = Signal.like(oldest.addr), Signal.like(oldest.addr, init=places - 1)
         m.d.comb += [
             writing.data.eq(self.i.payload.index),
             writing.en.eq(self.i.valid & self.i.ready),
-            oldest.addr.eq(finished - ~there),
+            oldest.addr.eq(Mux(there, next_place, last_place)),
             self.oldest.eq(oldest.data),
             self.started_index.eq(starting.data),
         ]
         m.d.sync += [
             writing.addr.eq(writing.addr + writing.en),
             starting.addr.eq(starting.addr + self.started),
-            finished.eq(finished + self.port.done),
         ]
+        with m.If(self.port.done):
+            m.d.sync += [next_place.eq(next_place + 1), last_place.eq(next_place)]
 
 
 class Dispatch(Component):
@@ -236,10 +238,9 @@ class Dispatch(Component):
         What a lane says is noted in one cycle, looked at in the next and compared in the one behind.
         """
         noted = [Signal(COMMAND_INDEX_BITS, name=f"noted_{number}") for number in range(len(lanes))]
-        m.d.sync += [
-            note.eq(Mux(lane.occupied, lane.oldest, self.i.payload.index))
-            for note, lane in zip(noted, lanes, strict=True)
-        ]
+        occupied, coming = Signal(len(lanes)), Signal(COMMAND_INDEX_BITS)
+        m.d.sync += [note.eq(lane.oldest) for note, lane in zip(noted, lanes, strict=True)]
+        m.d.sync += [occupied.eq(Cat(lane.occupied for lane in lanes)), coming.eq(self.i.payload.index)]
         place = Signal(range(len(lanes)))
         last = Signal()
         highest = (1 << COMMAND_INDEX_BITS) - 1
@@ -248,7 +249,7 @@ class Dispatch(Component):
         with m.Switch(place):
             for number, note in enumerate(noted):
                 with m.Case(number):
-                    m.d.sync += candidate.eq(note)
+                    m.d.sync += candidate.eq(Mux(occupied[number], note, coming))
         m.d.comb += smaller.eq(Mux(candidate < smallest, candidate, smallest))
         m.d.sync += [
             last.eq(place == len(lanes) - 1),

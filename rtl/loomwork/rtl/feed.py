@@ -4,7 +4,7 @@
 from itertools import pairwise
 from typing import Any
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
@@ -86,16 +86,18 @@ class Feed(Component):
 
         places = Signal(range(PIXELS_AHEAD + 1), init=PIXELS_AHEAD)
         may_begin = Signal(init=1)
-        begins, leaves = Signal(), Signal()
+        begins, leaves, left = Signal(), Signal(), Signal()
         m.d.comb += [
             walk.positions.ready.eq(may_begin),
             begins.eq(walk.positions.valid & walk.positions.ready),
             leaves.eq(self.pixels.valid & self.pixels.ready),
-            self.running.eq(places != PIXELS_AHEAD),
+            self.running.eq(~Mux(left, places == PIXELS_AHEAD - 1, places == PIXELS_AHEAD)),
         ]
-        count_up_down(m, places, up=leaves, down=begins)
+        # Whether a pixel leaves is known late: its place is counted a cycle later, and there all the same.
+        m.d.sync += left.eq(leaves)
+        count_up_down(m, places, up=left, down=begins)
         # A register, for all that the walk does depends on it.
-        m.d.sync += may_begin.eq((leaves | (places > begins)) & ~self.halt)
+        m.d.sync += may_begin.eq((leaves | Mux(left, places >= begins, places > begins)) & ~self.halt)
 
         # What travels beside the reads: one signal per cycle from the walk to the queue.
         tag = data.StructLayout({"valid": 1, "final": 1, "marks": marks_layout(self._config)})

@@ -111,7 +111,8 @@ def window_write_layout(config: Config) -> data.StructLayout:
 class AccumulatorRead(Signature):
     """How the drain takes finished blocks (seen from the drain). The halves take turns by themselves.
 
-    ready: the next half holds a finished block. progress: if it does not, its pixels below this number are finished.
+    ready: the next half holds a finished block. next_ready: it will in the next cycle. progress: if it does not, its
+    pixels below this number are finished.
     enable, pixel: read one pixel of it; data: `[cols] int32`, ACCUMULATOR_LATENCY cycles later. release: one cycle,
     only when `ready`; the half may be overwritten (reads already made still deliver). `ready` and `progress` show the
     state of the following half in the cycle after.
@@ -121,6 +122,7 @@ class AccumulatorRead(Signature):
         super().__init__(
             {
                 "ready": In(1),
+                "next_ready": In(1),
                 "progress": In(range(config.accumulator_depth)),
                 "enable": Out(1),
                 "pixel": Out(range(config.accumulator_depth)),

@@ -54,11 +54,12 @@ class ScratchpadReader(Component):
         m.submodules.queue = queue = BlockQueue(8 * word_bytes, depth)
         m.submodules.narrower = narrower = Narrower(word_bytes, bus_bytes)
 
-        room = Signal(range(depth + 1), init=depth)
-        may_request = Signal()
+        room, has_room = Signal(range(depth + 1), init=depth), Signal(init=1)
+        may_request, taken = Signal(), Signal()
         request = self.read.request
         m.d.comb += [
-            may_request.eq((room != 0) & ~self.halt),
+            may_request.eq(has_room & ~self.halt),
+            taken.eq(request.valid & request.ready),
             request.payload.bank.eq(self.words.payload.bank),
             request.payload.word.eq(self.words.payload.word),
             request.valid.eq(self.words.valid & may_request),
@@ -67,9 +68,10 @@ class ScratchpadReader(Component):
         # Whether a request is taken is known late: it chooses between two sums. So is whether a word leaves.
         leaves = Signal()
         m.d["sync" if self._config.deep_pipeline else "comb"] += leaves.eq(queue.o.valid & queue.o.ready)
-        m.d.sync += room.eq(Mux(leaves, room + 1, room))
-        with m.If(request.valid & request.ready):
-            m.d.sync += room.eq(Mux(leaves, room, room - 1))
+        m.d.sync += [
+            room.eq(Mux(taken, Mux(leaves, room, room - 1), Mux(leaves, room + 1, room))),
+            has_room.eq(leaves | Mux(taken, room != 1, has_room)),
+        ]
 
         oldest = queue.o
         if self._config.deep_pipeline:

@@ -54,7 +54,9 @@ class Store(Component):
         m.submodules.skid = skid = Skid(run_layout(self._config))
         m.submodules.splitter = splitter = BurstSplitter(self._config, longest)
         m.submodules.words = words = ScratchpadWords()
-        m.submodules.words_skid = words_skid = Skid(SCRATCHPAD_WORD)
+        # Whether a word is read depends on those who go first.
+        kind = Slice if self._config.deep_pipeline else Skid
+        m.submodules.words_skid = words_skid = kind(SCRATCHPAD_WORD)
         m.submodules.reader = reader = ScratchpadReader(self._config)
         connect(m, rows.o, check.i)
         connect(m, check.o, skid.i)

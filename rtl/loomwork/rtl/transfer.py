@@ -9,6 +9,7 @@ from loomwork.arch.config import BANKS, Config
 from loomwork.rtl.command import command_layout
 from loomwork.rtl.memory_window import OFFSET_BITS, SPAN
 from loomwork.rtl.ports import WORD_ADDRESS_BITS
+from loomwork.rtl.technology import Operand, technology_of
 
 TRANSFER = command_layout("LOAD")
 """A LOAD, or a STORE: they have the same operands."""
@@ -49,34 +50,43 @@ class MemoryRows(Component):
         stride = Signal.like(transfer.row_stride)
         left = Signal.like(transfer.rows)
         bus_bytes = self._config.bus_bytes
-        row_bytes, end_to_end = transfer.words * self._config.rows, Signal()
-        m.d.comb += [self.i.ready.eq(~self.o.valid), end_to_end.eq(transfer.row_stride == row_bytes)]
-        length = Mux(end_to_end, row_bytes * transfer.rows, row_bytes)
+        row_bytes = transfer.words * self._config.rows
         begins = self.i.valid & self.i.ready
-        if self._config.deep_pipeline:
-            multiplies, finishes, rows = Signal(), Signal(), Signal.like(transfer.rows)
-            m.d.comb += self.i.ready.eq(~(self.o.valid | multiplies | finishes))
-            m.d.sync += [multiplies.eq(begins), finishes.eq(multiplies)]
-            length = row_bytes
-            of_row = span.length[: len(row_bytes)]
-            product = Signal.like(of_row * rows, reset_less=True)
-            m.d.sync += product.eq(of_row * rows)
-            with m.If(begins):
-                m.d.sync += rows.eq(Mux(end_to_end, transfer.rows, 1))
-            with m.If(finishes):
-                m.d.sync += [span.length.eq(product), self.o.valid.eq(1)]
-        else:
-            with m.If(begins):
-                m.d.sync += self.o.valid.eq(1)
-        with m.If(begins):
+        # Whether one comes is known late: until then, whatever is there is taken.
+        with m.If(self.i.ready):
             m.d.sync += [
                 span.window.eq(transfer.window),
                 span.offset.eq(transfer.offset),
-                span.length.eq(length),
                 span.misaligned.eq(((transfer.offset | transfer.row_stride) & (bus_bytes - 1)) != 0),
                 stride.eq(transfer.row_stride),
-                left.eq(Mux(end_to_end, 1, transfer.rows)),
             ]
+        if self._config.deep_pipeline:
+            multiplies, finishes, end_to_end = Signal(), Signal(), Signal()
+            of_row, rows = Signal.like(row_bytes, reset_less=True), Signal.like(transfer.rows, reset_less=True)
+            product = technology_of(platform).multiplier(m)(
+                Operand(d=row_bytes, q=of_row, enable=self.i.ready),
+                Operand(d=transfer.rows, q=rows, enable=self.i.ready),
+                name="product",
+            )
+            m.d.comb += self.i.ready.eq(~(self.o.valid | multiplies | finishes))
+            m.d.sync += [multiplies.eq(begins), finishes.eq(multiplies), end_to_end.eq(stride == of_row)]
+            with m.If(self.i.ready):
+                m.d.sync += [of_row.eq(row_bytes), rows.eq(transfer.rows)]
+            with m.If(finishes):
+                m.d.sync += [
+                    span.length.eq(Mux(end_to_end, product, of_row)),
+                    left.eq(Mux(end_to_end, 1, rows)),
+                    self.o.valid.eq(1),
+                ]
+        else:
+            end_to_end = transfer.row_stride == row_bytes
+            m.d.comb += self.i.ready.eq(~self.o.valid)
+            with m.If(self.i.ready):
+                m.d.sync += [
+                    span.length.eq(Mux(end_to_end, row_bytes * transfer.rows, row_bytes)),
+                    left.eq(Mux(end_to_end, 1, transfer.rows)),
+                    self.o.valid.eq(self.i.valid),
+                ]
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += [
                 span.offset.eq((span.offset + stride)[:OFFSET_BITS]),
@@ -103,9 +113,9 @@ class ScratchpadWords(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        transfer = Signal(PLACEMENT)
+        transfer = Signal(PLACEMENT, reset_less=True)
         rows_left, words_left = Signal.like(transfer.rows), Signal.like(transfer.words)
-        distance, to_next = Signal(WIDE_ADDRESS_BITS), Signal(WIDE_ADDRESS_BITS)
+        to_next = Signal(WIDE_ADDRESS_BITS)
         # The start of the next row is there before it is gone to.
         next_start, word = Signal(WIDE_ADDRESS_BITS), Signal(WORD_ADDRESS_BITS)
         # Whether the word's address does not fit, the word is the last one of its row, and the row the last one.
@@ -122,6 +132,12 @@ class ScratchpadWords(Component):
             address = address[:WIDE_ADDRESS_BITS]
             m.d.sync += [word.eq(address[:WORD_ADDRESS_BITS]), beyond.eq(address[WORD_ADDRESS_BITS:].any())]
 
+        row, pitch = (
+            Operand(d=new, q=kept, enable=self.i.ready)
+            for new, kept in ((self.i.payload.row, transfer.row), (self.i.payload.pitch, transfer.pitch))
+        )
+        distance = technology_of(platform).multiplier(m)(row[bank_bits:], pitch, name="distance")
+
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += self.i.ready.eq(1)
@@ -130,7 +146,6 @@ class ScratchpadWords(Component):
                     m.next = "MULTIPLY"
             with m.State("MULTIPLY"):
                 m.d.sync += [
-                    distance.eq(transfer.row[bank_bits:] * transfer.pitch),
                     to_next.eq(transfer.base + step(transfer.row[:bank_bits])),
                     bank.eq(transfer.row[:bank_bits]),
                     rows_left.eq(transfer.rows),

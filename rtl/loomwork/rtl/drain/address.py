@@ -4,7 +4,7 @@
 from collections.abc import Callable
 from functools import partial
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
@@ -12,7 +12,7 @@ from amaranth.utils import exact_log2
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Source
 from loomwork.rtl.command import command_layout
-from loomwork.rtl.drain.layouts import point_layout, step_layout
+from loomwork.rtl.drain.layouts import has_operand, point_layout, step_layout
 from loomwork.rtl.ports import MEMORIES, WORD_ADDRESS_BITS
 from loomwork.rtl.scratchpad import meets
 from loomwork.rtl.technology import Operand, technology_of
@@ -38,12 +38,14 @@ class Address(Component):
     step more than it has room for, so that all in front of it need not know in the same cycle whether `o` is taken.
 
     command: the DRAIN, constant from its first point to its last step. operand_base, operand_pitch: of COMBINE.
-    i: points. o: steps (layouts.py). next_memories: those that the feed takes in the next cycle. refused: the windows
-    of the step, of its source and its operand, that use one which the feed takes; only there with `deep_pipeline`.
-    progress: see `AccumulatorRead`. filled: the pixel of the step is below it, with `deep_pipeline` below that of the
-    cycle before; may be late when it grows by more than one, and be wrong when it falls while no block is finished.
-    certain: the step needs no sum of a finished block: none at all, or one that is there before, which a block's last
-    step may not do with.
+    i: points. o: steps (layouts.py). next_memories: those that the feed takes in the next cycle. refused: which of the
+    windows that the step reads, of its source and its operand, use one which the feed takes; only there with
+    `deep_pipeline`.
+    ready, next_ready, progress, release: see `AccumulatorRead`.
+    has_sum: there is a step, and the sum that it takes, if any. Before its block is finished it is that of a pixel
+    below `progress`, with `deep_pipeline` below that of the cycle before; it may be late when that grows by more than
+    one. The last step of a block waits for the whole block, of which it may not take all pixels: a half is not given
+    back while it is filled.
     """
 
     command: data.View
@@ -53,9 +55,11 @@ class Address(Component):
     o: stream.Interface
     next_memories: Signal
     refused: Signal
+    ready: Signal
+    next_ready: Signal
     progress: Signal
-    filled: Signal
-    certain: Signal
+    release: Signal
+    has_sum: Signal
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -68,9 +72,11 @@ class Address(Component):
                 "o": Out(stream.Signature(step_layout(config))),
                 "next_memories": In(MEMORIES),
                 "refused": Out(len(_WINDOWS)),
+                "ready": In(1),
+                "next_ready": In(1),
                 "progress": In(range(config.accumulator_depth)),
-                "filled": Out(1),
-                "certain": Out(1),
+                "release": In(1),
+                "has_sum": Out(1),
             }
         )
 
@@ -156,40 +162,58 @@ class Address(Component):
             # They are looked at in a cycle of their own.
             new = data.View(step.shape(), register("step_3", Value.cast(new)))
 
-        def of_next_step(of: Callable[[data.View], Value]) -> Value:
-            """What holds of the step that is at `o` in the next cycle."""
-            now, later, kept = map(of, (step, new, spare))
-            return Mux(leaves, Mux(is_spare, kept, later), now)
-
-        def may_be_early(one: data.View) -> Value:
-            return ~one.flags.block_last & ~one.outside
-
-        is_below, needs_none = Signal(), command.source == Source.SCRATCHPAD
-        m.d.sync += is_below.eq(of_next_step(lambda one: one.pixel < self.progress))
-        if config.deep_pipeline:
-            m.d.comb += self.filled.eq(is_below)
-            m.d.sync += self.certain.eq(
-                of_next_step(lambda one: needs_none | ((one.pixel < self.progress) & may_be_early(one)))
-            )
-            for place, word in enumerate(_WINDOWS):
-                m.d.sync += self.refused[place].eq(of_next_step(partial(self._is_refused, word=word)))
-        else:
-            # Progress grows by one, or ends with a finished block: what held in the last cycle tells what holds now.
-            is_next, was_odd = Signal(), Signal()
-            m.d.sync += [
-                was_odd.eq(self.progress[0]),
-                is_next.eq(of_next_step(lambda one: one.pixel == self.progress)),
-            ]
-            m.d.comb += [
-                self.filled.eq(is_below | (is_next & (was_odd ^ self.progress[0]))),
-                self.certain.eq(needs_none | (self.filled & may_be_early(step))),
-            ]
-
+        self._look_ahead(m, new, spare, leaves, follows=is_spare | valid[-1], keeps=is_spare)
         with m.If(advance):
             m.d.sync += spare.eq(new)
         with m.If(leaves):
             m.d.sync += step.eq(Mux(is_spare, spare, new))
         return m
+
+    def _look_ahead(
+        self, m: Module, new: data.View, spare: Signal, leaves: Signal, *, follows: Value, keeps: Value
+    ) -> None:
+        """Find out what the launch of the step at `o` depends on, with `deep_pipeline` in the cycle before.
+
+        new, spare: the steps that may be the next one at `o`; leaves: it is one of them. follows: there is one; keeps:
+        it is `spare`.
+        """
+        command, step = self.command, self.o.payload
+        # The command is there some cycles before its first step.
+        reads = Signal(len(_WINDOWS))
+        m.d.sync += reads.eq(Cat(command.source == Source.SCRATCHPAD, has_operand(command.combine)))
+        needs_none = reads[0]
+
+        def of_following(of: Callable[[data.View], Value]) -> Value:
+            return Mux(keeps, of(data.View(step.shape(), spare)), of(new))
+
+        def of_next_step(of: Callable[[data.View], Value]) -> Value:
+            """What holds of the step that is at `o` in the next cycle."""
+            return Mux(leaves, of_following(of), of(step))
+
+        def is_in(one: data.View, ready: Value, is_below: Value) -> Value:
+            """Whether a step finds what it takes."""
+            return needs_none | (~one.outside & (ready | (is_below & ~one.flags.block_last)))
+
+        if self._config.deep_pipeline:
+
+            def will_be_in(one: data.View) -> Value:
+                return is_in(one, self.next_ready, one.pixel < self.progress)
+
+            # The step behind a block's last one waits while the half is given back.
+            closes = self.o.valid & step.flags.block_last & ~needs_none
+            m.d.sync += self.has_sum.eq(Mux(leaves, follows & of_following(will_be_in) & ~closes, will_be_in(step)))
+            for place, word in enumerate(_WINDOWS):
+                m.d.sync += self.refused[place].eq(of_next_step(partial(self._is_refused, word=word)) & reads[place])
+        else:
+            # Progress grows by one, or ends with a finished block: what held in the last cycle tells what holds now.
+            was_below, is_next, was_odd = Signal(), Signal(), Signal()
+            m.d.sync += [
+                was_odd.eq(self.progress[0]),
+                was_below.eq(of_next_step(lambda one: one.pixel < self.progress)),
+                is_next.eq(of_next_step(lambda one: one.pixel == self.progress)),
+            ]
+            is_below = was_below | (is_next & (was_odd ^ self.progress[0]))
+            m.d.comb += self.has_sum.eq(self.o.valid & is_in(step, self.ready, is_below) & ~self.release)
 
     def _is_refused(self, step: data.View, *, word: str) -> Value:
         """Whether the window of a step from this word on uses a memory that the feed takes in the next cycle."""

@@ -54,7 +54,7 @@ class Clamp(Component):
         # the upper one holds should they cross: every value is beyond one of them then.
         zero_point = register("zero_point_0", self.zero_point)
         low, high = (register(f"{limit.name}_0", limit - self.zero_point) for limit in (self.minimum, self.maximum))
-        lowest = register("lowest_0", Mux(self.minimum > self.maximum, self.maximum, self.minimum))
+        lowest = register("lowest_0", Mux(is_greater(self.minimum, self.maximum), self.maximum, self.minimum))
         highest = register("highest_0", self.maximum)
 
         # Stage 1. A value that is far from any int8 stays so, and on its side, whatever the zero point. It is near when

@@ -193,10 +193,9 @@ class Lane(Component):
         connect_clamp(m, clamp, self.requant)
 
         m.d.comb += self.clamped.eq(clamp.result)
-        # Which value is taken does not change while steps are in the lane. Each is compared by itself: the maximum is a
-        # loop of one cycle.
-        finished: Value = clamp.result
-        exceeds: Value = is_greater(clamp.result, self.result)
+        # Which value is taken does not change while steps are in the lane.
+        second_mode, table_mode = has_operand(self.mode), self.mode == Combine.TABLE
+        values: dict[str, tuple[Value, Value]] = {"clamped": (~(second_mode | table_mode), clamp.result)}
         if self._residual_add or self._elementwise_multiply:
             m.submodules.second = second = SecondStage(add=self._residual_add, multiply=self._elementwise_multiply)
             m.d.comb += [
@@ -205,13 +204,15 @@ class Lane(Component):
                 second.a.eq(clamp.result),
                 second.b.eq(delay(m, "operand", self.operand, self._clamped)),
             ]
-            takes_second = delay(m, "takes_second", has_operand(self.mode), 1)
-            finished = Mux(takes_second, second.result, finished)
-            exceeds = Mux(takes_second, is_greater(second.result, self.result), exceeds)
+            values["second"] = second_mode, second.result
         if self._activation_table:
-            takes_table = delay(m, "takes_table", self.mode == Combine.TABLE, 1)
-            finished = Mux(takes_table, self.looked_up, finished)
-            exceeds = Mux(takes_table, is_greater(self.looked_up, self.result), exceeds)
+            values["table"] = table_mode, self.looked_up
+        # Each is compared by itself: the maximum is a loop of one cycle.
+        finished, exceeds = Const(0, 8), Const(0)
+        for name, (mode, value) in values.items():
+            takes = delay(m, f"takes_{name}", mode, 1)
+            finished |= value.as_unsigned() & takes.replicate(8)
+            exceeds |= takes & is_greater(value, self.result)
         with m.If(self.max_valid & (self.max_first | exceeds)):
             m.d.sync += self.result.eq(finished)
         return m

@@ -15,6 +15,8 @@ ROW_BITS = 15
 """Width of an image row, from the largest operands of DRAIN."""
 BYTE_BITS = 27
 """Width of a byte's position in an image row, likewise."""
+WINDOW_STEP_BITS = 17
+"""Width of the bytes from one pooling window to the next, likewise."""
 CHANNEL_BITS = 13
 """Width of a channel number, to one block beyond the largest `channels`."""
 

@@ -23,7 +23,7 @@ class Reader(Component):
     A step that needs two windows of the scratchpad, its source and its operand, takes two reads, the source first; it
     is launched with the last one. From then on nothing waits: data comes after a fixed time.
 
-    i: steps. command: the DRAIN they belong to. has_operand: an operand tensor is read. filled, certain: see `Address`.
+    i: steps. command: the DRAIN they belong to. has_operand: an operand tensor is read. has_sum: see `Address`.
     room: there is a place for one more result. parameters_ready, buffer: the next block's parameters are in `buffer`.
     bank: of the settings for the step at `i`.
     refused: see `Address`. read, accumulator: see ports.py.
@@ -36,8 +36,7 @@ class Reader(Component):
     i: stream.Interface
     command: data.View
     has_operand: Signal
-    filled: Signal
-    certain: Signal
+    has_sum: Signal
     room: Signal
     parameters_ready: Signal
     buffer: Signal
@@ -62,8 +61,7 @@ class Reader(Component):
                 "i": In(stream.Signature(step_layout(config))),
                 "command": In(command_layout("DRAIN")),
                 "has_operand": In(1),
-                "filled": In(1),
-                "certain": In(1),
+                "has_sum": In(1),
                 "room": In(1),
                 "parameters_ready": In(1),
                 "buffer": In(1),
@@ -85,46 +83,41 @@ class Reader(Component):
         m = Module()
         step, request, accumulator = self.i.payload, self.read.request, self.accumulator
 
-        # Launch. `source_read` notes that the first of two reads is made; the release takes a cycle, in which `ready`
-        # still is that of the old half. The last step waits for the whole block, of which it may not take all pixels:
-        # a half is not given back while it is filled.
+        # Launch. `source_read` notes that the first of two reads is made.
         # The command is there some cycles before its first step.
-        from_scratchpad, has_parameters, needs_window = Signal(), Signal(), Signal()
+        from_scratchpad, has_parameters, needs_window, reads_two = Signal(), Signal(), Signal(), Signal()
         m.d.sync += [
             from_scratchpad.eq(self.command.source == Source.SCRATCHPAD),
             has_parameters.eq(self.command.params != Params.UNIFORM),
             needs_window.eq((self.command.source == Source.SCRATCHPAD) | self.has_operand),
+            reads_two.eq((self.command.source == Source.SCRATCHPAD) & self.has_operand),
         ]
-        source_read, first_of_two, granted = Signal(), Signal(), Signal()
         # What a launch waits for, side by side: many registers wait for it.
-        has_sum, has_rest, has_windows = Signal(), Signal(), Signal()
-        reads_source = from_scratchpad & ~source_read
+        source_read, may_launch, has_windows, reads_first = Signal(), Signal(), Signal(), Signal()
+        refused: Value = (needs_window & ~request.ready).replicate(2)
         if self._config.deep_pipeline:
-            m.d.comb += granted.eq(~Mux(reads_source, self.refused[0], self.refused[1]))
-        else:
-            m.d.comb += granted.eq(request.ready)
-        is_there = accumulator.ready | (self.filled & ~step.flags.block_last)
-        accumulator_ready = is_there & ~accumulator.release
+            refused = self.refused
         m.d.comb += [
             self.outside.eq(self.i.valid & ~from_scratchpad & step.outside),
-            has_sum.eq(((accumulator.ready & ~step.outside) | self.certain) & ~accumulator.release),
-            has_rest.eq(self.room & (self.parameters_ready | ~has_parameters)),
-            first_of_two.eq(reads_source & self.has_operand),
-            has_windows.eq(~needs_window | (granted & ~first_of_two)),
-            request.valid.eq(self.i.valid & has_sum & has_rest & needs_window),
+            may_launch.eq(self.has_sum & self.room & (self.parameters_ready | ~has_parameters)),
+            has_windows.eq(~refused[1] & (source_read | ~(reads_two | refused[0]))),
+            reads_first.eq(may_launch & reads_two & ~source_read & ~refused[0]),
+            request.valid.eq(may_launch & needs_window),
             request.payload.bank.eq(step.bank),
-            request.payload.word.eq(Mux(reads_source, step.word, step.operand_word)),
+            request.payload.word.eq(Mux(from_scratchpad & ~source_read, step.word, step.operand_word)),
             request.payload.wide.eq(step.wide),
-            self.launch.eq(self.i.valid & has_sum & has_rest & has_windows),
+            self.launch.eq(may_launch & has_windows),
             self.i.ready.eq(self.launch),
             accumulator.enable.eq(self.launch & ~from_scratchpad),
             accumulator.pixel.eq(step.pixel),
-            self.wait_accumulator.eq(self.i.valid & ~from_scratchpad & ~accumulator_ready),
-            self.wait_bank.eq(request.valid & ~granted),
+            self.wait_accumulator.eq(self.i.valid & ~self.has_sum & ~self.outside),
+            self.wait_bank.eq(request.valid & ~has_windows & ~reads_first),
         ]
         m.d.sync += accumulator.release.eq(accumulator.enable & step.flags.block_last)
-        with m.If(request.valid & granted):
-            m.d.sync += source_read.eq(first_of_two)
+        with m.If(reads_first):
+            m.d.sync += source_read.eq(1)
+        with m.If(self.launch):
+            m.d.sync += source_read.eq(0)
 
         # Steps on their way.
         launched = Signal(self.o.shape())
@@ -148,7 +141,7 @@ class Reader(Component):
             self._extractor.amount.eq(delay(m, "byte", step.byte, window_latency(self._config))),
         ]
         held = Signal(len(self._extractor.o), reset_less=True)
-        with m.If(delay(m, "first", request.valid & granted & first_of_two, self.latency, reset=True)):
+        with m.If(delay(m, "first", reads_first, self.latency, reset=True)):
             m.d.sync += held.eq(self._extractor.o)
 
         group = data.View(self.o.shape(), at_pixel).flags.group

@@ -11,8 +11,10 @@ from loomwork.arch.config import Config
 from loomwork.arch.isa import BY_MNEMONIC, OPCODE_BITS, Combine, Params, Pool, Source
 from loomwork.arch.registers import ErrorCode
 from loomwork.rtl.command import command_layout
-from loomwork.rtl.drain.layouts import has_operand
+from loomwork.rtl.drain.layouts import WINDOW_STEP_BITS, has_operand
 from loomwork.rtl.ports import COMMANDS_IN_UNIT, UnitPort
+from loomwork.rtl.technology import Operand, technology_of
+from loomwork.rtl.up_down import count_up_down
 
 _MNEMONICS = ("REQUANT", "COMBINE", "TABLE", "DRAIN")
 _COMMAND_BITS = max(BY_MNEMONIC[mnemonic].bits for mnemonic in _MNEMONICS)
@@ -32,7 +34,8 @@ class Sequencer(Component):
     unit: commands, done in order. halt: take no more.
     requants: two banks of settings; bank: the one for the steps that are being launched. combine: the settings in
     force; mode: the second stage of all DRAINs on their way. table, write_table: a TABLE that takes effect.
-    drain: the DRAIN whose steps are being launched. start: begin with its first.
+    drain: the DRAIN whose steps are being launched. start: begin with its first. window_step: bytes from one of its
+    windows to the next, a cycle later than `drain`.
     launched: its last step is launched. outside: its next step can never be. written: a DRAIN's last byte is in place;
     idle: so is everything else.
     """
@@ -46,6 +49,7 @@ class Sequencer(Component):
     table: data.View
     write_table: Signal
     drain: data.View
+    window_step: Signal
     start: Signal
     launched: Signal
     outside: Signal
@@ -67,6 +71,7 @@ class Sequencer(Component):
                 "table": Out(command_layout("TABLE")),
                 "write_table": Out(1),
                 "drain": Out(command_layout("DRAIN")),
+                "window_step": Out(WINDOW_STEP_BITS),
                 "start": Out(1),
                 "launched": In(1),
                 "outside": In(1),
@@ -77,13 +82,17 @@ class Sequencer(Component):
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        command = Signal(_COMMAND_BITS)
+        command = Signal(_COMMAND_BITS, reset_less=True)
         drain = self.drain
         m.d.comb += [drain.eq(command), self.table.eq(command)]
         # What a command is, known as soon as the command.
         requant, combine, table, drains = kinds = [Signal(name=f"is_{mnemonic.lower()}") for mnemonic in _MNEMONICS]
         opcode = self.unit.command.payload[:OPCODE_BITS]
         coming = data.View(drain.shape(), self.unit.command.payload[: len(drain.as_value())])
+
+        takes = Signal()
+        step, pixels = (Operand(d=coming[name], q=drain[name], enable=takes) for name in ("in_step", "pool_x_step"))
+        m.d.comb += self.window_step.eq(technology_of(platform).multiplier(m)(step, pixels, name="window_steps"))
 
         # And of a DRAIN whether it is legal, and whether it may begin before all is written. The mode is that of the
         # last one, which has begun by then.
@@ -124,7 +133,7 @@ class Sequencer(Component):
         m.d.sync += settled.eq(reported)
         with m.FSM() as fsm:
             with m.State("IDLE"):
-                m.d.comb += self.unit.command.ready.eq(~self.halt)
+                m.d.comb += [self.unit.command.ready.eq(~self.halt), takes.eq(1)]
                 m.d.sync += command.eq(self.unit.command.payload)
                 m.d.sync += [is_legal.eq(legal), may_follow.eq(~reads_scratchpad & (coming.combine == self.mode))]
                 for is_kind, mnemonic in zip(kinds, _MNEMONICS, strict=True):
@@ -168,22 +177,21 @@ class Sequencer(Component):
         """
         # Commands that were begun and not reported: whether each is a DRAIN.
         is_drain = Signal(COMMANDS_IN_UNIT)
-        first, count = Signal(range(COMMANDS_IN_UNIT)), Signal(range(COMMANDS_IN_UNIT + 1))
-        written = Signal(range(COMMANDS_IN_UNIT + 1))  # DRAINs among them that are
+        first, count, none = Signal(range(COMMANDS_IN_UNIT)), Signal(range(COMMANDS_IN_UNIT + 1)), Signal(init=1)
+        written, none_written = Signal(range(COMMANDS_IN_UNIT + 1)), Signal(init=1)  # DRAINs among them that are
         place = (first + count)[: len(first)]
         head_is_drain, is_written, reported = Signal(), Signal(), Signal()
         m.d.comb += [
             head_is_drain.eq(is_drain.bit_select(first, 1)),
-            is_written.eq(self.written | written.any()),
-            self.unit.done.eq(count.any() & (~head_is_drain | is_written)),
-            reported.eq(~count.any() | ((count == 1) & head_is_drain & ~is_written)),
+            is_written.eq(self.written | ~none_written),
+            self.unit.done.eq(~none & (~head_is_drain | is_written)),
+            reported.eq(none | ((count == 1) & head_is_drain & ~is_written)),
         ]
         # What is written behind the last command counts only when one is begun.
         with m.If(~count[-1]):
             m.d.sync += is_drain.bit_select(place, 1).eq(self.start)
-        m.d.sync += [
-            count.eq(count + (self.start | applied) - self.unit.done),
-            first.eq(first + self.unit.done),
-            written.eq(written + self.written - (self.unit.done & head_is_drain)),
-        ]
+        m.d.sync += first.eq(first + self.unit.done)
+        count_up_down(m, count, up=self.start | applied, down=self.unit.done, is_zero=none)
+        reports_drain = self.unit.done & head_is_drain
+        count_up_down(m, written, up=self.written, down=reports_drain, is_zero=none_written)
         return reported

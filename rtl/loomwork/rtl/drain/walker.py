@@ -8,18 +8,20 @@ from amaranth.lib.wiring import Component, In, Out
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Pool
 from loomwork.rtl.command import command_layout
-from loomwork.rtl.drain.layouts import BYTE_BITS, CHANNEL_BITS, ROW_BITS, point_layout
+from loomwork.rtl.drain.layouts import BYTE_BITS, CHANNEL_BITS, ROW_BITS, WINDOW_STEP_BITS, point_layout
 
 
 class Walker(Component):
     """Counts through block, output row, output column, channel group, pooling row, pooling column, the last innermost.
 
     command: the DRAIN, constant from `start` to its last point. start: begin, in the next cycle.
+    window_step: bytes from one window to the next, constant from the cycle after `start` on.
     o: the points (layouts.py), as fast as they are taken.
     """
 
     command: data.View
     start: Signal
+    window_step: Signal
     o: stream.Interface
 
     def __init__(self, config: Config) -> None:
@@ -28,6 +30,7 @@ class Walker(Component):
             {
                 "command": In(command_layout("DRAIN")),
                 "start": In(1),
+                "window_step": In(WINDOW_STEP_BITS),
                 "o": Out(stream.Signature(point_layout(config))),
             }
         )
@@ -48,9 +51,8 @@ class Walker(Component):
         # Where the loops are: `row`, `column` and `byte` follow the pixel, `window_*` the window's first one.
         row, column, byte = Signal(ROW_BITS), Signal(ROW_BITS), Signal(BYTE_BITS)
         window_row, window_column, window_byte = Signal(ROW_BITS), Signal(ROW_BITS), Signal(BYTE_BITS)
-        window_first, window_last = Signal(), last_pool_x & last_pool_y
+        window_first, window_last = Signal(), Signal()
         out_row, out_byte = Signal(ROW_BITS), Signal(BYTE_BITS)
-        window_step = Signal(17)  # bytes from one window to the next
 
         block_last = Signal()
         m.d.comb += [
@@ -72,9 +74,11 @@ class Walker(Component):
             point.flags.block_last.eq(block_last),
         ]
 
-        def enter_pool_row() -> None:
-            """Begin a row of a window."""
-            m.d.sync += [pool_columns.eq(command.pool_width), last_pool_x.eq(command.pool_width == 1)]
+        def enter_pool_row(is_last: Value) -> None:
+            """Begin a row of a window; `is_last`: it has no other one behind it."""
+            is_alone = command.pool_width == 1
+            m.d.sync += [pool_columns.eq(command.pool_width), last_pool_x.eq(is_alone), last_pool_y.eq(is_last)]
+            m.d.sync += window_last.eq(is_alone & is_last)
 
         def enter_pixel(left: Value, *, by: int = 0) -> None:
             """Begin with the first group of a pixel's channels, which are `by` less than `left`."""
@@ -83,9 +87,9 @@ class Walker(Component):
 
         def enter_window(first_row: Value, first_column: Value, first_byte: Value) -> None:
             """Begin a window, or this one again for the next group, at its first pixel."""
-            enter_pool_row()
+            enter_pool_row(command.pool_height == 1)
             m.d.sync += [
-                *(window_first.eq(1), pool_rows.eq(command.pool_height), last_pool_y.eq(command.pool_height == 1)),
+                *(window_first.eq(1), pool_rows.eq(command.pool_height)),
                 *(row.eq(first_row), column.eq(first_column), byte.eq(first_byte)),
                 *(window_row.eq(first_row), window_column.eq(first_column), window_byte.eq(first_byte)),
             ]
@@ -105,20 +109,17 @@ class Walker(Component):
         # Until a command begins, all is set to its first point in every cycle: `start` is known late.
         with m.If(~self.o.valid):
             enter_block(command.channels)
-            m.d.sync += [
-                self.o.valid.eq(self.start),
-                block.eq(0),
-                window_step.eq(command.pool_x_step * command.in_step),
-            ]
+            m.d.sync += [self.o.valid.eq(self.start), block.eq(0)]
         with m.Elif(self.o.ready):
             m.d.sync += window_first.eq(0)
             with m.If(~last_pool_x):
                 m.d.sync += [pool_columns.eq(pool_columns - 1), last_pool_x.eq(pool_columns == 2)]
+                m.d.sync += window_last.eq((pool_columns == 2) & last_pool_y)
                 m.d.sync += [column.eq(column + 1), byte.eq(byte + command.in_step)]
             with m.Elif(~last_pool_y):
-                enter_pool_row()
+                enter_pool_row(pool_rows == 2)
                 m.d.sync += [column.eq(window_column), byte.eq(window_byte), row.eq(row + 1)]
-                m.d.sync += [pool_rows.eq(pool_rows - 1), last_pool_y.eq(pool_rows == 2)]
+                m.d.sync += pool_rows.eq(pool_rows - 1)
             with m.Elif(~last_group):
                 enter_window(window_row, window_column, window_byte)
                 m.d.sync += [channels.eq(channels - config.requant_lanes), group.eq(group + 1)]
@@ -126,7 +127,7 @@ class Walker(Component):
                     (group + 1 == config.channel_groups - 1) | (channels <= 2 * config.requant_lanes)
                 )
             with m.Elif(~last_x):
-                enter_window(window_row, window_column + command.pool_x_step, window_byte + window_step)
+                enter_window(window_row, window_column + command.pool_x_step, window_byte + self.window_step)
                 enter_pixel(block_channels)
                 m.d.sync += [columns.eq(columns - 1), last_x.eq(columns == 2), out_byte.eq(out_byte + command.out_step)]
             with m.Elif(~last_y):

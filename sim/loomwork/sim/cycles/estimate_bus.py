@@ -192,7 +192,8 @@ class Store:
             self.beats += beats
             slowness = 1 / (1 - self._feed.reading(start))
             burst = min(beats, longest)
-            read = start + ADDRESS_CYCLES + ceil(burst / ratio * slowness) + window_latency(config)
+            read = start + ADDRESS_CYCLES + config.deep_pipeline
+            read += ceil(burst / ratio * slowness) + window_latency(config)
             first = read + 1 + QUEUE_CYCLES
             sent = first + max(beats - 1, ceil((words - burst / ratio) * slowness) + burst - 1)
             self.idle = sent + self._latency + 2

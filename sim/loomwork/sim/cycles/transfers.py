@@ -230,7 +230,7 @@ class Store:
         memories, reads = transfer_words(command), self._reads
         reads.clear()
         taken: list[int] = []  # when the words leave the queue, or the places behind it
-        read = start + ADDRESS_CYCLES
+        read = start + ADDRESS_CYCLES + config.deep_pipeline
         requested = start + row_cycles(config) + CHECK_CYCLES + 1  # a burst is at the bus from the next cycle on
         sent = beats = 0
         for offset, length in spans_of(command, config):
