@@ -21,7 +21,8 @@ class Bench:
     drain_from: cycle before which nothing is read. follows: pixels are read as soon as they may be, the last ones not
     before the whole block. stall: share of cycles in which the array has no pixel.
     After a run: by block, the cycles in which it was reserved, found ready, and read first; by cycle, `progress`, and
-    what it should be: the pixels of an only pass that are in the memories of all columns.
+    what it should be: the pixels of an only pass that are in the memories of all columns; and `ready`, with what
+    `next_ready` said of it in the cycle before.
     """
 
     def __init__(self, blocks: list[np.ndarray], drain_from: int = 0, *, follows: bool = False, stall: float = 0.0):
@@ -32,6 +33,8 @@ class Bench:
         self.ready: list[int] = []
         self.first_read: list[int] = []
         self.progress: list[int] = []
+        self.is_ready: list[bool] = []
+        self.announced: list[bool] = []
         self.changes: dict[int, int | None] = {}
         self.last_tag = [0] * len(blocks)
         self.sums: dict[int, np.ndarray] = {}
@@ -66,7 +69,9 @@ class Bench:
     async def watch(self, ctx: SimulatorContext):
         while True:
             self.progress.append(ctx.get(self.dut.read.progress))
-            await ctx.tick()
+            _, _, announced = await ctx.tick().sample(self.dut.read.next_ready)
+            self.announced.append(bool(announced))
+            self.is_ready.append(bool(ctx.get(self.dut.read.ready)))
 
     async def fill(self, ctx: SimulatorContext):
         """Tags of all blocks, and their sums into `sums` by cycle."""
@@ -165,6 +170,8 @@ def test_pixels_of_an_only_pass_are_read_while_it_lasts(drain_from: int, stall: 
         np.testing.assert_array_equal(found, block.sum(axis=0))
     assert bench.progress == bench.right_progress
     assert max(bench.progress) > 8
+    assert bench.announced == bench.is_ready
+    assert {True, False} == set(bench.is_ready)
     if not drain_from:
         lead = [ready - first for first, ready in zip(bench.first_read, bench.ready, strict=True)]
         sizes = [len(block[0]) for block in blocks]

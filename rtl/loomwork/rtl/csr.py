@@ -19,10 +19,8 @@ _LOWER_BITS = 2
 PAGE_BITS = 12
 """The low bits of a window's base are 0, so that no burst of a unit can cross a 4 KiB border by surprise."""
 
-_WRITING = data.StructLayout(
-    {"valid": 1, "word": CSR_ADDRESS_BITS - 2, "data": LITE_DATA_BITS, "strobes": LITE_DATA_BITS // 8}
-)
-"""A write of a word of the address space."""
+_WRITING = data.StructLayout({"valid": 1, "data": LITE_DATA_BITS, "strobes": LITE_DATA_BITS // 8})
+"""A write of a word."""
 
 
 def writable_bits(register: Register, address_bits: int) -> int:
@@ -76,10 +74,11 @@ class Csr(Component):
         bus = self.bus
         values = {register.name: Value.cast(getattr(self, register.name.lower())) for register in self._registers}
 
-        writing = self._take_write(m)
+        domain = "sync" if self._deep else "comb"
+        taken, writing = self._take_write(m, domain)
         for register in self._registers:
             chosen = Signal(name=f"write_{register.name.lower()}")
-            m.d.comb += chosen.eq(writing.valid & (writing.word == register.offset >> 2))
+            m.d[domain] += chosen.eq(taken & (bus.awaddr[2:] == register.offset >> 2))
             self._write(m, register, values[register.name], chosen, writing)
 
         m.d.comb += bus.rresp.eq(RESP_OKAY)
@@ -91,8 +90,8 @@ class Csr(Component):
                 m.d.sync += [bus.rvalid.eq(bus.arvalid), bus.rdata.eq(_select(bus.araddr[2:], self._words(values)))]
         return m
 
-    def _take_write(self, m: Module) -> data.View:
-        """A write, in the cycle in which it acts."""
+    def _take_write(self, m: Module, domain: str) -> tuple[Signal, data.View]:
+        """Whether a write is taken, and one in the cycle in which it acts: the same, or with `deep` the next one."""
         bus = self.bus
         taken = Signal()
         writing = Signal(_WRITING)
@@ -101,9 +100,8 @@ class Csr(Component):
             m.d.comb += taken.eq(bus.awvalid & bus.wvalid & ~bus.bvalid & ~writing.valid)
         else:
             m.d.comb += taken.eq(bus.awvalid & bus.wvalid & (~bus.bvalid | bus.bready))
-        m.d["sync" if self._deep else "comb"] += [
+        m.d[domain] += [
             writing.valid.eq(taken),
-            writing.word.eq(bus.awaddr[2:]),
             writing.data.eq(bus.wdata),
             writing.strobes.eq(bus.wstrb),
         ]
@@ -111,7 +109,7 @@ class Csr(Component):
             m.d.sync += bus.bvalid.eq(1)
         with m.Elif(bus.bready):
             m.d.sync += bus.bvalid.eq(0)
-        return writing
+        return taken, writing
 
     def _read_in_steps(self, m: Module, values: Mapping[str, Value]) -> None:
         """Note the address, choose by its lower bits, choose by its upper ones: each in a cycle."""

@@ -23,8 +23,8 @@ from loomwork.fpga.floorplan.sites import Sites
 from loomwork.fpga.floorplan.spreading import Spreading
 
 ROUNDS = 100
-BEGINNINGS = 8
-"""Floorplans of a board's design, each from other first places: their wires differ by up to 15 %."""
+BEGINNINGS = 20
+"""Floorplans of a board's design, each from other first places: their wires differ by up to 20 %."""
 _FIRST_PULL, _MORE_PULL = 0.05, 0.004
 """Strength of the pull to the last places, in the first round and more in each one: a net's is 1."""
 _SITE_PULL = 4

@@ -127,6 +127,12 @@ class Sequencer(Component):
                 m.d.sync += some[number].eq(comes | (count != 1))
 
         applied = Signal()
+        # Whether a REQUANT may be taken is known late: its settings are there a cycle later, which is soon enough.
+        replaced, replaces = Signal(BANKS_OF_SETTINGS), Signal(BANKS_OF_SETTINGS)
+        m.d.sync += replaces.eq(replaced)
+        for number in range(BANKS_OF_SETTINGS):
+            with m.If(replaces[number]):
+                m.d.sync += self.requants[number].eq(command)
         reported = self._report(m, applied)
         # An error comes behind all others. Nothing is begun meanwhile, so that it need not know in the same cycle.
         settled = Signal()
@@ -142,8 +148,8 @@ class Sequencer(Component):
                     m.next = "BEGIN"
             with m.State("BEGIN"):
                 with m.If(requant & ~other):
-                    m.d.comb += applied.eq(1)
-                    m.d.sync += [self.requants[~self.bank].eq(command), self.bank.eq(~self.bank)]
+                    m.d.comb += [applied.eq(1), replaced.eq(1 << ~self.bank)]
+                    m.d.sync += self.bank.eq(~self.bank)
                     m.next = "IDLE"
                 with m.If(combine & self.idle):
                     m.d.comb += applied.eq(1)
