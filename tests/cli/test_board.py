@@ -16,7 +16,7 @@ from loomwork.arch.program_file import write_program
 from loomwork.cli.boards_page import boards_page, read_records, write_page
 from loomwork.fpga import build as build_module
 from loomwork.fpga import simulated_board
-from loomwork.fpga.boards.board import Resources
+from loomwork.fpga.boards.board import Board, Resources
 from loomwork.fpga.boards.catalog import ICEBREAKER, ULX3S_85F
 from loomwork.fpga.place_route import CriticalPath, Routed, Seeds
 from loomwork.fpga.simulated_board import MEMORY_KIB, SimulatedBoard
@@ -98,9 +98,11 @@ class FakeTools:
     def __init__(self, folder: Path, fmax: list[float]) -> None:
         self.called: list[str] = []
         self._folder, self._fmax = folder, fmax
+        self.floorplan: dict[str, str] = {}
 
-    def synthesize(self, *_: object, report) -> Netlist:
+    def synthesize(self, board: Board, *_: object, report) -> Netlist:
         self.called.append("synthesize")
+        self.floorplan = board.floorplan()
         report("synthesis")
         return Netlist(
             folder=self._folder, units={"array": Resources(luts=10, multipliers=16), "rest": Resources(luts=5)}
@@ -163,6 +165,41 @@ def test_a_build_gives_bitstream_report_and_configuration(workspace: Path, fake:
     assert "critical path: 7.50 ns (2.00 logic in 4 levels, 5.50 routing), a to b" in finished.out
     assert "seed 2 meets 100 MHz: 131.5 MHz" in finished.out
     assert "seed 3: 124.0 MHz" in finished.err
+
+
+def test_a_floorplan_is_written_once_and_taken_from_then_on(workspace: Path, tmp_path: Path, fake: FakeTools, loomwork):
+    assert len(ULX3S_85F.floorplan()) > 200
+    cells = {"b": {"attributes": {"BEL": "X2/Y2"}}, "a": {"attributes": {"BEL": "X1/Y1"}}, "lut": {"attributes": {}}}
+    (tmp_path / "netlist.json").write_text(json.dumps({"modules": {"top": {"cells": cells}}}))
+    arguments = ("build", "ulx3s-85f", "-c", "tiny", "-o", "made", "--floorplan", "sites.json")
+    finished = loomwork(*arguments)
+    assert finished.code == 0
+    assert "sites.json" in finished.out
+    assert fake.floorplan == {}
+    assert json.loads(Path("sites.json").read_text()) == {"a": "X1/Y1", "b": "X2/Y2"}
+    Path("sites.json").write_text('{"a": "X3/Y3"}')
+    assert loomwork(*arguments).code == 0
+    assert fake.floorplan == {"a": "X3/Y3"}
+    assert Path("sites.json").read_text() == '{"a": "X3/Y3"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "sites.json is no JSON"), ('{"a": 1}', "sites.json does not say the site of each cell")]
+)
+def test_a_file_that_is_no_floorplan_is_told(text: str, message: str, workspace: Path, fake: FakeTools, loomwork):
+    Path("sites.json").write_text(text)
+    finished = loomwork("build", "ulx3s-85f", "-c", "tiny", "-o", "made", "--floorplan", "sites.json")
+    assert finished.code == 2
+    assert message in finished.err
+    assert Path("sites.json").read_text() == text
+
+
+def test_a_board_without_floorplan_takes_none(workspace: Path, fake: FakeTools, loomwork):
+    finished = loomwork("build", "icebreaker", "--floorplan", "sites.json")
+    assert finished.code == 2
+    assert "icebreaker has no floorplan" in finished.err
+    assert fake.called == []
+    assert not Path("sites.json").exists()
 
 
 def test_a_design_that_is_too_slow_is_an_error_unless_that_is_allowed(workspace: Path, fake: FakeTools, loomwork):

@@ -250,8 +250,29 @@ def test_neighbours_in_a_mesh_are_neighbours_on_the_device(monkeypatch: pytest.M
     by_chance = [length(dict(zip(sites, rng.sample(list(places), 64), strict=True))) for _ in range(20)]
     assert length(sites) < min(by_chance) / 2
     assert floorplan(cells, LFE5U_85F) == sites, "the same netlist gives the same floorplan"
+    monkeypatch.setattr("loomwork.fpga.floorplan.plan._POLISHES", 0)
+    polished, settled = length(sites), length(floorplan(cells, LFE5U_85F))
     monkeypatch.setattr("loomwork.fpga.floorplan.plan._FINAL_ROUNDS", 0)
-    assert length(sites) < length(floorplan(cells, LFE5U_85F)), "the last rounds make wires shorter"
+    rough = length(floorplan(cells, LFE5U_85F))
+    assert polished < settled < rough, "the last rounds make wires shorter, and those behind them again"
+
+
+def test_logic_settles_between_its_sites_and_they_stay():
+    fabric = small_fabric()
+    chain = ["p", *(f"cell{number}" for number in range(9)), "q"]
+    graph = Graph(cells_of(*itertools.pairwise(chain), kinds={"p": DSP, "q": DSP}))
+    sites = Sites(fabric, graph)
+    first, last = fabric.sites[DSP][0], fabric.sites[DSP][-1]
+    sites.chosen = {graph.names.index("p"): first, graph.names.index("q"): last}
+    settling = plan._Settling(graph, sites, fabric)
+    settling.spread(plan._SETTLING_ROUNDS)
+    order = [graph.names.index(name) for name in chain]
+    for places, ends in ((settling.to_x, (first.x, last.x)), (settling.to_y, (first.y, last.y))):
+        assert (places[order[0]], places[order[-1]]) == ends
+        assert (np.diff(places[order]) >= -1e-6).all()
+    # As short as wires between the two can be, but for what the last pull has kept.
+    shortest = last.x - first.x + last.y - first.y
+    assert graph.wires(settling.to_x, settling.to_y) == pytest.approx(shortest, abs=0.5)
 
 
 def test_a_floorplan_is_made_by_one_thread(monkeypatch: pytest.MonkeyPatch):
@@ -272,6 +293,43 @@ def test_of_several_floorplans_that_with_the_shortest_wires_is_taken():
         _, chosen = min(made[:beginnings], key=lambda one: one[0])
         expected = {graph.names[cell]: site.bel for cell, site in chosen.items()}
         assert floorplan(cells, LFE5U_85F, beginnings) == expected
+
+
+def test_an_earlier_floorplan_is_kept_and_completed():
+    cells = mesh(4, 4)
+    sites = floorplan(cells, LFE5U_85F)
+    places = {site.bel: (site.x, site.y) for site in LFE5U_85F.sites[DSP]}
+    earlier = dict(zip(sites, reversed(sites.values()), strict=True))
+    assert floorplan(cells, LFE5U_85F, earlier=earlier | {"gone": "X9/Y9"}) == earlier
+    # One of sixteen is new: it comes near its neighbours, and hardly any other one moves.
+    known = {name: site for name, site in sites.items() if name != "m1_1"}
+    completed = floorplan(cells, LFE5U_85F, earlier=known)
+    assert set(completed) == set(cells) & set(sites)
+    assert len(set(completed.values())) == len(completed)
+    assert sum(completed[name] != site for name, site in known.items()) <= 3
+    distances = [
+        abs(places[completed["m1_1"]][axis] - places[completed[name]][axis])
+        for name in ("m0_1", "m1_0", "m2_1", "m1_2")
+        for axis in (0, 1)
+    ]
+    assert sum(distances) / 4 < 40
+
+
+def test_a_floorplan_of_another_netlist_is_ignored():
+    cells = mesh(4, 4)
+    sites = floorplan(cells, LFE5U_85F)
+    few = dict(list(zip(sites, reversed(sites.values()), strict=True))[:12])
+    assert floorplan(cells, LFE5U_85F, earlier=few) == sites
+    nowhere = dict.fromkeys(sites, "X1/Y1")
+    assert floorplan(cells, LFE5U_85F, earlier=nowhere) == sites
+
+
+def test_no_two_cells_have_the_same_known_site():
+    cells = mesh(2, 2)
+    sites = Sites(LFE5U_85F, Graph(cells))
+    one = LFE5U_85F.sites[DSP][0]
+    assert list(sites.known(dict.fromkeys(cells, one.bel)).values()) == [one]
+    assert not sites.known(dict.fromkeys(cells, LFE5U_85F.sites[BLOCK_RAM][0].bel))
 
 
 def test_the_wires_of_a_floorplan_end_at_its_sites():

@@ -39,6 +39,14 @@ def build(
     jobs: Annotated[
         int | None, typer.Option(min=1, max=64, help="Placements side by side; one per processor by default.")
     ] = None,
+    floorplan: Annotated[
+        Path | None,
+        typer.Option(
+            "--floorplan",
+            metavar="FILE.json",
+            help="Sites of multipliers and block RAM: from this file, or made anew and written if there is none.",
+        ),
+    ] = None,
     markdown_file: Annotated[
         Path | None,
         typer.Option("--markdown", metavar="PAGE.md", help="Keep the report beside this page of all boards, write it."),
@@ -57,6 +65,8 @@ def build(
 
     Example: `loomwork build ulx3s-85f --seeds 4`
     """
+    from dataclasses import replace
+
     from loomwork.arch.config import load_config
     from loomwork.cli.boards_page import write_page
     from loomwork.cli.build_page import tables
@@ -67,12 +77,17 @@ def build(
     if board not in BOARDS:
         raise UsageError(f"no board is called {board!r}; there are {', '.join(BOARDS)}")
     chosen = BOARDS[board]
+    if floorplan is not None:
+        if chosen.fabric is None:
+            raise UsageError(f"{board} has no floorplan: nextpnr places its few blocks well by itself")
+        chosen = replace(chosen, floorplan_file=floorplan)
+    new_floorplan = floorplan if floorplan is not None and not floorplan.exists() else None
     shape = chosen.config if config is None else load_config(config)
     folder = output if output is not None else Path("build") / board
     make_folder(folder)
     suffix = Path(chosen.family.bitstream).suffix
     files = [folder / f"{board}{suffix}", folder / "report.json", folder / "config.json"]
-    check_destination(*files, markdown_file)
+    check_destination(*files, markdown_file, new_floorplan)
     with SeedProgress(status) as progress:
         result = build_bitstream(
             chosen,
@@ -87,6 +102,9 @@ def build(
     write_file(files[0], result.bitstream)
     write_json(files[1], result.to_dict())
     write_json(files[2], shape.to_dict())
+    if new_floorplan is not None:
+        write_json(new_floorplan, result.netlist.floorplan())
+        files.append(new_floorplan)
     if markdown_file is not None:
         write_page(markdown_file, result.to_dict())
     for table in tables(result):

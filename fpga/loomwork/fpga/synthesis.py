@@ -76,6 +76,11 @@ class Netlist:
         """What all takes."""
         return sum(self.units.values(), Resources())
 
+    def floorplan(self) -> dict[str, str]:
+        """The sites that cells have been given, nextpnr's name by cell."""
+        cells = json.loads((self.folder / NETLIST).read_text(encoding="utf-8"))["modules"][TOP]["cells"]
+        return {name: cells[name]["attributes"]["BEL"] for name in sorted(cells) if "BEL" in cells[name]["attributes"]}
+
 
 def script(board: Board) -> str:
     """What Yosys does with `top.il`.
@@ -141,13 +146,14 @@ def _planned(board: Board, folder: Path, report: Callable[[str], None]) -> Path:
     """A folder with the same files, but for the floorplan in the netlist; the same folder for a board without one."""
     if not board.fabric:
         return folder
-    planned = folder / f"floorplan-{_key(recipe_of_floorplan(), repr(board.fabric))}"
+    earlier = board.floorplan()
+    planned = folder / f"floorplan-{_key(recipe_of_floorplan(), repr(board.fabric), json.dumps(earlier))}"
     if not planned.is_dir():
         report("floorplan")
         with tempfile.TemporaryDirectory(dir=folder, prefix=".floorplan-") as directory:
             made = Path(directory) / "made"
             made.mkdir()
-            fix_blocks(folder / NETLIST, made / NETLIST, TOP, board.fabric)
+            fix_blocks(folder / NETLIST, made / NETLIST, TOP, board.fabric, earlier)
             shutil.copy(folder / board.family.constraints_file, made)
             made.rename(planned)
     return planned

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What there is to know of a board."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from loomwork.arch.config import Config
 from loomwork.fpga.boards.clocking import GateCell, PllCell, PllLimits
-from loomwork.fpga.boards.fabric import Fabric
+from loomwork.fpga.boards.fabric import Fabric, FloorplanError
 from loomwork.rtl.technology import Technology
 
 
@@ -111,6 +113,7 @@ class Board:
     oscillator: name of the clock's pins there. oscillator_mhz: its frequency. config: what it is built for by default.
     memory_kib: of RAM that serves as external memory. clock_mhz: what the design shall run at.
     fabric: for a floorplan of its multipliers and block RAMs; None = the placer is left alone with them.
+    floorplan_file: JSON of one that is kept for designs that are nearly the same.
     place_arguments: which device the placer takes. technology: the multipliers of the FPGA.
     compact: whether it has the compact core (rtl/compact), because the other one does not fit.
     """
@@ -130,3 +133,19 @@ class Board:
     technology: Technology
     compact: bool = False
     fabric: Fabric | None = None
+    floorplan_file: Path | None = None
+
+    def floorplan(self) -> dict[str, str]:
+        """The floorplan that is kept: nextpnr's name of the site by cell. Empty when there is none.
+
+        Raises FloorplanError for a file that is not one.
+        """
+        if self.floorplan_file is None or not self.floorplan_file.is_file():
+            return {}
+        try:
+            found = json.loads(self.floorplan_file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise FloorplanError(f"{self.floorplan_file} is no JSON: {error}") from error
+        if not isinstance(found, dict) or not all(isinstance(site, str) for site in found.values()):
+            raise FloorplanError(f"{self.floorplan_file} does not say the site of each cell")
+        return found

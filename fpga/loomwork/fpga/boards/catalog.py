@@ -2,6 +2,7 @@
 """The boards."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from amaranth.build import Attrs, Clock, Pins, Resource
 from amaranth.vendor import GowinPlatform
@@ -56,6 +57,7 @@ ULX3S_85F = Board(
     place_arguments=("--85k", "--package", "CABGA381", "--speed", "6"),
     technology=Ecp5(logic_columns=4),
     fabric=LFE5U_85F,
+    floorplan_file=Path(__file__).parent / "floorplans" / "ulx3s-85f.json",
 )
 """`mid` with four lanes instead of eight, for the array takes the multipliers, and a bus of half the width, which costs
 no network of MLPerf Tiny one percent; no activation table; deep pipeline."""

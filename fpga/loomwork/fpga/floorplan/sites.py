@@ -34,6 +34,16 @@ class Sites:
         self._nets = {int(cell): graph.nets_of(int(cell)) for cell in self.cells}
         self.chosen: dict[int, Site] = {}
 
+    def known(self, floorplan: Mapping[str, str]) -> dict[int, Site]:
+        """The sites that cells have in a floorplan, the name of a site by that of its cell; no two have the same."""
+        found: dict[Site, int] = {}
+        for kind, cells in self._of_kind.items():
+            sites = {site.bel: site for site in self._fabric.sites[kind]}
+            for cell in cells:
+                if site := sites.get(floorplan.get(self._graph.names[cell], "")):
+                    found[site] = int(cell)
+        return {cell: site for site, cell in found.items()}
+
     def nearest(self, x: Numbers, y: Numbers) -> None:
         """Give each cell a site, so that they are as near as possible to places, in total."""
         for kind, cells in self._of_kind.items():
