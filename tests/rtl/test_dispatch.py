@@ -268,6 +268,20 @@ def test_a_unit_is_not_offered_more_than_can_be_kept_track_of():
     directed(testbench)
 
 
+def test_of_an_idle_unit_the_command_that_was_finished_last_is_known():
+    async def testbench(ctx: SimulatorContext, dut: Dispatch):
+        ctx.set(dut.load.command.ready, 1)
+        for index in range(40):
+            await put(ctx, dut, Unit.LOAD, index)
+            await ctx.tick().repeat(4)
+            assert ctx.get(dut.load_index) == index
+            await finish(ctx, dut, Unit.LOAD, 1)
+            await ctx.tick()
+            assert ctx.get(dut.load_index) == index
+
+    directed(testbench)
+
+
 def test_every_unfinished_command_is_remembered_in_a_full_lane():
     """The unit has taken all that it may, the queue behind it is full, and all this goes round several times."""
     depth = 4

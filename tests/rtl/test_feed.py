@@ -153,6 +153,7 @@ class Bench:
         self.words: list[int] = []
         self.last_read = 0
         self.done: list[int] = []
+        self.runs_on = True
 
     def run(self, cycles: int, count: int) -> None:
         """Simulate until `count` pixels have come, or for so many cycles."""
@@ -184,6 +185,8 @@ class Bench:
                 if ctx.get(feed.done):
                     self.done.append(self.cycle)
                 if len(self.pixels) == count:
+                    await ctx.tick()
+                    self.runs_on = bool(ctx.get(feed.running))
                     return
                 await ctx.tick()
 
@@ -224,6 +227,7 @@ def test_brings_the_bytes_of_every_pixel(config: Config, stall: float, seed: int
     assert bench.pixels == expected, f"seed {seed}"
     assert len(bench.done) == len(operands)
     assert bench.done[-1] >= bench.last_read + feed_latency(config)
+    assert not bench.runs_on, "running ends with the last pixel"
     assert max(bench.words, default=0) < BANK_WORDS
     tiles: list[int] = []
     for o in operands:
