@@ -289,3 +289,54 @@ def test_a_word_address_beyond_the_port_is_not_wrapped():
     bench.run(60, -1)
     assert bench.words
     assert set(bench.words) == {2**WORD_ADDRESS_BITS - 1}
+
+
+def first_read(config: Config, delay: int) -> int:
+    """Cycle of the first read of a second command, which comes `delay` cycles after the first one's pixels, which fill
+    the queue, begin to leave with a single one.
+    """
+    inside = {
+        "x_start": 0,
+        "y_start": 0,
+        "x_step": 1,
+        "y_step": 0,
+        "height": 1,
+        "row_bytes": 64,
+        "pitch": 16,
+        "base": 0,
+    }
+    one_pass = {"length": 1, "kernel_rows": 1, "tap_count": 1, "blocks": 1, "tile_height": 1, "ring": 0}
+    operands = random_operands(random.Random(SEED), config) | inside | one_pass | {"tile_width": PIXELS_AHEAD}
+    m = Module()
+    m.submodules.sequencer = sequencer = PassSequencer(config)
+    m.submodules.feed = feed = Feed(config)
+    connect(m, sequencer.passes, feed.passes)
+    leaves, reads = 100, list[int]()
+
+    async def bench(ctx: SimulatorContext):
+        ctx.set(sequencer.tiles.ready, 1)
+        ctx.set(sequencer.command.payload, encoded(operands))
+        for cycle in range(leaves + 60):
+            ctx.set(sequencer.command.valid, cycle in (0, leaves + delay))
+            ctx.set(feed.pixels.ready, cycle == leaves)
+            if cycle == leaves:
+                assert ctx.get(feed.pixels.valid)
+            if ctx.get(feed.read.memories) and cycle > leaves:
+                reads.append(cycle)
+            await ctx.tick()
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert len(reads) == 1, "there is room for one"
+    return reads[0]
+
+
+@pytest.mark.parametrize("config", [TINY, LATE], ids=lambda config: config.name)
+def test_a_place_that_is_left_is_there_at_once_and_stays(config: Config):
+    """A pixel begins when its command is there, but not before it has a place; neither costs the other a cycle."""
+    cycles = [first_read(config, delay) for delay in range(-20, 10)]
+    steps = [after - before for before, after in itertools.pairwise(cycles)]
+    assert steps == sorted(steps)
+    assert set(steps) == {0, 1}
