@@ -142,7 +142,7 @@ def test_what_a_board_is_built_for_by_default_fits(board: Board):
     ("board", "config", "luts", "registers"),
     [
         (ULX3S_85F, TINY, 24_751, 16_093),
-        (ULX3S_85F, ULX3S_85F.config, 43_215, 34_103),
+        (ULX3S_85F, ULX3S_85F.config, 43_792, 34_100),
         (TANG_NANO_20K, TANG_NANO_20K.config, 9_185, 2_035),
         (ICEBREAKER, ICEBREAKER.config, 4_812, 1_509),
     ],
