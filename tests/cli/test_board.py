@@ -191,7 +191,16 @@ def test_a_file_that_is_no_floorplan_is_told(text: str, message: str, workspace:
     finished = loomwork("build", "ulx3s-85f", "-c", "tiny", "-o", "made", "--floorplan", "sites.json")
     assert finished.code == 2
     assert message in finished.err
+    assert fake.called == [], "told before the work begins"
     assert Path("sites.json").read_text() == text
+
+
+def test_a_folder_is_no_floorplan(workspace: Path, fake: FakeTools, loomwork):
+    Path("sites").mkdir()
+    finished = loomwork("build", "ulx3s-85f", "-c", "tiny", "-o", "made", "--floorplan", "sites")
+    assert finished.code == 2
+    assert "is a directory" in finished.err
+    assert fake.called == []
 
 
 def test_a_board_without_floorplan_takes_none(workspace: Path, fake: FakeTools, loomwork):

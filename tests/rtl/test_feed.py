@@ -292,8 +292,8 @@ def test_a_word_address_beyond_the_port_is_not_wrapped():
 
 
 def first_read(config: Config, delay: int) -> int:
-    """Cycle of the first read of a second command, which comes `delay` cycles after the first one's pixels, which fill
-    the queue, begin to leave with a single one.
+    """Cycle in which a second command reads first. The pixels of the first one fill the queue; one of them leaves
+    `delay` cycles before the second command comes.
     """
     inside = {
         "x_start": 0,

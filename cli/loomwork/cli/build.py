@@ -44,6 +44,7 @@ def build(
         typer.Option(
             "--floorplan",
             metavar="FILE.json",
+            dir_okay=False,
             help="Sites of multipliers and block RAM: from this file, or made anew and written if there is none.",
         ),
     ] = None,

@@ -94,9 +94,11 @@ def build(
 
     seeds: of the placer. workers: how many run side by side. allow_slow: a bitstream that misses its clock is made too.
     Raises ToolError when a tool is missing or fails, TimingError when every seed is slower than the clock,
-    CapacityError when the board is too small, ClockError when its PLL cannot make the clock.
+    CapacityError when the board is too small, ClockError when its PLL cannot make the clock, FloorplanError when its
+    floorplan is none.
     """
     # Whatever can go wrong at once does so before the work begins.
+    board.floorplan()
     placer, packer, yosys = find_tool(board.family.placer), find_tool(board.family.packer), find_yosys()
     top = Top(board, config, memory_kib, clock_mhz)
     check_capacity(board, config, estimate(board, config, memory_kib))

@@ -150,7 +150,6 @@ class _Settling:
     def spread(self, rounds: int) -> None:
         """Go on for some rounds, the last ones of all with the hardest pull."""
         for number in range(_SETTLING_ROUNDS - rounds, _SETTLING_ROUNDS):
-            self._sites.put(self.to_x, self.to_y)
             self._solve(self.to_x, self.to_y, _FIRST_PULL + _MORE_SETTLING_PULL * number)
             self._spread()
 

@@ -170,7 +170,7 @@ class Address(Component):
         return m
 
     def _look_ahead(
-        self, m: Module, new: data.View, spare: Signal, leaves: Signal, *, follows: Value, keeps: Value
+        self, m: Module, new: data.View, spare: data.View, leaves: Signal, *, follows: Value, keeps: Value
     ) -> None:
         """Find out what the launch of the step at `o` depends on, with `deep_pipeline` in the cycle before.
 
@@ -184,7 +184,7 @@ class Address(Component):
         needs_none = reads[0]
 
         def of_following(of: Callable[[data.View], Value]) -> Value:
-            return Mux(keeps, of(data.View(step.shape(), spare)), of(new))
+            return Mux(keeps, of(spare), of(new))
 
         def of_next_step(of: Callable[[data.View], Value]) -> Value:
             """What holds of the step that is at `o` in the next cycle."""

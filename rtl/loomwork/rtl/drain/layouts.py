@@ -9,14 +9,16 @@ from amaranth.lib import data
 
 from loomwork.arch.config import Config
 from loomwork.arch.isa import Combine
+from loomwork.rtl.command import command_layout
 from loomwork.rtl.ports import WORD_ADDRESS_BITS
 
 ROW_BITS = 15
 """Width of an image row, from the largest operands of DRAIN."""
 BYTE_BITS = 27
 """Width of a byte's position in an image row, likewise."""
-WINDOW_STEP_BITS = 17
-"""Width of the bytes from one pooling window to the next, likewise."""
+_DRAIN = command_layout("DRAIN")
+WINDOW_STEP_BITS = _DRAIN["in_step"].width + _DRAIN["pool_x_step"].width
+"""Width of the bytes from one pooling window to the next."""
 CHANNEL_BITS = 13
 """Width of a channel number, to one block beyond the largest `channels`."""
 

@@ -90,10 +90,6 @@ class Sequencer(Component):
         opcode = self.unit.command.payload[:OPCODE_BITS]
         coming = data.View(drain.shape(), self.unit.command.payload[: len(drain.as_value())])
 
-        takes = Signal()
-        step, pixels = (Operand(d=coming[name], q=drain[name], enable=takes) for name in ("in_step", "pool_x_step"))
-        m.d.comb += self.window_step.eq(technology_of(platform).multiplier(m)(step, pixels, name="window_steps"))
-
         # And of a DRAIN whether it is legal, and whether it may begin before all is written. The mode is that of the
         # last one, which has begun by then.
         is_legal, may_follow = Signal(), Signal()
@@ -110,6 +106,14 @@ class Sequencer(Component):
             is_refused |= table
         may_write_table = (self.idle | (self.mode != Combine.TABLE)) & self._activation_table
         may_begin = self.idle | may_follow
+
+        # How far its pooling windows are from each other: both factors go into the multiplier with the command.
+        takes = Signal()
+        pixel_bytes, columns = (
+            Operand(d=coming[name], q=drain[name], enable=takes) for name in ("in_step", "pool_x_step")
+        )
+        multiply = technology_of(platform).multiplier(m)
+        m.d.comb += self.window_step.eq(multiply(pixel_bytes, columns, name="window_steps"))
 
         # Results on their way that each bank of settings belongs to; the oldest are those of the other bank, if any.
         on_their_way = [Signal(range(COMMANDS_IN_UNIT + 1), name=f"on_their_way_{n}") for n in range(BANKS_OF_SETTINGS)]
